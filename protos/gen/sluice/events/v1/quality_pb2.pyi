@@ -191,7 +191,7 @@ Global___RequestTotals: _TypeAlias = RequestTotals  # noqa: Y015
 
 @_typing.final
 class FeedbackTotals(_message.Message):
-    """Sums over feedback."""
+    """Sums over feedback. Counts are net of retractions, so that a window may be negative when a retraction comes later than its feedback; sums over a range are right."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -3,10 +3,12 @@
 isort:skip_file
 Live metrics: one form for events, stores and queries."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -96,11 +98,32 @@ class WindowPart(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class SourceOffsetsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PART_KEY_FIELD_NUMBER: _builtins.int
     SOURCE_PARTITION_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     CLOSED_FIELD_NUMBER: _builtins.int
     COMPLETE_UP_TO_FIELD_NUMBER: _builtins.int
+    SOURCE_OFFSETS_FIELD_NUMBER: _builtins.int
     part_key: _builtins.str
     """`metric|series|start|length|partition`, percent-escaped: the identity of the part and the record's key."""
     source_partition: _builtins.int
@@ -113,6 +136,10 @@ class WindowPart(_message.Message):
     def complete_up_to(self) -> _timestamp_pb2.Timestamp:
         """Event-time watermark of the source partition when this was emitted."""
 
+    @_builtins.property
+    def source_offsets(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Highest offset merged, by source topic."""
+
     def __init__(
         self,
         *,
@@ -121,10 +148,11 @@ class WindowPart(_message.Message):
         revision: _builtins.int = ...,
         closed: _builtins.bool = ...,
         complete_up_to: _timestamp_pb2.Timestamp | None = ...,
+        source_offsets: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["complete_up_to", b"complete_up_to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "complete_up_to", b"complete_up_to", "part_key", b"part_key", "revision", b"revision", "source_partition", b"source_partition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "complete_up_to", b"complete_up_to", "part_key", b"part_key", "revision", b"revision", "source_offsets", b"source_offsets", "source_partition", b"source_partition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
