@@ -1,0 +1,116 @@
+# Sluice. `make help` lists what there is. Everything sets itself up: Python 3.11-3.13, make and the package registries are all it needs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SERVICES := gateway inference redaction moderation feedback cost quality drift insight
+WORKSPACE := protos services/_kit $(addprefix services/,$(SERVICES)) services/_cli
+PACKAGE_FILES := $(addsuffix /pyproject.toml,$(WORKSPACE))
+RUN_READY := $(VENV)/.run-ready
+DEV_READY := $(VENV)/.dev-ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+
+# --- set-up ---------------------------------------------------------------------------------------------------------
+# uv itself comes from a hashed requirement; everything after it is installed by uv, hashes checked, nothing resolved anew.
+$(BIN)/uv: requirements/uv.txt
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(not ok and f"Sluice needs Python 3.11 to 3.13; this is {sys.version.split()[0]}. Name another: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: install the venv package of your Python (Debian: python3-venv)."; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+$(RUN_READY): $(BIN)/uv requirements/run.txt $(PACKAGE_FILES)
+	@echo "Installing Sluice into $(VENV) (the first time takes a minute or two) ..."
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/run.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(addprefix -e ,$(WORKSPACE))
+	@touch $@
+
+$(DEV_READY): $(RUN_READY) requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.PHONY: setup
+setup: $(DEV_READY) ## Create the environment, with everything for tests and checks
+
+# --- running --------------------------------------------------------------------------------------------------------
+.PHONY: run
+run: $(RUN_READY) ## Start the whole mesh here (DETACH=1: in the background)
+	@exec sluice mesh up $(if $(DETACH),--detach)
+
+.PHONY: stop
+stop: $(RUN_READY) ## Stop the mesh
+	@sluice mesh down
+
+.PHONY: status
+status: $(RUN_READY) ## Show the mesh
+	@sluice mesh status
+
+.PHONY: demo
+demo: $(RUN_READY) ## Send real conversations through the running mesh and show what it measured
+	@sluice demo
+
+# --- checks: in order of speed, CI runs exactly these ------------------------------------------------------------------
+.PHONY: check
+check: check-format check-lint check-architecture check-protos check-locks check-types ## Format, lint, architecture, protos, locks, types
+
+.PHONY: check-format check-lint check-architecture check-protos check-locks check-types
+check-format: $(DEV_READY)
+	@ruff format --check --quiet . || { echo "run: make format"; exit 1; }
+
+check-lint: $(DEV_READY)
+	@ruff check --quiet .
+
+check-architecture: $(DEV_READY)
+	@lint-imports --no-cache | tail -n 12
+
+check-protos: $(DEV_READY)
+	@cd protos && buf lint . && buf format --diff --exit-code . >/dev/null || { echo "protos: run make protos"; exit 1; }
+	@cd protos && for image in released/*.binpb; do buf breaking . --against $$image || exit 1; done
+	@fresh=$$(mktemp -d) && protos/generate.sh $$fresh && diff -r -q -x __pycache__ $$fresh/sluice protos/gen/sluice || { echo "protos/gen is out of step: run make protos"; exit 1; }
+
+check-locks: $(DEV_READY)
+	@python requirements/check.py
+
+check-types: $(DEV_READY)
+	@mypy $(addsuffix /src,services/_kit $(addprefix services/,$(SERVICES)) services/_cli)
+
+.PHONY: format
+format: $(DEV_READY) ## Format the code
+	@ruff format --quiet . && ruff check --quiet --fix .
+
+.PHONY: protos
+protos: $(DEV_READY) ## Regenerate the Python of the protos and their catalogue
+	@cd protos && buf format -w . && ./generate.sh && python catalogue.py
+
+.PHONY: lock
+lock: $(BIN)/uv ## Resolve all dependencies anew into requirements/*.txt
+	@requirements/lock.sh
+
+# --- tests -------------------------------------------------------------------------------------------------------------
+.PHONY: test
+test: test-unit test-contracts test-deploy test-mesh ## Run every test
+
+.PHONY: test-unit test-contracts test-deploy test-mesh
+test-unit: $(DEV_READY) ## Unit tests beside each service
+	@pytest -q $(addsuffix /tests,services/_kit services/_cli $(addprefix services/,$(SERVICES)))
+
+test-contracts: $(DEV_READY) ## What must hold of the protos and the addresses
+	@pytest -q tests/contracts
+
+test-deploy: $(DEV_READY) ## Compose file, Dockerfile and Kubernetes manifests agree with the code
+	@pytest -q tests/deploy
+
+test-mesh: $(DEV_READY) ## The real processes, a real broker, the real model
+	@pytest -q -rs tests/mesh
+
+.PHONY: test-%
+test-%: $(DEV_READY) # one service: make test-cost
+	@pytest -q services/$*/tests
+
+.PHONY: clean
+clean: ## Remove the environment and the state of a stopped mesh
+	@rm -rf $(VENV) .sluice .pytest_cache .mypy_cache .ruff_cache .hypothesis

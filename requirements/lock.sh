@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Resolves every dependency once for Python 3.11 to 3.13 and writes hashed requirement files without any index address, so that a mirror serves as well
+# (docs/decisions/0001-hashed-requirements.md). run.txt is the whole mesh; <service>.txt is what one service needs alone, at the same versions.
+# UPGRADE=--upgrade takes newer versions.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+omit=()
+for name in protos kit cli gateway inference redaction moderation feedback cost quality drift insight; do omit+=(--no-emit-package "sluice-$name"); done
+compile() {
+  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" ${UPGRADE:-} "${omit[@]}" "$@"
+}
+services=(services/[a-z]*)
+
+compile requirements/uv.in -o requirements/uv.txt
+compile requirements/build.in protos/pyproject.toml services/_kit/pyproject.toml services/_cli/pyproject.toml "${services[@]/%//pyproject.toml}" --all-extras -o requirements/run.txt
+compile requirements/dev.in -c requirements/run.txt -o requirements/dev.txt
+for service in "${services[@]}"; do
+  compile requirements/build.in protos/pyproject.toml services/_kit/pyproject.toml "$service/pyproject.toml" -c requirements/run.txt -o "requirements/$(basename "$service").txt"
+done
