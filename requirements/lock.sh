@@ -12,6 +12,7 @@ compile() {
 services=(services/[a-z]*)
 
 compile requirements/uv.in -o requirements/uv.txt
+compile requirements/go.in -o requirements/go.txt
 compile requirements/build.in protos/pyproject.toml services/_kit/pyproject.toml services/_cli/pyproject.toml "${services[@]/%//pyproject.toml}" --all-extras -o requirements/run.txt
 compile requirements/dev.in -c requirements/run.txt -o requirements/dev.txt
 for service in "${services[@]}"; do
