@@ -1,0 +1,1 @@
+"""Sluice's redaction service: personal data out of texts, and back."""

@@ -1,0 +1,1 @@
+"""Detectors (Presidio, spaCy, Rampart) and the thread pool they run on."""

@@ -1,0 +1,140 @@
+"""Detection over a text of any length or a stream: segment by segment, each with what went before as context."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from .arbitration import arbitrate, join_addresses
+from .findings import Detector, Finding
+from .placeholders import placeholder_like
+from .policy import Policy
+from .segments import CutRule
+
+# Whole texts: large segments, so that the detectors see much context; streams: a sentence or a line at a time.
+WHOLE_TEXT = CutRule(shortest=1_200, patience=600, longest=8_000, context=200)
+STREAM = CutRule(shortest=12, patience=400, longest=4_000, context=160)
+
+_UNBROKEN = re.compile(r"\S+")
+_AFTER_A_VALUE = re.compile(r"[\s.,;:!?)\]}\"'”’>*_`]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of the text that is decided: its findings do not overlap and do not reach beyond it."""
+
+    text: str
+    findings: Sequence[Finding]
+
+
+def decide(found: Iterable[Finding], text: str, policy: Policy) -> list[Finding]:
+    """From everything the detectors found to what counts: addresses joined, policy applied, placeholders spared,
+    overlaps arbitrated."""
+    accepted = [finding for finding in join_addresses(found, text) if policy.accepts(finding, text)]
+    spared = _outside_placeholders(accepted, text)
+    return [finding for finding in arbitrate(spared, text) if policy.accepts(finding, text)]
+
+
+class SegmentedDetection:
+    """Feed text in pieces of any size; get decided segments that are the same for every way of cutting the pieces.
+
+    A value is not cut in two: a segment at whose end a finding stands grows (each time to at least double, so that
+    the work stays linear) until nothing stands at its end, the text is over, or `rule.longest` is reached. In the last
+    case the unbroken run of characters that follows is taken for the rest of the same value.
+    """
+
+    def __init__(self, detector: Detector, policy: Policy, rule: CutRule) -> None:
+        self._detector = detector
+        self._policy = policy
+        self._rule = rule
+        self._context = ""
+        self._pending = ""
+        self._minimum = 0
+        self._spilling: str | None = None
+
+    @property
+    def held_characters(self) -> int:
+        return len(self._pending)
+
+    def push(self, text: str) -> None:
+        self._pending += text
+
+    def has_work(self, *, final: bool = False) -> bool:
+        """True if `step` would analyse something now. Cheap: safe on an event loop."""
+        return bool(self._pending) and self._cut(final=final) is not None
+
+    def step(self, *, final: bool = False, detector: Detector | None = None) -> Segment | None:
+        """Analyses once. The next decided segment, or None: the segment has to grow, or there is no work."""
+        cut = self._cut(final=final) if self._pending else None
+        if cut is None:
+            return None
+        segment = self._pending[:cut]
+        findings = self._findings(segment, detector or self._detector)
+        is_last = final and cut == len(self._pending)
+        if not is_last and cut < self._rule.longest and _reaches_the_end(findings, segment):
+            self._minimum = 2 * cut
+            return None
+        self._release(segment, findings, cut)
+        return Segment(segment, findings)
+
+    def _cut(self, *, final: bool) -> int | None:
+        return self._rule.next_cut(self._pending, minimum=self._minimum, final=final)
+
+    def _findings(self, segment: str, detector: Detector) -> list[Finding]:
+        before = len(self._context)
+        window = self._context + segment
+        decided = decide(detector.detect(window, self._policy.kinds), window, self._policy)
+        findings = [_clip(finding.shifted(-before)) for finding in decided if finding.end > before]
+        run = _UNBROKEN.match(segment) if self._spilling else None
+        if run is None or self._spilling is None:
+            return findings
+        rest = Finding(0, run.end(), self._spilling, 1.0, "segmenting", "continuation")
+        return arbitrate([*findings, rest], segment)
+
+    def _release(self, segment: str, findings: Sequence[Finding], cut: int) -> None:
+        splits_a_word = cut < len(self._pending) and not segment[-1].isspace()
+        self._spilling = findings[-1].kind if splits_a_word and findings and findings[-1].end == cut else None
+        self._context = self._rule.tail(self._context + segment)
+        self._pending = self._pending[cut:]
+        self._minimum = 0
+
+
+def detect(text: str, detector: Detector, policy: Policy, rule: CutRule = WHOLE_TEXT) -> list[Finding]:
+    """Findings of one whole text, in order, not overlapping."""
+    detection = SegmentedDetection(detector, policy, rule)
+    detection.push(text)
+    findings: list[Finding] = []
+    offset = 0
+    while detection.has_work(final=True):
+        segment = detection.step(final=True)
+        if segment is not None:
+            findings.extend(finding.shifted(offset) for finding in segment.findings)
+            offset += len(segment.text)
+    return findings
+
+
+def _clip(finding: Finding) -> Finding:
+    return finding if finding.start >= 0 else replace(finding, start=0)
+
+
+def _reaches_the_end(findings: Sequence[Finding], segment: str) -> bool:
+    """Nothing but blanks and closing punctuation between the last finding and the end."""
+    return bool(findings) and _AFTER_A_VALUE.fullmatch(segment, findings[-1].end) is not None
+
+
+def _outside_placeholders(findings: Sequence[Finding], text: str) -> list[Finding]:
+    """What is left of the findings where placeholders are cut out of them."""
+    spans = list(placeholder_like(text))
+    if not spans:
+        return list(findings)
+    pieces: list[Finding] = []
+    for finding in findings:
+        start = finding.start
+        for begin, end in spans:
+            if begin >= finding.end or end <= start:
+                continue
+            if begin > start:
+                pieces.append(replace(finding, start=start, end=begin))
+            start = end
+        if start < finding.end:
+            pieces.append(replace(finding, start=start))
+    return pieces

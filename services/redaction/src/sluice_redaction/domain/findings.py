@@ -1,0 +1,37 @@
+"""A finding: where personal data stands in a text. It never carries the value itself."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """`text[start:end]`, in Unicode code points, is personal data of a kind.
+
+    score: 0..1, the recognizer's own confidence. recognizer: who found it. explanation: a keyword saying by which
+    pattern, label or rule; never text of the user. confirmed: a checksum, a word beside the value or an issuer's prefix speaks
+    for the kind, so a model's guess of another kind does not count against it.
+    """
+
+    start: int
+    end: int
+    kind: str
+    score: float
+    recognizer: str
+    explanation: str = ""
+    confirmed: bool = False
+
+    def shifted(self, offset: int) -> "Finding":
+        return replace(self, start=self.start + offset, end=self.end + offset)
+
+    def overlaps(self, other: "Finding") -> bool:
+        return self.start < other.end and other.start < self.end
+
+
+class Detector(Protocol):
+    """Finds personal data in one text of bounded length."""
+
+    def detect(self, text: str, kinds: frozenset[str]) -> Iterable[Finding]:
+        """Candidate findings of at least the given kinds, of every score, overlapping or not. Deterministic."""
+        ...

@@ -1,0 +1,88 @@
+"""Where a text may be cut for analysis: by a function of the text alone, never of how it arrived.
+
+This is what makes a stream give the same result in any chunking. `CutRule.next_cut` decides on a cut only when the
+characters that decide are there, so more text coming later never changes a cut already made.
+"""
+
+import re
+from dataclasses import dataclass
+
+# Blanks between two words, or the empty place behind a full-width full stop. A run of blanks longer than 64 counts as
+# several. The character behind a gap must be there: it has a say in whether the gap is a cut.
+_GAP = re.compile(r"\s{1,64}(?=\S)|\s{64}(?=\s)|(?<=[。！？])(?=\S)")
+_CLOSERS = "\"'”’)]}*_`"
+_STOPS = ".!?…。！？"
+# What may stand inside a number that is written in groups: phone numbers, cards, record numbers.
+_NUMBERISH = re.compile(r"[0-9+(#]")
+_NUMBER_TAIL = re.compile(r"[0-9)\-–/+(#:]$")
+# Full stops that end no sentence: titles, street types, initials ("J. Smith").
+_ABBREVIATION = re.compile(
+    r"(?:^|[\s(\"'])(?:dr|mr|mrs|ms|prof|st|no|nr|ave|rd|blvd|ln|apt|ste|jr|sr|rev|hon|capt|lt|col|gen|sgt|mt|ft|vs|etc"
+    r"|e\.g|i\.e|d\.o\.b|m\.r\.n|tel|ph|ext|fax|dept|fig|approx|[a-z])\.$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CutRule:
+    """Sizes in characters.
+
+    shortest: no cut before it. patience: where no sentence or line has ended within this much more, cut between words, and
+    between characters if there are no words. longest: a segment grows no further than this (plus patience), even if
+    personal data stands at its end. context: how much of what went before is shown to the detectors again.
+    """
+
+    shortest: int
+    patience: int
+    longest: int
+    context: int
+
+    def next_cut(self, text: str, *, minimum: int = 0, final: bool = False) -> int | None:
+        """The first cut at or after max(shortest, minimum); None if more text is needed to tell.
+
+        With `final` the end of the text is a cut. A cut found without `final` is found with it too.
+        """
+        start = max(self.shortest, minimum)
+        limit = start + self.patience
+        candidates: list[tuple[int, int]] = []
+        for gap in _GAP.finditer(text, max(0, start - 64)):
+            before, after = gap.span()
+            if after > limit:
+                break
+            if after < start:
+                continue
+            if _ends_thought(text, before, after):
+                return after
+            candidates.append((before, after))
+        if len(text) > limit + 64:
+            return _calmest(text, candidates) or limit
+        return len(text) if final else None
+
+    def tail(self, text: str) -> str:
+        """The context that the next segment is shown: whole words."""
+        if len(text) <= self.context:
+            return text
+        cut = text[-self.context :]
+        word = re.search(r"\s", cut)
+        return cut[word.end() :] if word else cut
+
+
+def _ends_thought(text: str, before: int, after: int) -> bool:
+    """A sentence or a line ends here, and no number runs across."""
+    head = text[max(0, before - 24) : before]
+    if _NUMBER_TAIL.search(head) and _NUMBERISH.match(text, after):
+        return False
+    if "\n" in text[before:after]:
+        return True
+    stripped = head.rstrip(_CLOSERS)
+    return len(head) - len(stripped) <= 3 and stripped[-1:] in tuple(_STOPS) and _ABBREVIATION.search(stripped) is None
+
+
+def _calmest(text: str, candidates: list[tuple[int, int]]) -> int | None:
+    """The last gap between two words in lower case; else the last that splits no number; else the last."""
+    calm = [after for before, after in candidates if text[before - 1].islower() and text[after].islower()]
+    whole = [after for before, after in candidates if not (text[before - 1].isdigit() and text[after].isdigit())]
+    for choice in (calm, whole, [after for _, after in candidates]):
+        if choice:
+            return choice[-1]
+    return None
