@@ -1,0 +1,56 @@
+"""Health as a list of named checks: what grpc.health.v1 and /healthz say."""
+
+import asyncio
+from collections.abc import Mapping
+
+from grpc_health.v1 import health, health_pb2
+
+OVERALL = ""
+_STATUS = {True: health_pb2.HealthCheckResponse.SERVING, False: health_pb2.HealthCheckResponse.NOT_SERVING}
+
+
+class HealthBoard:
+    """Named checks. The overall status (`""` and every service name) is SERVING when all checks pass and the server runs."""
+
+    def __init__(self) -> None:
+        self.servicer = health.aio.HealthServicer()
+        self._checks: dict[str, bool] = {}
+        self._service_names: tuple[str, ...] = ()
+        self._running = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def set(self, check: str, serving: bool) -> None:
+        """Report one check. Must be called on the server's event loop."""
+        if self._checks.get(check) is not serving:
+            self._checks[check] = serving
+            self._publish()
+
+    def start(self, service_names: tuple[str, ...]) -> None:
+        """The server is up: from now on the checks decide."""
+        self._service_names, self._running = service_names, True
+        self._publish()
+
+    def stop(self) -> None:
+        """The server drains: nothing is SERVING any more."""
+        self._running = False
+        self._publish()
+
+    @property
+    def serving(self) -> bool:
+        """True when the server runs and every check passes."""
+        return self._running and all(self._checks.values())
+
+    @property
+    def checks(self) -> Mapping[str, bool]:
+        """The checks as last reported."""
+        return dict(self._checks)
+
+    def _publish(self) -> None:
+        statuses = {name: self.serving for name in (OVERALL, *self._service_names)} | self._checks
+        task = asyncio.get_running_loop().create_task(self._send(statuses))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, statuses: Mapping[str, bool]) -> None:
+        for name, serving in statuses.items():
+            await self.servicer.set(name, _STATUS[serving])

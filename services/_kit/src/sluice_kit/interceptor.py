@@ -1,0 +1,145 @@
+"""What happens round every RPC: its context, its span, its metrics, and one table from errors to statuses."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from grpc_status import rpc_status
+from opentelemetry import trace
+from prometheus_client import Histogram
+
+from sluice_kit import context, telemetry
+from sluice_kit.errors import Internal, SluiceError, from_rpc_error, to_status
+from sluice_kit.process import describe
+
+log = telemetry.logger(__name__)
+
+CALL_SECONDS = Histogram(
+    "sluice_grpc_server_call_duration_seconds",
+    "Time from the arrival of an RPC to its end.",
+    ("method", "code"),
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler of a server. Health and reflection calls are left alone."""
+
+    async def intercept_service(
+        self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith("/grpc."):
+            return handler
+        call = _Call(method.lstrip("/"), handler_call_details.invocation_metadata)
+        if handler.request_streaming and handler.response_streaming:
+            return _rebuilt(handler, stream_stream=call.streaming(handler.stream_stream))
+        if handler.response_streaming:
+            return _rebuilt(handler, unary_stream=call.streaming(handler.unary_stream))
+        if handler.request_streaming:
+            return _rebuilt(handler, stream_unary=call.unary(handler.stream_unary))
+        return _rebuilt(handler, unary_unary=call.unary(handler.unary_unary))
+
+
+def _rebuilt(handler: Any, **behaviour: Any) -> grpc.RpcMethodHandler:
+    (kind, function), = behaviour.items()
+    make = getattr(grpc, f"{kind}_rpc_method_handler")
+    return make(function, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer)
+
+
+class _Call:
+    """One RPC. Each runs in a task of its own, so that setting the context needs no undoing."""
+
+    def __init__(self, method: str, metadata: Any) -> None:
+        self._method = method
+        self._metadata = {key: value for key, value in metadata or () if isinstance(value, str)}
+
+    def unary(self, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def handle(request: Any, servicer_context: grpc.aio.ServicerContext) -> Any:
+            begun = time.perf_counter()
+            with self._span() as span:
+                try:
+                    response = await behaviour(request, servicer_context)
+                except BaseException as error:
+                    await self._fail(error, servicer_context, span, begun)
+                    raise
+            self._observe("OK", begun)
+            return response
+
+        return handle
+
+    def streaming(self, behaviour: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+        async def handle(request: Any, servicer_context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+            begun = time.perf_counter()
+            with self._span() as span:
+                responses = behaviour(request, servicer_context)
+                try:
+                    async for response in responses:
+                        yield response
+                except GeneratorExit:
+                    self._observe("CANCELLED", begun)
+                    raise
+                except BaseException as error:
+                    await self._fail(error, servicer_context, span, begun)
+                    raise
+                finally:
+                    # Cancelling an RPC must reach the handler's own clean-up at once, not when it is collected.
+                    await responses.aclose()  # type: ignore[attr-defined]
+            self._observe("OK", begun)
+
+        return handle
+
+    def _span(self) -> Any:
+        span = telemetry.tracer().start_as_current_span(
+            self._method,
+            context=telemetry.extract(self._metadata),
+            kind=trace.SpanKind.SERVER,
+            attributes={"rpc.system": "grpc", "rpc.method": self._method},
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+        return _Entered(span, self._metadata)
+
+    def _observe(self, code: str, begun: float) -> None:
+        CALL_SECONDS.labels(self._method, code).observe(time.perf_counter() - begun)
+
+    async def _fail(self, error: BaseException, servicer_context: Any, span: trace.Span, begun: float) -> None:
+        """Turn error into a status. Returns only for what must be raised on as it is: cancellation and aborts."""
+        if isinstance(error, asyncio.CancelledError):
+            self._observe("CANCELLED", begun)
+            return
+        if isinstance(error, grpc.aio.AbortError):
+            self._observe("ABORTED_BY_HANDLER", begun)
+            return
+        known = _as_sluice_error(error)
+        span.set_status(trace.Status(trace.StatusCode.ERROR, known.reason))
+        self._observe(known.code.name, begun)
+        await servicer_context.abort_with_status(rpc_status.to_status(to_status(known, context.current().request_id)))
+
+
+class _Entered:
+    """A span entered together with the request context, whose traceparent is the span."""
+
+    def __init__(self, span: Any, metadata: dict[str, str]) -> None:
+        self._span, self._metadata = span, metadata
+
+    def __enter__(self) -> trace.Span:
+        span = self._span.__enter__()
+        here = telemetry.traceparent_of_current_span() or self._metadata.get(context.TRACEPARENT, "")
+        context.enter(context.from_metadata(self._metadata | {context.TRACEPARENT: here}))
+        return span
+
+    def __exit__(self, *error: Any) -> None:
+        self._span.__exit__(*error)
+
+
+def _as_sluice_error(error: BaseException) -> SluiceError:
+    if isinstance(error, SluiceError):
+        return error
+    if isinstance(error, grpc.RpcError):
+        return from_rpc_error(error)
+    log.error("rpc.failed", **describe(error))
+    return Internal(f"internal error; request {context.current().request_id}")

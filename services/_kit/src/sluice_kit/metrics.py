@@ -1,0 +1,56 @@
+"""GET /metrics and /healthz on a port of their own, in a thread, so that a busy event loop is still seen."""
+
+import json
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from prometheus_client import make_wsgi_app
+
+from sluice_kit.health import HealthBoard
+from sluice_kit.process import PortTaken
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _SilentHandler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """A scrape is no event."""
+
+
+class MetricsServer:
+    """Serves /metrics (Prometheus text) and /healthz (200, or 503 with the failing checks)."""
+
+    def __init__(self, listen: str, board: HealthBoard) -> None:
+        host, port = listen.rsplit(":", 1)
+        try:
+            self._server = _Server((host, int(port)), _SilentHandler)
+        except OSError:
+            raise PortTaken(listen, "the service's ..._METRICS_LISTEN") from None
+        self._server.set_app(_application(board))  # type: ignore[arg-type]
+        self.port: int = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=2)
+
+
+def _application(board: HealthBoard) -> Callable[..., Iterable[bytes]]:
+    metrics = make_wsgi_app()
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ.get("PATH_INFO") != "/healthz":
+            return metrics(environ, start_response)
+        body = json.dumps({"serving": board.serving, "checks": dict(board.checks)}).encode()
+        start_response("200 OK" if board.serving else "503 Service Unavailable", [("Content-Type", "application/json")])
+        return [body]
+
+    return application

@@ -1,0 +1,116 @@
+"""Settings: environment variables only, read once at start, every mistake reported at once."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from sluice_kit.addresses import DEFAULT_PORTS, default_listen
+
+
+def settings_config(service: str) -> SettingsConfigDict:
+    """The configuration of a service's Settings class: environment prefix `SLUICE_<SERVICE>_`, frozen."""
+    return SettingsConfigDict(env_prefix=f"SLUICE_{service.upper()}_", frozen=True, extra="ignore", populate_by_name=True)
+
+
+class MeshSettings(BaseSettings):
+    """What every process of the mesh reads, under the same names everywhere."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_", frozen=True, extra="ignore", populate_by_name=True)
+
+    home: Path = Field(Path(".sluice"), validation_alias="SLUICE_HOME")
+    """Folder for state: outboxes, databases, model caches."""
+    kafka_bootstrap: str = Field("", validation_alias="SLUICE_KAFKA_BOOTSTRAP")
+    """`host:port[,host:port]` of the broker; empty means the default address on loopback."""
+    kafka_embedded: bool = Field(False, validation_alias="SLUICE_KAFKA_EMBEDDED")
+    """True when the broker is the embedded one, which needs its four rules (PARTS.md)."""
+    kafka_security_protocol: str = Field("PLAINTEXT", validation_alias="SLUICE_KAFKA_SECURITY_PROTOCOL")
+    """PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."""
+    kafka_sasl_mechanism: str = Field("SCRAM-SHA-512", validation_alias="SLUICE_KAFKA_SASL_MECHANISM")
+    """SASL mechanism, where the protocol has SASL."""
+    kafka_username: str | None = Field(None, validation_alias="SLUICE_KAFKA_USERNAME")
+    """SASL user."""
+    kafka_password_file: Path | None = Field(None, validation_alias="SLUICE_KAFKA_PASSWORD_FILE")
+    """File with the SASL password."""
+    kafka_ca_file: Path | None = Field(None, validation_alias="SLUICE_KAFKA_CA_FILE")
+    """Certificate authority of the broker."""
+    kafka_replication: int = Field(0, ge=0, validation_alias="SLUICE_KAFKA_REPLICATION")
+    """Replicas of the topics that are created; 0 means 1 on a single broker and 3 otherwise."""
+    port_base_offset: int = Field(0, ge=0, le=10_000, validation_alias="SLUICE_PORT_BASE_OFFSET")
+    """Added to every default port."""
+    instance: str = Field("0", pattern=r"^[A-Za-z0-9_-]{1,32}$", validation_alias="SLUICE_INSTANCE")
+    """The replica's stable ordinal; part of its producer name and consumer group instance id."""
+    log_level: str = Field("INFO", pattern=r"^(DEBUG|INFO|WARNING|ERROR)$", validation_alias="SLUICE_LOG_LEVEL")
+    """Least level that is logged."""
+    otlp_endpoint: str | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    """Where spans are sent; none means that only the context is passed on."""
+    tls_cert_file: Path | None = Field(None, validation_alias="SLUICE_TLS_CERT_FILE")
+    """Certificate of this process; none means plaintext."""
+    tls_key_file: Path | None = Field(None, validation_alias="SLUICE_TLS_KEY_FILE")
+    """Key of the certificate."""
+    tls_ca_file: Path | None = Field(None, validation_alias="SLUICE_TLS_CA_FILE")
+    """Authority that signs the mesh's certificates."""
+
+    @model_validator(mode="after")
+    def _fill_in_addresses(self) -> "MeshSettings":
+        if not self.kafka_bootstrap:
+            object.__setattr__(self, "kafka_bootstrap", default_listen("kafka", self.port_base_offset))
+        return self
+
+    @property
+    def service(self) -> str:
+        """Name of the service these settings are for, from the environment prefix."""
+        return str(self.model_config.get("env_prefix", "")).removeprefix("SLUICE_").removesuffix("_").lower() or "mesh"
+
+
+class GrpcServiceSettings(MeshSettings):
+    """What every gRPC service reads besides."""
+
+    grpc_listen: str = Field("", pattern=r"^$|^[^\s:]+:\d{1,5}$")
+    """`host:port` to serve gRPC on; empty means the default address."""
+    metrics_listen: str = Field("", pattern=r"^$|^[^\s:]+:\d{1,5}$")
+    """`host:port` to serve /metrics and /healthz on; empty means the default address."""
+    drain_seconds: float = Field(10.0, ge=0, le=600)
+    """How long running calls may go on after a stop signal."""
+    max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024)
+    """Largest gRPC message taken or sent."""
+    max_concurrent_calls: int = Field(1024, ge=1)
+    """Calls served at once; more are refused with RESOURCE_EXHAUSTED."""
+
+    @model_validator(mode="after")
+    def _fill_in_listeners(self) -> "GrpcServiceSettings":
+        for field, name in (("grpc_listen", self.service), ("metrics_listen", f"metrics_{self.service}")):
+            if not getattr(self, field) and name in DEFAULT_PORTS:
+                object.__setattr__(self, field, default_listen(name, self.port_base_offset))
+        return self
+
+
+S = TypeVar("S", bound=MeshSettings)
+
+
+def load(settings_class: type[S]) -> S:
+    """The settings from the environment. On mistakes prints every one of them, a line each, and exits with code 2."""
+    try:
+        return settings_class()
+    except ValidationError as error:
+        for line in _mistakes(settings_class, error):
+            print(line, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _mistakes(settings_class: type[MeshSettings], error: ValidationError) -> list[str]:
+    prefix = str(settings_class.model_config.get("env_prefix", ""))
+    lines = []
+    for mistake in error.errors(include_input=False, include_url=False):
+        name = str(mistake["loc"][0]) if mistake["loc"] else "settings"
+        variable = name if name.isupper() else f"{prefix}{name}".upper()
+        lines.append(f"{variable}: {mistake['msg']}")
+    return lines
+
+
+def target_of(settings: MeshSettings, service: str) -> str:
+    """Where another service is reached: SLUICE_<SERVICE>_TARGET, or its default address."""
+    return os.environ.get(f"SLUICE_{service.upper()}_TARGET") or default_listen(service, settings.port_base_offset)
