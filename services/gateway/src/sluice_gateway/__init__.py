@@ -1,0 +1,1 @@
+"""The caller's door: authenticates, guards, routes, streams, and says what happened."""

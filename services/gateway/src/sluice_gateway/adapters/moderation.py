@@ -1,0 +1,82 @@
+"""The moderation service, over gRPC."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import grpc
+from grpc.aio import AioRpcError
+from sluice.moderation.v1 import moderation_service_pb2 as pb
+from sluice.moderation.v1 import moderation_service_pb2_grpc as rpc
+from sluice.types.v1 import verdict_pb2
+from sluice_kit.context import outgoing_metadata
+
+from sluice_gateway.adapters import failures
+from sluice_gateway.adapters.streams import Duplex
+from sluice_gateway.domain.neighbours import Verdict
+from sluice_gateway.domain.rejection import FilterUnavailable
+from sluice_gateway.domain.segments import Segment
+
+# HOLD waits for a person, whom a synchronous answer cannot wait for: withheld, too.
+_WITHHELD = (verdict_pb2.ACTION_BLOCK, verdict_pb2.ACTION_HOLD)
+_LET_THROUGH = (verdict_pb2.ACTION_ALLOW, verdict_pb2.ACTION_FLAG, verdict_pb2.ACTION_REDACT)
+_failure = partial(failures.of_filter, "moderation")
+
+
+class GrpcModerator:
+    """Fits `Moderator`."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub = rpc.ModerationServiceStub(channel)
+
+    async def moderate(self, segments: Sequence[Segment], *, policy: str, timeout: float) -> Verdict:
+        request = pb.ModerateRequest(
+            segments=[pb.ModeratedText(segment_id=segment.id, text=segment.text) for segment in segments],
+            direction=verdict_pb2.DIRECTION_INPUT,
+            policy_id=policy,
+        )
+        try:
+            response = await self._stub.Moderate(request, timeout=timeout, metadata=outgoing_metadata())
+        except AioRpcError as error:
+            raise _failure(error) from None
+        return _verdict(response.verdict)
+
+    def stream(self, *, policy: str, timeout: float) -> "GrpcModerationStream":
+        call = self._stub.ModerateStream(timeout=timeout, metadata=outgoing_metadata())  # type: ignore[call-arg]
+        opening = pb.ModerateStreamOpen(direction=verdict_pb2.DIRECTION_OUTPUT, policy_id=policy)
+        return GrpcModerationStream(Duplex("moderation", call, pb.ModerateStreamRequest(open=opening), _failure))
+
+
+class GrpcModerationStream:
+    """Fits `ModerationStream`."""
+
+    def __init__(self, duplex: "Duplex[pb.ModerateStreamRequest, pb.ModerateStreamResponse]") -> None:
+        self._duplex = duplex
+        self.cancel = duplex.cancel
+
+    async def send(self, text: str) -> None:
+        await self._duplex.write(pb.ModerateStreamRequest(text=text))
+
+    async def finish(self) -> None:
+        await self._duplex.write(pb.ModerateStreamRequest(end=pb.ModerateStreamEnd()))
+        await self._duplex.half_close()
+
+    async def receive(self) -> str | Verdict:
+        response = await self._duplex.read()
+        if response.HasField("verdict"):
+            return _verdict(response.verdict)
+        return response.text
+
+
+def _verdict(verdict: verdict_pb2.Verdict) -> Verdict:
+    """Anything but a clear leave to pass withholds; SKIPPED and unknown actions count as no filter at all."""
+    blocked = verdict.action in _WITHHELD
+    if not blocked and verdict.action not in _LET_THROUGH:
+        raise FilterUnavailable("moderation", "no_verdict")
+    return Verdict(
+        decision_id=verdict.decision_id,
+        blocked=blocked,
+        categories=tuple(
+            score.category for score in verdict.scores if score.score >= score.threshold and score.action in _WITHHELD
+        ),
+        policy=f"{verdict.policy_id}@{verdict.policy_version}",
+    )

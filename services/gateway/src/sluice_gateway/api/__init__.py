@@ -1,0 +1,1 @@
+"""The two doors, gRPC and OpenAI-compatible HTTP, both thin over the same `Gateway`."""

@@ -1,0 +1,1 @@
+"""What the gateway decides, without any network, protobuf or framework."""

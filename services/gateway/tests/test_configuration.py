@@ -1,0 +1,78 @@
+"""The configuration file: what it means, and that every mistake is told at once."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sluice_gateway.domain.configuration import (
+    Configuration,
+    ConfigurationError,
+    ContentCapture,
+    Task,
+    configuration_of,
+)
+
+
+def _document(**changes: Any) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "tenants": [{"id": "acme", "content_capture": "redacted", "limits": {"max_tokens": 99}}],
+        "api_keys": [{"id": "one", "sha256": "a" * 64, "tenant": "acme"}],
+        "models": [{"alias": "small", "target": "smollm2"}, {"alias": "vec", "target": "minilm", "tasks": ["embed"]}],
+    } | changes
+
+
+def test_a_minimal_file_gets_the_documented_defaults() -> None:
+    configuration = configuration_of(_document())
+    tenant = configuration.tenants["acme"]
+    assert tenant.content_capture is ContentCapture.REDACTED
+    assert tenant.fail_open is False
+    assert (tenant.limits.max_tokens, tenant.limits.concurrency) == (99, 32)
+    assert configuration.deployments["small"].route == "small/smollm2"
+
+
+def test_a_model_is_found_only_for_its_task_and_an_empty_alias_means_the_first() -> None:
+    configuration = configuration_of(_document())
+    assert configuration.deployment("vec", Task.CHAT) is None
+    assert configuration.deployment("", Task.EMBED) is configuration.deployments["vec"]
+
+
+def test_every_mistake_is_reported_and_no_value_is_quoted() -> None:
+    document = _document(
+        version=2,
+        tenants=[
+            {"id": "Acme!", "fail_open": "yes", "limits": {"concurrency": 0, "speed": 1}},
+            {"id": "b"},
+            {"id": "b"},
+        ],
+        api_keys=[{"id": "one", "sha256": "sk-sluice-a-secret", "tenant": "nobody"}],
+        models=[],
+        extra=1,
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        configuration_of(document)
+    told = "\n".join(caught.value.mistakes)
+    for path in (
+        "version", "extra", "tenants[0].id", "tenants[0].fail_open", "tenants[0].limits.concurrency",
+        "tenants[0].limits.speed", "tenants[2].id: stands twice", "api_keys[0].sha256", "api_keys[0].tenant", "models",
+    ):  # fmt: skip
+        assert path in told
+    assert "sk-sluice-a-secret" not in told
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["version", "tenants", "api_keys", "models"]), _json) | _json)
+def test_any_document_is_either_good_or_has_mistakes(document: object) -> None:
+    try:
+        outcome: object = configuration_of(document)
+    except ConfigurationError as error:
+        outcome = error.mistakes
+    assert outcome
+    assert isinstance(outcome, Configuration | tuple)
