@@ -1,0 +1,1 @@
+"""Windows, references and tests. Knows neither Faust nor Kafka nor protobuf."""

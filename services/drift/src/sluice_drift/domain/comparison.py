@@ -1,0 +1,155 @@
+"""A window against its reference: one verdict a feature, one for all."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from hashlib import blake2b
+
+import numpy as np
+
+from sluice_drift.domain import statistics
+from sluice_drift.domain.reference import Reference, embedding_matrix
+from sluice_drift.domain.sample import TextSample
+from sluice_drift.domain.window import DriftWindow
+
+
+class Verdict(StrEnum):
+    """What a test says."""
+
+    INSUFFICIENT = "insufficient"
+    STABLE = "stable"
+    DRIFTED = "drifted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    """How drift is decided."""
+
+    false_alarm_rate: float = 0.01
+    """Chance that a window without drift is called drifted, all features together."""
+    minimum_observations: int = 30
+    """Fewer in the window: insufficient."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feature:
+    """How one feature differs. p_value is None where there were too few observations."""
+
+    name: str
+    statistic: str
+    observations: int
+    reference_observations: int
+    value: float = 0.0
+    p_value: float | None = None
+    verdict: Verdict = Verdict.INSUFFICIENT
+    stability_index: float | None = None
+    divergence: float | None = None
+    bins: tuple[tuple[str, int, int], ...] = ()
+    """(name, count in the window, count in the reference)."""
+    largest_change: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The features by p-value, and the verdict on all."""
+
+    verdict: Verdict
+    features: tuple[Feature, ...]
+
+
+class Comparer:
+    """Compares windows with references. Keeps the null distributions of the references met last."""
+
+    _KEPT = 256
+
+    def __init__(self, detection: Detection) -> None:
+        self._detection = detection
+        self._nulls: OrderedDict[tuple[str, int, str], np.ndarray] = OrderedDict()
+
+    def compare(self, window: DriftWindow, reference: Reference) -> Comparison:
+        """Compare; the same window and reference give the same numbers (shuffles are seeded by the window's key)."""
+        if window.reference_version != reference.version:
+            return Comparison(Verdict.INSUFFICIENT, ())
+        features: list[Feature] = []
+        for side in ("prompt", "answer"):
+            sample, base = getattr(window, side), getattr(reference, side)
+            ready = reference.pinned and sample.observations >= self._detection.minimum_observations
+            for name in ("languages", "words"):
+                label = f"{side}.{'language' if name == 'languages' else name}"
+                features.append(self._histogram(label, getattr(sample, name), getattr(base, name), window, ready))
+            features.append(self._embedding(side, sample, base, reference))
+        return self._judge(features)
+
+    def _histogram(
+        self, name: str, window: Mapping[str, int], base: Mapping[str, int], owner: DriftWindow, ready: bool
+    ) -> Feature:
+        bins = tuple((each, window.get(each, 0), base.get(each, 0)) for each in sorted({*window, *base}))
+        feature = Feature(
+            name=name,
+            statistic="chi_squared",
+            observations=sum(window.values()),
+            reference_observations=sum(base.values()),
+            bins=bins,
+        )
+        if not ready:
+            return feature
+        value, p_value = statistics.histogram_test(window, base, rng=np.random.default_rng(_seed(owner.key, name)))
+        return replace(
+            feature,
+            value=value,
+            p_value=p_value,
+            stability_index=statistics.population_stability_index(window, base),
+            divergence=statistics.jensen_shannon_divergence(window, base),
+            largest_change=statistics.largest_change(window, base),
+        )
+
+    def _embedding(self, side: str, sample: TextSample, base: TextSample, reference: Reference) -> Feature:
+        feature = Feature(
+            name=f"{side}.embedding",
+            statistic="mean_shift",
+            observations=sample.embedded,
+            reference_observations=base.embedded,
+        )
+        enough = self._detection.minimum_observations
+        if not reference.pinned or sample.embedded < enough or base.embedded < enough:
+            return feature
+        if len(sample.embedding_sum) != len(base.embedding_sum):
+            return feature
+        value, p_value = statistics.mean_shift_test(
+            sample.mean_embedding(),
+            sample.embedded,
+            base.mean_embedding(),
+            base.embedded,
+            null=self._null(side, reference),
+        )
+        return replace(feature, value=value, p_value=p_value)
+
+    def _null(self, side: str, reference: Reference) -> np.ndarray:
+        key = (reference.key, reference.version, side)
+        if key not in self._nulls:
+            matrix = embedding_matrix(getattr(reference, f"{side}_embeddings"))
+            self._nulls[key] = statistics.mean_shift_null(matrix, seed=_seed(reference.key, side))
+        self._nulls.move_to_end(key)
+        while len(self._nulls) > self._KEPT:
+            self._nulls.popitem(last=False)
+        return self._nulls[key]
+
+    def _judge(self, features: list[Feature]) -> Comparison:
+        tested = [feature for feature in features if feature.p_value is not None]
+        rejected = statistics.holm([f.p_value or 0.0 for f in tested], rate=self._detection.false_alarm_rate)
+        judged = [
+            replace(feature, verdict=Verdict.DRIFTED if drifted else Verdict.STABLE)
+            for feature, drifted in zip(tested, rejected, strict=True)
+        ]
+        judged.sort(key=lambda feature: feature.p_value or 0.0)
+        rest = tuple(feature for feature in features if feature.p_value is None)
+        if not judged:
+            return Comparison(Verdict.INSUFFICIENT, rest)
+        return Comparison(Verdict.DRIFTED if any(rejected) else Verdict.STABLE, (*judged, *rest))
+
+
+def _seed(*parts: str) -> int:
+    return int.from_bytes(blake2b("|".join(parts).encode(), digest_size=8).digest(), "big")

@@ -1,0 +1,48 @@
+"""What is observed of one generation: facts about its texts, never the texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+EMBEDDING_SCALE = 32767
+"""Embeddings are kept as 16-bit integers, so that sums of them are exact in any order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Whose texts these are."""
+
+    tenant_id: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One text. `embedding` holds little-endian int16 of an L2-normalised vector, or nothing."""
+
+    language: str
+    words: int
+    embedding: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One generation. (`source_partition`, `offset`) is its place in the log; `at` event time in microseconds."""
+
+    source_partition: int
+    offset: int
+    at: int
+    series: Series
+    prompt: Profile | None = None
+    answer: Profile | None = None
+    embedding_model: str = ""
+
+
+def pack_embedding(values: list[float]) -> bytes:
+    """A float vector, shape (d,), of components in -1..1, as integers."""
+    if not values:
+        return b""
+    vector = np.clip(np.asarray(values, dtype=np.float64), -1.0, 1.0)
+    return np.rint(vector * EMBEDDING_SCALE).astype("<i2").tobytes()

@@ -1,0 +1,62 @@
+"""One series in one window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sluice_drift.domain.observation import Observation, Series
+from sluice_drift.domain.reference import series_key
+from sluice_drift.domain.sample import TextSample
+
+
+@dataclass(slots=True)
+class DriftWindow:
+    """Observations of a window, and the highest offset merged by source partition. Times in microseconds."""
+
+    series: Series
+    start: int
+    length: int
+    partition: int
+    reference_version: int = 1
+    revision: int = 0
+    collected: int = 0
+    """Observations that went into the reference."""
+    offsets: dict[int, int] = field(default_factory=dict)
+    prompt: TextSample = field(default_factory=TextSample)
+    answer: TextSample = field(default_factory=TextSample)
+
+    @property
+    def end(self) -> int:
+        """Moment after the last."""
+        return self.start + self.length
+
+    @property
+    def identity(self) -> tuple[Series, int]:
+        """What tells it apart within its partition."""
+        return self.series, self.start
+
+    @property
+    def key(self) -> str:
+        """What tells it apart everywhere."""
+        return f"drift|{series_key(self.series)}|{self.start}|{self.length}|{self.partition}"
+
+    @property
+    def observations(self) -> int:
+        """All observations of the window."""
+        return self.collected + max(self.prompt.observations, self.answer.observations)
+
+    def merge(self, observation: Observation, *, collected: bool, reference_version: int) -> bool:
+        """Count an observation; False when it was counted before."""
+        if observation.offset <= self.offsets.get(observation.source_partition, -1):
+            return False
+        self.offsets[observation.source_partition] = observation.offset
+        self.revision += 1
+        if reference_version != self.reference_version:
+            self.reference_version = reference_version
+            self.prompt, self.answer = TextSample(), TextSample()
+        if collected:
+            self.collected += 1
+        else:
+            self.prompt.add(observation.prompt)
+            self.answer.add(observation.answer)
+        return True

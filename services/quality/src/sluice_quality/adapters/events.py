@@ -1,0 +1,200 @@
+"""Protobuf events to facts, and windows to protobuf events."""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from sluice.events.v1 import quality_pb2
+from sluice.events.v1.feedback_pb2 import FeedbackReceived
+from sluice.events.v1.gateway_pb2 import RequestCompleted, RequestOutcome
+from sluice.events.v1.metadata_pb2 import EventMetadata
+from sluice.events.v1.moderation_pb2 import ContentModerated
+from sluice.types.v1 import feedback_pb2, finish_reason_pb2, sketch_pb2, verdict_pb2
+
+from sluice_quality.domain.facts import Completion, Fact, Feedback, Moderation, Outcome, Series
+from sluice_quality.domain.partition import Part
+from sluice_quality.domain.sketch import RELATIVE_ACCURACY, QuantileSketch
+from sluice_quality.domain.totals import FeedbackTotals, ModerationTotals, RequestTotals
+from sluice_quality.domain.window import WindowState
+
+_MICRO = 1_000_000
+MAX_SKEW_MICROSECONDS = 300 * _MICRO
+"""An event dated later than this after its record was written has a wrong clock: the record's time is taken instead,
+because one such event would otherwise push the watermark ahead and make everything after it late."""
+
+_OUTCOMES = {
+    RequestOutcome.REQUEST_OUTCOME_COMPLETED: Outcome.SUCCEEDED,
+    RequestOutcome.REQUEST_OUTCOME_BLOCKED_INPUT: Outcome.BLOCKED_INPUT,
+    RequestOutcome.REQUEST_OUTCOME_BLOCKED_OUTPUT: Outcome.BLOCKED_OUTPUT,
+    RequestOutcome.REQUEST_OUTCOME_CANCELLED: Outcome.CANCELLED,
+    RequestOutcome.REQUEST_OUTCOME_INVALID: Outcome.REJECTED,
+    RequestOutcome.REQUEST_OUTCOME_SHED: Outcome.REJECTED,
+}
+_TRUNCATED = {finish_reason_pb2.FINISH_REASON_LENGTH, finish_reason_pb2.FINISH_REASON_BUDGET}
+_THUMBS = {feedback_pb2.THUMB_UP: 1, feedback_pb2.THUMB_DOWN: -1}
+_COMPARISONS = {
+    feedback_pb2.PREFERENCE_THIS: "won",
+    feedback_pb2.PREFERENCE_OTHER: "lost",
+    feedback_pb2.PREFERENCE_TIE: "tied",
+}
+_REQUEST_SKETCHES = {
+    "latency": "latency_microseconds",
+    "time_to_first_token": "time_to_first_token_microseconds",
+    "tokens_per_kilosecond": "tokens_per_kilosecond",
+    "answer_characters": "answer_characters",
+}
+
+
+def fact_of(message: Message, *, offset: int, record_time: int) -> Fact | None:
+    """The fact in an event; None for synthetic requests and for events that quality does not count.
+
+    record_time is the Kafka record's timestamp in microseconds.
+    """
+    if message.metadata.synthetic:  # type: ignore[attr-defined]
+        return None
+    at = _event_time(message.metadata, record_time)  # type: ignore[attr-defined]
+    if isinstance(message, RequestCompleted):
+        return _completion(message, offset, at)
+    if isinstance(message, FeedbackReceived):
+        return _feedback(message, offset, at)
+    if isinstance(message, ContentModerated) and not message.shadow:
+        return _moderation(message, offset, at)
+    return None
+
+
+def _event_time(metadata: EventMetadata, record_time: int) -> int:
+    at = metadata.occurred_at.ToMicroseconds() if metadata.HasField("occurred_at") else record_time
+    return record_time if at > record_time + MAX_SKEW_MICROSECONDS or at < 0 else at
+
+
+def _completion(event: RequestCompleted, offset: int, at: int) -> Completion:
+    usage = event.usage
+    return Completion(
+        offset=offset,
+        at=at,
+        request_id=event.metadata.request_id,
+        series=Series(
+            event.metadata.tenant_id,
+            event.metadata.project_id,
+            event.model,
+            event.route,
+            event.prompt_version,
+            event.experiment_arm,
+        ),
+        outcome=_OUTCOMES.get(event.outcome, Outcome.FAILED),
+        latency=_microseconds(event, "latency"),
+        time_to_first_token=_microseconds(event, "time_to_first_token"),
+        generation_time=_microseconds(event, "generation_time"),
+        prompt_tokens=usage.uncached_input_tokens + usage.cached_input_tokens + usage.cache_write_tokens,
+        completion_tokens=usage.output_tokens + usage.reasoning_tokens,
+        answer_characters=event.output_characters,
+        redactions=sum(kind.count for kind in event.redacted_input)
+        + sum(kind.count for kind in event.redacted_output),
+        streamed=event.streamed,
+        truncated=event.finish_reason in _TRUNCATED,
+        refusal=event.refusal if event.HasField("refusal") else None,
+        empty_answer=event.empty_answer if event.HasField("empty_answer") else None,
+    )
+
+
+def _microseconds(event: RequestCompleted | ContentModerated, name: str) -> int | None:
+    return getattr(event, name).ToMicroseconds() if event.HasField(name) else None  # type: ignore[arg-type]
+
+
+def _feedback(event: FeedbackReceived, offset: int, at: int) -> Feedback:
+    value = event.WhichOneof("value")
+    return Feedback(
+        offset=offset,
+        at=at,
+        event_id=event.metadata.event_id,
+        request_id=event.metadata.request_id,
+        tenant_id=event.metadata.tenant_id,
+        thumb=_THUMBS.get(event.thumb, 0) if value == "thumb" else 0,
+        rating=event.rating if value == "rating" else None,
+        comment=value == "redacted_comment",
+        correction=value == "redacted_correction",
+        comparison=_COMPARISONS.get(event.comparison.preference, "") if value == "comparison" else "",
+        retracted=event.retracted,
+    )
+
+
+def _moderation(event: ContentModerated, offset: int, at: int) -> Moderation:
+    action = event.verdict.action
+    return Moderation(
+        offset=offset,
+        at=at,
+        series=Series(event.metadata.tenant_id, event.metadata.project_id),
+        output=event.direction == verdict_pb2.DIRECTION_OUTPUT,
+        flagged=action == verdict_pb2.ACTION_FLAG,
+        blocked=action in (verdict_pb2.ACTION_BLOCK, verdict_pb2.ACTION_HOLD),
+        skipped=action == verdict_pb2.ACTION_SKIPPED or bool(event.verdict.skipped),
+        latency=_microseconds(event, "latency"),
+    )
+
+
+def measured(part: Part) -> quality_pb2.QualityMeasured:
+    """The event that publishes a part; the publisher fills in its metadata."""
+    state = part.state
+    event = quality_pb2.QualityMeasured()
+    event.metadata.tenant_id = state.series.tenant_id
+    event.metadata.project_id = state.series.project_id
+    for name in ("tenant_id", "project_id", "model", "route", "prompt_version", "experiment_arm"):
+        setattr(event.series, name, getattr(state.series, name))
+    event.window.start.CopyFrom(_timestamp(state.start))
+    event.window.length.CopyFrom(_duration(state.length))
+    event.part.part_key = state.key
+    event.part.source_partition = state.partition
+    event.part.revision = part.revision
+    event.part.closed = part.closed
+    event.part.source_offsets.update(state.offsets)
+    if part.complete_up_to:
+        event.part.complete_up_to.CopyFrom(_timestamp(part.complete_up_to))
+    _fill_totals(event, state)
+    return event
+
+
+def _fill_totals(event: quality_pb2.QualityMeasured, state: WindowState) -> None:
+    if state.requests.requests:
+        _fill(event.requests, state.requests, _REQUEST_SKETCHES)
+    if state.feedback.received:
+        _fill(event.feedback, state.feedback, {})
+    if state.moderation.inputs or state.moderation.outputs:
+        _fill(event.moderation, state.moderation, {"latency": "latency_microseconds"})
+
+
+def _fill(
+    target: Message, totals: RequestTotals | FeedbackTotals | ModerationTotals, sketches: dict[str, str]
+) -> None:
+    for name in totals.__dataclass_fields__:
+        value = getattr(totals, name)
+        if isinstance(value, QuantileSketch):
+            if value.count:
+                getattr(target, sketches[name]).CopyFrom(_sketch(value))
+        elif value:
+            setattr(target, name, value)
+
+
+def _sketch(sketch: QuantileSketch) -> sketch_pb2.QuantileSketch:
+    indexes = sorted(sketch.buckets)
+    return sketch_pb2.QuantileSketch(
+        relative_accuracy=RELATIVE_ACCURACY,
+        zero_count=sketch.zero_count,
+        bucket_indexes=indexes,
+        bucket_counts=[sketch.buckets[index] for index in indexes],
+        sum=sketch.sum,
+        minimum=sketch.minimum,
+        maximum=sketch.maximum,
+    )
+
+
+def _timestamp(microseconds: int) -> Timestamp:
+    moment = Timestamp()
+    moment.FromMicroseconds(microseconds)
+    return moment
+
+
+def _duration(microseconds: int) -> Duration:
+    span = Duration()
+    span.FromMicroseconds(microseconds)
+    return span

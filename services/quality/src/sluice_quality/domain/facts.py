@@ -1,0 +1,90 @@
+"""What happened, as far as quality is concerned: one value object per kind of event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Whose numbers these are. Empty means unknown, or not split by this."""
+
+    tenant_id: str = ""
+    project_id: str = ""
+    model: str = ""
+    route: str = ""
+    prompt_version: str = ""
+    experiment_arm: str = ""
+
+
+class Outcome(StrEnum):
+    """How a request ended; the values are the names of the counters in RequestTotals."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    BLOCKED_INPUT = "blocked_input"
+    BLOCKED_OUTPUT = "blocked_output"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """A request ended. Times in microseconds; `at` is event time since the epoch."""
+
+    offset: int
+    at: int
+    request_id: str
+    series: Series
+    outcome: Outcome
+    latency: int | None = None
+    time_to_first_token: int | None = None
+    generation_time: int | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    answer_characters: int = 0
+    redactions: int = 0
+    streamed: bool = False
+    truncated: bool = False
+    refusal: bool | None = None
+    """None: nobody judged it."""
+    empty_answer: bool | None = None
+    """None: nobody judged it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """Somebody judged an answer, or took a judgement back. Exactly one of the values is set."""
+
+    offset: int
+    at: int
+    event_id: str
+    request_id: str
+    tenant_id: str = ""
+    thumb: int = 0
+    """1 up, -1 down."""
+    rating: int | None = None
+    """1 (worst) to 5 (best)."""
+    comment: bool = False
+    correction: bool = False
+    comparison: str = ""
+    """`won`, `lost` or `tied`."""
+    retracted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moderation:
+    """A filter decided about texts. `series` has tenant and project only: the filter knows no model."""
+
+    offset: int
+    at: int
+    series: Series
+    output: bool = False
+    flagged: bool = False
+    blocked: bool = False
+    skipped: bool = False
+    latency: int | None = None
+
+
+Fact = Completion | Feedback | Moderation

@@ -1,0 +1,198 @@
+"""Everything quality knows of one partition, and how facts change it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sluice_quality.domain.attribution import (
+    Attribution,
+    AttributionChunk,
+    Attributions,
+    PendingFeedback,
+    PendingFeedbacks,
+)
+from sluice_quality.domain.facts import Completion, Fact, Feedback, Moderation, Series
+from sluice_quality.domain.watermark import Clock, Marks
+from sluice_quality.domain.window import WindowState
+
+Record = WindowState | AttributionChunk | PendingFeedback | Marks
+"""What is stored, each under its own `key`."""
+
+_SECOND = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How windows are cut and how long things are remembered. Times in microseconds."""
+
+    length: int = 60 * _SECOND
+    lateness: int = 30 * _SECOND
+    """A window closes when the watermark is this far past its end."""
+    retention: int = 1800 * _SECOND
+    """A closed window can be restated for so long; after that, late facts are dropped and counted."""
+    idle_after: int = 30 * _SECOND
+    attribution_capacity: int = 100_000
+    pending_capacity: int = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A window as it stands now, ready to be published."""
+
+    state: WindowState
+    revision: int
+    closed: bool
+    complete_up_to: int
+
+
+class Partition:
+    """Merges facts into windows. Any batch split, and any order within the retention, gives the same windows.
+
+    Every effect is idempotent by itself, because a crash may leave any prefix of the writes behind: windows carry the
+    offsets and feedback marks they have merged, attributions and pending feedback are sets.
+    """
+
+    def __init__(self, partition: int, rules: Rules, *, records: Iterable[Record] = (), now: int) -> None:
+        kept = list(records)
+        self.number = partition
+        self._rules = rules
+        self._windows = {each.identity: each for each in kept if isinstance(each, WindowState)}
+        self._attributions = Attributions(
+            partition=partition,
+            capacity=rules.attribution_capacity,
+            chunks=[each for each in kept if isinstance(each, AttributionChunk)],
+        )
+        self._pending = PendingFeedbacks(
+            capacity=rules.pending_capacity, waiting=[each for each in kept if isinstance(each, PendingFeedback)]
+        )
+        self._marks = next((each for each in kept if isinstance(each, Marks)), Marks(partition))
+        self._clock = Clock(self._marks, idle_after=rules.idle_after, now=now)
+        self._published: dict[tuple[Series, int], tuple[int, bool]] = {}
+        self._unsettled = set(self._windows)
+        self._changed_windows: dict[tuple[Series, int], WindowState] = {}
+        self._changed: dict[str, Record | None] = {}
+        self.dropped: Counter[str] = Counter()
+        """Facts that count nowhere, by reason: late, duplicate, replayed, forgotten, foreign."""
+
+    @property
+    def windows(self) -> Iterable[WindowState]:
+        """All windows remembered."""
+        return self._windows.values()
+
+    @property
+    def waiting(self) -> int:
+        """Feedback that waits for its completion."""
+        return len(self._pending)
+
+    def absorb(self, source: str, facts: Sequence[Fact], *, now: int) -> dict[str, Record | None]:
+        """Merge facts of one source, in the order of their offsets.
+
+        Returns what must be stored, in an order that matters: windows first, so that whatever prefix of the
+        writes survives a crash, nothing is marked as done that was not counted. None means: delete.
+        """
+        for fact in facts:
+            self._clock.hear(source, at=fact.at, now=now)
+            if isinstance(fact, Completion):
+                self._absorb_completion(source, fact)
+            elif isinstance(fact, Feedback):
+                self._absorb_feedback(fact)
+            else:
+                self._absorb_moderation(source, fact)
+        self._forget(self._clock.watermark(now) - self._rules.lateness - self._rules.retention)
+        return self._take_changes() if facts else {}
+
+    def parts_due(self, now: int) -> list[Part]:
+        """Windows whose published form is out of date."""
+        watermark = self._clock.watermark(now)
+        due = []
+        for identity in self._unsettled:
+            state = self._windows[identity]
+            closed = state.end + self._rules.lateness <= watermark
+            if self._published.get(identity) != (state.revision, closed):
+                due.append(Part(state, state.revision, closed, watermark))
+        return due
+
+    def mark_published(self, part: Part) -> None:
+        """The part is out: it is due again only when it changes."""
+        identity = part.state.identity
+        self._published[identity] = (part.revision, part.closed)
+        if part.closed and part.state.revision == part.revision:
+            self._unsettled.discard(identity)
+
+    def _absorb_completion(self, source: str, completion: Completion) -> None:
+        known = self._attributions.find(completion.request_id)
+        if known is not None and known.offset != completion.offset:
+            self.dropped["duplicate"] += 1  # its producer sent the event twice
+            return
+        state = self._window(completion.series, completion.at)
+        if state is not None:
+            self._note(state, state.merge_in_order(source, completion))
+        if known is None:
+            known, chunk = self._attributions.remember(completion)
+            self._changed[chunk.key] = chunk
+        for pending in self._pending.take(completion.request_id):
+            self._changed[pending.key] = None
+            self._attribute(pending.feedback, known)
+
+    def _absorb_feedback(self, feedback: Feedback) -> None:
+        known = self._attributions.find(feedback.request_id)
+        if known is not None:
+            self._attribute(feedback, known)
+            return
+        pending = PendingFeedback(self.number, feedback)
+        self._changed[pending.key] = pending
+        for forgotten in self._pending.add(pending):
+            self._changed[forgotten.key] = None
+            self.dropped["forgotten"] += 1
+
+    def _absorb_moderation(self, source: str, moderation: Moderation) -> None:
+        state = self._window(moderation.series, moderation.at)
+        if state is not None:
+            self._note(state, state.merge_in_order(source, moderation))
+
+    def _attribute(self, feedback: Feedback, request: Attribution) -> None:
+        if feedback.tenant_id != request.series.tenant_id:
+            self.dropped["foreign"] += 1  # nobody judges another tenant's answers
+            return
+        # The moment both were known: the same whichever of the two comes first.
+        state = self._window(request.series, max(feedback.at, request.at))
+        if state is not None:
+            self._note(state, state.merge_feedback(feedback))
+
+    def _window(self, series: Series, at: int) -> WindowState | None:
+        start = at - at % self._rules.length
+        state = self._windows.get((series, start))
+        if state is None and start + self._rules.length <= self._marks.forgotten_before:
+            self.dropped["late"] += 1
+            return None
+        if state is None:
+            state = self._windows[series, start] = WindowState(series, start, self._rules.length, self.number)
+        return state
+
+    def _note(self, state: WindowState, counted: bool) -> None:
+        if not counted:
+            self.dropped["replayed"] += 1
+            return
+        self._changed_windows[state.identity] = state
+        self._unsettled.add(state.identity)
+
+    def _forget(self, horizon: int) -> None:
+        # Whole windows only, and only those that were published as closed.
+        horizon -= horizon % self._rules.length
+        if horizon <= self._marks.forgotten_before:
+            return
+        self._marks.forgotten_before = horizon
+        for identity in [each.identity for each in self._windows.values() if each.end <= horizon]:
+            if identity in self._unsettled:
+                continue
+            self._changed[self._windows.pop(identity).key] = None
+            self._published.pop(identity, None)
+
+    def _take_changes(self) -> dict[str, Record | None]:
+        changed: dict[str, Record | None] = {state.key: state for state in self._changed_windows.values()}
+        changed |= self._changed
+        changed[self._marks.key] = self._marks
+        self._changed_windows, self._changed = {}, {}
+        return changed

@@ -1,0 +1,140 @@
+"""Sums over facts. Integers and sketches only, so that adding is exact in any order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Self
+
+from sluice_quality.domain.facts import Completion, Feedback, Moderation, Outcome
+from sluice_quality.domain.sketch import QuantileSketch
+
+MICROSECONDS = 1_000_000
+_ANSWERED = (Outcome.SUCCEEDED, Outcome.BLOCKED_OUTPUT)
+
+
+@dataclass(slots=True)
+class _Totals:
+    def merge(self, other: Self) -> None:
+        """Add the other's sums to these."""
+        for each in fields(self):
+            theirs = getattr(other, each.name)
+            if isinstance(theirs, QuantileSketch):
+                getattr(self, each.name).merge(theirs)
+            else:
+                setattr(self, each.name, getattr(self, each.name) + theirs)
+
+
+@dataclass(slots=True)
+class RequestTotals(_Totals):
+    """Sums over requests; sketches in microseconds, tokens per 1,000 s, and code points."""
+
+    requests: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    blocked_input: int = 0
+    blocked_output: int = 0
+    rejected: int = 0
+    redacted_requests: int = 0
+    redactions: int = 0
+    streamed: int = 0
+    truncated: int = 0
+    refusals: int = 0
+    refusals_judged: int = 0
+    empty_answers: int = 0
+    empty_answers_judged: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    latency: QuantileSketch = field(default_factory=QuantileSketch)
+    time_to_first_token: QuantileSketch = field(default_factory=QuantileSketch)
+    tokens_per_kilosecond: QuantileSketch = field(default_factory=QuantileSketch)
+    answer_characters: QuantileSketch = field(default_factory=QuantileSketch)
+
+    def add(self, completion: Completion) -> None:
+        """Count one request."""
+        self.requests += 1
+        setattr(self, completion.outcome.value, getattr(self, completion.outcome.value) + 1)
+        self.redactions += completion.redactions
+        self.redacted_requests += completion.redactions > 0
+        self.streamed += completion.streamed
+        self.truncated += completion.truncated
+        self.prompt_tokens += completion.prompt_tokens
+        self.completion_tokens += completion.completion_tokens
+        self._time(completion)
+        if completion.outcome in _ANSWERED:
+            self._judge_answer(completion)
+
+    def _time(self, completion: Completion) -> None:
+        # A refused request is over in a millisecond: its latency would hide that of the answered ones.
+        if completion.latency is not None and completion.outcome is not Outcome.REJECTED:
+            self.latency.add(completion.latency)
+        if completion.time_to_first_token is not None:
+            self.time_to_first_token.add(completion.time_to_first_token)
+        if completion.generation_time and completion.completion_tokens:
+            # Integer division by purpose: a float would round differently after another order of merging.
+            speed = completion.completion_tokens * 1000 * MICROSECONDS // completion.generation_time
+            self.tokens_per_kilosecond.add(speed)
+
+    def _judge_answer(self, completion: Completion) -> None:
+        self.refusals_judged += completion.refusal is not None
+        self.refusals += bool(completion.refusal)
+        self.empty_answers_judged += completion.empty_answer is not None
+        self.empty_answers += bool(completion.empty_answer)
+        self.answer_characters.add(completion.answer_characters)
+
+
+@dataclass(slots=True)
+class FeedbackTotals(_Totals):
+    """Sums over feedback, net of what was taken back: a window that saw more retractions than thumbs is negative."""
+
+    received: int = 0
+    positive: int = 0
+    negative: int = 0
+    ratings: int = 0
+    rating_sum_milli: int = 0
+    comments: int = 0
+    corrections: int = 0
+    comparisons_won: int = 0
+    comparisons_lost: int = 0
+    comparisons_tied: int = 0
+    retracted: int = 0
+
+    def add(self, feedback: Feedback) -> None:
+        """Count one piece of feedback, or take one back."""
+        sign = -1 if feedback.retracted else 1
+        self.received += 1
+        self.retracted += feedback.retracted
+        self.positive += sign * (feedback.thumb > 0)
+        self.negative += sign * (feedback.thumb < 0)
+        if feedback.rating is not None:
+            self.ratings += sign
+            self.rating_sum_milli += sign * feedback.rating * 1000
+        self.comments += sign * feedback.comment
+        self.corrections += sign * feedback.correction
+        if feedback.comparison:
+            name = f"comparisons_{feedback.comparison}"
+            setattr(self, name, getattr(self, name) + sign)
+
+
+@dataclass(slots=True)
+class ModerationTotals(_Totals):
+    """Sums over moderation decisions; the sketch in microseconds."""
+
+    inputs: int = 0
+    outputs: int = 0
+    flagged: int = 0
+    blocked_inputs: int = 0
+    blocked_outputs: int = 0
+    skipped: int = 0
+    latency: QuantileSketch = field(default_factory=QuantileSketch)
+
+    def add(self, moderation: Moderation) -> None:
+        """Count one decision."""
+        self.inputs += not moderation.output
+        self.outputs += moderation.output
+        self.flagged += moderation.flagged
+        self.blocked_inputs += moderation.blocked and not moderation.output
+        self.blocked_outputs += moderation.blocked and moderation.output
+        self.skipped += moderation.skipped
+        if moderation.latency is not None:
+            self.latency.add(moderation.latency)

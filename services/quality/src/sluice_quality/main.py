@@ -1,0 +1,31 @@
+"""Wires the quality processor and runs it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sluice_kit import broker, settings, telemetry
+from sluice_kit.publisher import EventPublisher
+
+from sluice_quality.adapters.worker import create_app, host_publisher, run
+from sluice_quality.agents import declare
+from sluice_quality.settings import QualitySettings
+
+
+def main() -> None:
+    """Entry point of `sluice-quality`."""
+    configured = settings.load(QualitySettings)
+    telemetry.configure("quality", configured)
+    configured.data_dir.mkdir(parents=True, exist_ok=True)
+    if configured.kafka_embedded:
+        broker.install_empty_fetch_guard()
+    asyncio.run(broker.ensure_topics(configured))
+    app = create_app(configured.worker_options())
+    publisher = EventPublisher(
+        producer=f"sluice-quality/{configured.instance}",
+        settings=configured,
+        outbox_path=configured.data_dir / f"outbox-{configured.instance}.db",
+    )
+    host_publisher(app, publisher)
+    declare(app, rules=configured.rules(), publish=publisher.publish)
+    run(app)

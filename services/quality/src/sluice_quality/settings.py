@@ -1,0 +1,70 @@
+"""What the environment says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from sluice.events.v1.gateway_pb2 import RequestCompleted
+from sluice_kit.addresses import DEFAULT_PORTS
+from sluice_kit.broker import client_options
+from sluice_kit.events import topic_of
+from sluice_kit.settings import MeshSettings, settings_config
+
+from sluice_quality.adapters.worker import WorkerOptions
+from sluice_quality.domain.partition import Rules
+
+_SECOND = 1_000_000
+
+
+class QualitySettings(MeshSettings):
+    """Prefix SLUICE_QUALITY_."""
+
+    model_config = settings_config("quality")
+
+    web_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of /healthz and /metrics on 127.0.0.1; default 6066 plus the offset."""
+    store: Literal["memory://", "rocksdb://"] = "memory://"
+    """Where the windows live. rocksdb needs the extra `sluice-quality[rocksdb]`; 40 % slower, for millions of keys."""
+    window_seconds: int = Field(default=60, ge=1, le=3600)
+    lateness_seconds: int = Field(default=30, ge=0, le=3600)
+    """A window closes when event time is this far past its end."""
+    retention_seconds: int = Field(default=1800, ge=60, le=86_400)
+    """For so long a closed window is restated by late facts."""
+    idle_seconds: int = Field(default=30, ge=1, le=3600)
+    """A topic that is silent for so long does not keep windows open."""
+    attribution_capacity: int = Field(default=100_000, ge=1000)
+    """Requests remembered per partition for feedback that comes later."""
+    pending_capacity: int = Field(default=20_000, ge=100)
+    """Pieces of feedback per partition that wait for their completion."""
+    @property
+    def data_dir(self) -> Path:
+        """Where this service keeps its files."""
+        return self.home / "quality"
+
+    def rules(self) -> Rules:
+        """How windows are cut."""
+        return Rules(
+            length=self.window_seconds * _SECOND,
+            lateness=self.lateness_seconds * _SECOND,
+            retention=self.retention_seconds * _SECOND,
+            idle_after=self.idle_seconds * _SECOND,
+            attribution_capacity=self.attribution_capacity,
+            pending_capacity=self.pending_capacity,
+        )
+
+    def worker_options(self) -> WorkerOptions:
+        """How the worker runs."""
+        default_port = DEFAULT_PORTS["quality_web"] + self.port_base_offset
+        return WorkerOptions(
+            service="quality",
+            instance=self.instance,
+            bootstrap=self.kafka_bootstrap,
+            web_port=default_port if self.web_port is None else self.web_port,
+            data_dir=self.data_dir,
+            store=self.store,
+            partitions=topic_of(RequestCompleted).partitions,
+            replication_factor=self.kafka_replication or (1 if "," not in self.kafka_bootstrap else 3),
+            security=client_options(self),
+        )
