@@ -1,0 +1,137 @@
+"""The broker: how clients reach it, what topics it must have, and the guard the embedded one needs."""
+
+import asyncio
+import contextlib
+import functools
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
+
+from sluice_kit.events import TopicSpec, all_topics
+from sluice_kit.process import StartFailed, run
+from sluice_kit.settings import MeshSettings, load
+from sluice_kit.telemetry import configure, logger
+
+log = logger(__name__)
+
+# The embedded broker holds every record in memory and rewrites its file whole: its topics stay small (kafka-faust.md 1.4).
+EMBEDDED_RETENTION_MS = 3_600_000
+EMBEDDED_RETENTION_BYTES = 20_000_000
+GUARD_PAUSE_SECONDS = 0.05
+GUARD_EMPTY_WITHIN_SECONDS = 0.01
+
+
+def client_options(settings: MeshSettings) -> dict[str, Any]:
+    """Keyword arguments that every aiokafka client takes: bootstrap servers and security."""
+    options: dict[str, Any] = {"bootstrap_servers": settings.kafka_bootstrap, "security_protocol": settings.kafka_security_protocol}
+    if "SSL" in settings.kafka_security_protocol:
+        options["ssl_context"] = ssl.create_default_context(cafile=settings.kafka_ca_file)
+    if settings.kafka_security_protocol.startswith("SASL"):
+        password = settings.kafka_password_file.read_text(encoding="utf-8").strip() if settings.kafka_password_file else ""
+        options |= {
+            "sasl_mechanism": settings.kafka_sasl_mechanism,
+            "sasl_plain_username": settings.kafka_username,
+            "sasl_plain_password": password,
+        }
+    return options
+
+
+def install_empty_fetch_guard(settings: MeshSettings) -> None:
+    """Make consumers of this process pause after an empty fetch when the broker is the embedded one; otherwise do nothing.
+
+    The embedded broker has no long poll: without the pause an idle consumer spins at 83 % of a core (kafka-faust.md 1.2).
+    """
+    if settings.kafka_embedded and not hasattr(Fetcher._proc_fetch_request, "__wrapped__"):
+        Fetcher._proc_fetch_request = _guarded(Fetcher._proc_fetch_request)
+
+
+def _guarded(fetch: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
+    @functools.wraps(fetch)
+    async def guarded(*arguments: Any) -> bool:
+        begun = time.monotonic()
+        added = await fetch(*arguments)
+        if not added and time.monotonic() - begun < GUARD_EMPTY_WITHIN_SECONDS:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(GUARD_PAUSE_SECONDS)
+        return added
+
+    return guarded
+
+
+async def ensure_topics(settings: MeshSettings, *, wait_seconds: float = 60.0) -> list[str]:
+    """Create the topics that are missing; waits for the broker. Returns the names created. Raises StartFailed when it stays away."""
+    attempts = AsyncRetrying(
+        retry=retry_if_exception_type((KafkaError, OSError)),
+        stop=stop_after_delay(wait_seconds),
+        wait=wait_exponential_jitter(0.1, max=2),
+        reraise=True,
+    )
+    try:
+        async for attempt in attempts:
+            with attempt:
+                return await _create_missing(settings)
+    except (KafkaError, OSError) as error:
+        message = f"Kafka at {settings.kafka_bootstrap} did not answer within {wait_seconds:.0f} s ({type(error).__name__}): start it or set SLUICE_KAFKA_BOOTSTRAP."
+        raise StartFailed(message) from None
+    return []
+
+
+async def _create_missing(settings: MeshSettings) -> list[str]:
+    admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=20_000)
+    await admin.start()
+    try:
+        existing = set(await admin.list_topics())
+        replicas = await _replicas(admin, settings)
+        missing = [_new_topic(spec, replicas, settings) for spec in all_topics() if spec.name not in existing]
+        if missing:
+            _raise_on_error(await admin.create_topics(missing))
+        return [topic.name for topic in missing]
+    finally:
+        await admin.close()
+
+
+async def _replicas(admin: AIOKafkaAdminClient, settings: MeshSettings) -> int:
+    if settings.kafka_replication:
+        return settings.kafka_replication
+    brokers = (await admin.describe_cluster())["brokers"]
+    return 3 if len(brokers) >= 3 else 1
+
+
+def _new_topic(spec: TopicSpec, replicas: int, settings: MeshSettings) -> NewTopic:
+    options = {"cleanup.policy": spec.cleanup_policy, "retention.ms": str(spec.retention_ms)}
+    if spec.compacted:
+        # With the default of a week nothing compacts (kafka-faust.md 1.1).
+        options["segment.ms"] = str(3_600_000)
+    if settings.kafka_embedded:
+        options |= {"retention.ms": str(EMBEDDED_RETENTION_MS), "retention.bytes": str(EMBEDDED_RETENTION_BYTES)}
+    if replicas >= 3:
+        options["min.insync.replicas"] = "2"
+    return NewTopic(name=spec.name, num_partitions=spec.partitions, replication_factor=replicas, topic_configs=options)
+
+
+def _raise_on_error(response: Any) -> None:
+    for topic, code, *_ in response.topic_errors:
+        error = for_code(code)
+        if code and error is not TopicAlreadyExistsError:
+            raise error(topic)
+
+
+class TopicsSettings(MeshSettings):
+    """Settings of `sluice-topics`."""
+
+
+def main() -> None:
+    """`sluice-topics`: create the mesh's topics on the broker and end."""
+    settings = load(TopicsSettings)
+    configure("topics", settings)
+
+    async def create() -> None:
+        log.info("topics.created", created=len(await ensure_topics(settings)), topics=len(all_topics()))
+
+    run(create)
