@@ -1,0 +1,1 @@
+"""Runs language and embedding models behind one gRPC contract."""

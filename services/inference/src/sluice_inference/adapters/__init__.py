@@ -1,0 +1,1 @@
+"""Everything outside: engines, model files, events, metrics."""

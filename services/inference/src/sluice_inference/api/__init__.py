@@ -1,0 +1,1 @@
+"""gRPC in: thin, between the messages and the domain."""

@@ -1,0 +1,197 @@
+"""What is asked of a model and what comes back: the values every backend shares."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+class FinishReason(enum.Enum):
+    """Why a generation ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class ChatTurn:
+    """One message; role is `system`, `user` or `assistant`."""
+
+    role: str
+    content: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Chat:
+    turns: tuple[ChatTurn, ...]
+
+
+@dataclass(frozen=True)
+class RawPrompt:
+    """Text for the model as it is, without its template."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class TokenPrompt:
+    token_ids: tuple[int, ...]
+
+
+GenerationInput = Chat | RawPrompt | TokenPrompt
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample; None = not given, so the model's default holds. Zero means zero."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
+    num_sequences: int = 1
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+    def over(self, defaults: Sampling) -> Sampling:
+        """These values, and the defaults where none was given."""
+        names = ("temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty")
+        chosen = {name: getattr(defaults, name) if getattr(self, name) is None else getattr(self, name) for name in names}
+        return Sampling(**chosen, seed=self.seed, num_sequences=self.num_sequences, logit_bias=self.logit_bias)
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """When to stop; max_tokens None = what the model allows."""
+
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    include_stop_in_output: bool = False
+
+
+class GuideKind(enum.Enum):
+    JSON_OBJECT = "json_object"
+    JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+    EBNF = "ebnf_grammar"
+    STRUCTURAL_TAG = "structural_tag"
+    CHOICE = "choice"
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A form the answer must have; `source` is the schema or grammar, `choices` the allowed answers."""
+
+    kind: GuideKind
+    source: str = ""
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One request, validated or not yet (see validation.admissible)."""
+
+    request_id: str
+    model: str
+    input: GenerationInput
+    sampling: Sampling = field(default_factory=Sampling)
+    stopping: Stopping = field(default_factory=Stopping)
+    guide: Guide | None = None
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    return_token_ids: bool = False
+    echo: bool = False
+    stream_interval: int = 1
+    cache_salt: str = ""
+    bypass_prefix_cache: bool = False
+    lora_name: str = ""
+    priority: int = 0
+    has_tools: bool = False
+    extra_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """Natural logarithm of a token's probability, and its likeliest alternatives."""
+
+    token_id: int
+    text: str
+    logprob: float
+    alternatives: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens in disjoint buckets: their sum is what the model processed."""
+
+    uncached_input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class StopMatch:
+    """What made it stop; all None when nothing matched."""
+
+    stop_text: str | None = None
+    stop_token_id: int | None = None
+    eos_token_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds since acceptance, or durations; None = never came to it."""
+
+    queue_seconds: float = 0.0
+    prefill_seconds: float = 0.0
+    time_to_first_token_seconds: float | None = None
+    total_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Started:
+    """The engine took the request."""
+
+
+@dataclass(frozen=True)
+class Delta:
+    """New text, with the number of tokens it stands for."""
+
+    text: str
+    token_count: int
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Terminal: it ended."""
+
+    reason: FinishReason
+    match: StopMatch
+    usage: Usage
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Terminal: the engine broke after the first token."""
+
+    message: str
+    retryable: bool
+    usage: Usage
+    timings: Timings
+
+
+Terminal = Finished | Failed
+GenerationEvent = Started | Delta | Finished | Failed

@@ -1,0 +1,54 @@
+"""Settings of the inference service: environment variables SLUICE_INFERENCE_*."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from sluice_kit.settings import GrpcServiceSettings, settings_config
+
+LATER_BACKENDS = ("tensorrt_llm", "openai_http")
+
+
+class InferenceSettings(GrpcServiceSettings):
+    """Defaults serve the packaged model on the CPU."""
+
+    model_config = settings_config("inference")
+
+    backend: str = "llama_cpp"
+    """Engine; llama_cpp is the one there is."""
+    model_path: Path | None = None
+    """GGUF file; empty means the packaged SmolLM2-135M-Instruct."""
+    model_sha256: str = Field("", pattern=r"^(sha256:)?([0-9a-fA-F]{8,64})?$")
+    """Expected sha256 of the file, or its first 8 to 64 digits; empty means any file, or the packaged model's own."""
+    model_id: str = Field("smollm2-135m-instruct", pattern=r"^[A-Za-z0-9._:/-]{1,128}$")
+    """Name by which the model is asked for."""
+    model_aliases: str = "smollm2"
+    """Other names, separated by commas."""
+    slots: int = Field(4, ge=1, le=64)
+    """Requests computed at once (continuous batching)."""
+    context_tokens: int = Field(2048, ge=256, le=131_072)
+    """Prompt plus answer of one request; memory grows with slots x context_tokens (23 KB a token for the packaged model)."""
+    max_output_tokens: int = Field(1024, ge=1, le=131_072)
+    """Longest answer, also where a request gives no max_tokens."""
+    threads: int = Field(0, ge=0, le=256)
+    """Threads that compute; 0 means one a core."""
+    queue_limit: int = Field(32, ge=0, le=10_000)
+    """Requests that may wait for a slot before new ones are shed."""
+    generation_seconds: float = Field(120.0, gt=0, le=3600)
+    """Longest time a generation may compute."""
+    stall_seconds: float = Field(30.0, gt=0, le=600)
+    """An engine that is silent for so long is taken for broken: its request ends, health says NOT_SERVING."""
+    max_messages: int = Field(256, ge=1, le=10_000)
+    """Messages of a chat."""
+    max_input_characters: int = Field(65_536, ge=1, le=10_000_000)
+    """Code points of an input, checked before it is tokenised."""
+
+    @field_validator("backend")
+    @classmethod
+    def _backend_is_there(cls, value: str) -> str:
+        if value in LATER_BACKENDS:
+            raise ValueError(f"the backend {value} comes with a later release; use llama_cpp.")
+        if value != "llama_cpp":
+            raise ValueError("there is no such backend; use llama_cpp (tensorrt_llm and openai_http come with a later release).")
+        return value

@@ -1,0 +1,32 @@
+"""The real engine with the real model, loaded once for all tests."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+from sluice_inference.adapters import gguf, model_file
+from sluice_inference.adapters.llama_cpp import LlamaCpp, LlamaCppOptions, model_facts
+from sluice_inference.domain.warm_up import bring_up
+
+CONTEXT_TOKENS = 1024
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[LlamaCpp]:
+    path = model_file.locate_packaged()
+    facts = gguf.read_facts(path)
+    model = model_facts(
+        facts,
+        model_id="smollm2",
+        aliases=("tiny",),
+        digest=model_file.PACKAGED_SHA256,
+        context_tokens=CONTEXT_TOKENS,
+        most_output_tokens=512,
+    )
+    backend = LlamaCpp(LlamaCppOptions(path, slots=4, context_tokens=CONTEXT_TOKENS, threads=2), model=model, gguf=facts)
+    asyncio.run(bring_up(backend, clock=time.monotonic))
+    yield backend
+    asyncio.run(backend.close())
