@@ -69,7 +69,7 @@ async def ensure_topics(settings: MeshSettings, *, wait_seconds: float = 60.0) -
     attempts = AsyncRetrying(
         retry=retry_if_exception_type((KafkaError, OSError)),
         stop=stop_after_delay(wait_seconds),
-        wait=wait_exponential_jitter(0.1, max=2),
+        wait=wait_exponential_jitter(multiplier=0.1, max=2),
         reraise=True,
     )
     try:

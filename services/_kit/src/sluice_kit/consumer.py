@@ -151,7 +151,7 @@ class EventConsumer:
             await self._bury(event.topic, event, f"handler_failed:{type(error).__name__}")
 
     async def _with_retries(self, events: Sequence[ConsumedEvent]) -> None:
-        wait = wait_exponential_jitter(0.1, max=5)
+        wait = wait_exponential_jitter(multiplier=0.1, max=5)
         for_ever = AsyncRetrying(retry=retry_if_exception_type(Unavailable), wait=wait, reraise=True)
         bounded = AsyncRetrying(
             retry=retry_if_not_exception_type((Unavailable, asyncio.CancelledError)),

@@ -1,0 +1,367 @@
+"""Outbox, publisher and consumer: on disk, and over a real (embedded) broker."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from sluice.events.v1 import gateway_pb2
+from sluice_kit import context
+from sluice_kit.broker import client_options, ensure_topics
+from sluice_kit.consumer import ConsumedEvent, EventConsumer
+from sluice_kit.errors import ResourceExhausted, Unavailable
+from sluice_kit.events import UndecodableEvent, all_topics, decode, encode, new_event_id, topic_of
+from sluice_kit.outbox import Outbox
+from sluice_kit.publisher import EventPublisher
+from sluice_kit.settings import MeshSettings
+
+TOPIC = topic_of(gateway_pb2.RequestCompleted).name
+
+
+def completed(request_id: str = "r-1") -> gateway_pb2.RequestCompleted:
+    event = gateway_pb2.RequestCompleted(model="smollm2")
+    event.metadata.request_id = request_id
+    event.metadata.event_id = new_event_id()
+    return event
+
+
+def test_an_event_becomes_a_cloud_event_and_comes_back():
+    event = completed()
+    event.metadata.producer, event.metadata.tenant_id, event.metadata.producer_sequence = "sluice-gateway/0", "acme", 7
+    record = encode(event)
+    headers = dict(record.headers)
+    assert (record.topic, record.key) == (TOPIC, b"r-1")
+    assert headers["ce_specversion"] == b"1.0"
+    assert headers["ce_type"] == TOPIC.encode()
+    assert headers["ce_id"] == event.metadata.event_id.encode()
+    assert headers["ce_sequence"] == b"7"
+    assert headers["content-type"] == b"application/protobuf"
+    assert headers["ce_dataclassification"] == b"confidential"
+    assert decode(record.topic, record.value, record.headers) == event
+
+
+@pytest.mark.parametrize(
+    ("topic", "value", "headers", "reason"),
+    [
+        ("nobody.knows.v1", b"", {}, "unknown_topic"),
+        (TOPIC, None, {}, "no_value"),
+        (TOPIC, b"\xff\xff\xff", {}, "malformed"),
+        (TOPIC, b"", {}, "no_metadata"),
+        (TOPIC, b"", {"ce_type": b"something.else"}, "wrong_type"),
+        (TOPIC, b"{}", {"content-type": b"application/json"}, "wrong_type"),
+    ],
+)
+def test_a_record_that_is_no_event_says_why(topic, value, headers, reason):
+    with pytest.raises(UndecodableEvent) as caught:
+        decode(topic, value, headers)
+    assert caught.value.reason == reason
+
+
+async def test_the_outbox_numbers_events_without_a_gap_and_remembers_after_a_restart(tmp_path):
+    outbox = Outbox(tmp_path / "o.db", producer="sluice-test/0")
+    await asyncio.gather(*(outbox.append([completed(f"r{i}")]) for i in range(50)))
+    first_name = outbox.producer
+    outbox.close()
+    again = Outbox(tmp_path / "o.db", producer="sluice-test/0")
+    await again.append([completed("last")])
+    rows = await again.call(again.pending, 0, 1000)
+    again.close()
+    numbers = [decode(r.topic, r.value).metadata.producer_sequence for r in rows]
+    assert numbers == list(range(1, 52))
+    assert again.producer == first_name
+
+
+async def test_a_full_outbox_refuses_and_uses_up_no_number(tmp_path):
+    outbox = Outbox(tmp_path / "o.db", producer="sluice-test/0", max_rows=2)
+    await outbox.append([completed("a"), completed("b")])
+    with pytest.raises(ResourceExhausted) as caught:
+        await outbox.append([completed("c")])
+    assert caught.value.reason == "OUTBOX_FULL"
+    rows = await outbox.call(outbox.pending, 0, 10)
+    await outbox.call(outbox.acknowledge, [r.id for r in rows], False)
+    await outbox.append([completed("c")])
+    (row,) = await outbox.call(outbox.pending, 0, 10)
+    outbox.close()
+    assert decode(row.topic, row.value).metadata.producer_sequence == 3
+
+
+async def test_an_event_that_cannot_be_encoded_fails_alone(tmp_path):
+    outbox = Outbox(tmp_path / "o.db", producer="sluice-test/0")
+    nameless = completed("x")
+    nameless.metadata.event_id = ""
+    results = await asyncio.gather(
+        outbox.append([completed("a")]), outbox.append([nameless]), outbox.append([completed("b")]), return_exceptions=True
+    )
+    rows = await outbox.call(outbox.pending, 0, 10)
+    outbox.close()
+    assert [isinstance(r, ValueError) for r in results] == [False, True, False]
+    assert [decode(r.topic, r.value).metadata.producer_sequence for r in rows] == [1, 2]
+
+
+KILLED = textwrap.dedent("""
+    import asyncio, sys
+    from pathlib import Path
+    from sluice.events.v1 import gateway_pb2
+    from sluice_kit.events import new_event_id
+    from sluice_kit.outbox import Outbox
+
+    async def main():
+        outbox = Outbox(Path(sys.argv[1]), producer="sluice-test/0")
+        for number in range(100_000):
+            event = gateway_pb2.RequestCompleted()
+            event.metadata.event_id, event.metadata.request_id = new_event_id(), str(number)
+            await outbox.append([event])
+            print(number, flush=True)
+
+    asyncio.run(main())
+""")
+
+
+async def test_what_was_published_survives_kill_9(tmp_path):
+    path = tmp_path / "o.db"
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True)
+    told = [int(child.stdout.readline()) for _ in range(300)]
+    child.send_signal(signal.SIGKILL)
+    told += [int(line) for line in child.stdout.read().split("\n")[:-1] if line]
+    child.wait(timeout=10)
+    child.stdout.close()
+    outbox = Outbox(path, producer="sluice-test/0")
+    rows = await outbox.call(outbox.pending, 0, 1_000_000)
+    outbox.close()
+    stored = [decode(r.topic, r.value).metadata for r in rows]
+    assert {m.request_id for m in stored} >= {str(n) for n in told}
+    assert [m.producer_sequence for m in stored] == list(range(1, len(stored) + 1))
+
+
+# --- over a broker ---
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Broker:
+    """noida-db on a free port, which can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        command = shutil.which("noida-db") or str(Path(sys.executable).parent / "noida-db")
+        self.process = subprocess.Popen(
+            [command, "start", "--only", "kafka", "--kafka-port", str(self.port), "--data-dir", str(self.folder)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 0.2).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise AssertionError("the embedded broker did not start")
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(timeout=10)
+
+    def settings(self, home: Path, **values: object) -> MeshSettings:
+        return MeshSettings(home=home, kafka_bootstrap=f"127.0.0.1:{self.port}", kafka_embedded=True, **values)
+
+
+@pytest.fixture
+def broker(tmp_path):
+    made = Broker(tmp_path / "broker")
+    made.start()
+    yield made
+    made.kill()
+
+
+async def until(condition, seconds: float = 30.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+class Collector:
+    """A handler that remembers, and fails when it is told to."""
+
+    def __init__(self) -> None:
+        self.seen: list[ConsumedEvent] = []
+        self.away_for = 0
+        self.poison: set[str] = set()
+        self.calls = 0
+
+    async def __call__(self, events) -> None:
+        self.calls += 1
+        if self.away_for > 0:
+            self.away_for -= 1
+            raise Unavailable("the database is away")
+        if any(e.message.metadata.request_id in self.poison for e in events):
+            raise ValueError("cannot handle this")
+        self.seen += events
+
+    @property
+    def request_ids(self) -> set[str]:
+        return {e.message.metadata.request_id for e in self.seen}
+
+
+class Running:
+    """A consumer in a task."""
+
+    def __init__(self, settings: MeshSettings, handle: Collector, **options: object) -> None:
+        self.stop = asyncio.Event()
+        self.consumer = EventConsumer(
+            service="test", group="test", events=[gateway_pb2.RequestCompleted], handle=handle, settings=settings, **options
+        )
+
+    async def __aenter__(self) -> "Running":
+        self.task = asyncio.create_task(self.consumer.run(self.stop))
+        await asyncio.wait_for(self.consumer.ready.wait(), 30)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.stop.set()
+        await asyncio.wait_for(self.task, 30)
+
+
+async def test_topics_are_created_once_as_the_protos_say(broker, tmp_path):
+    settings = broker.settings(tmp_path)
+    assert len(await ensure_topics(settings)) == len(all_topics())
+    assert await ensure_topics(settings) == []
+
+
+async def test_events_arrive_with_the_context_they_were_published_in(broker, tmp_path):
+    settings, collector = broker.settings(tmp_path), Collector()
+    await ensure_topics(settings)
+    publisher = EventPublisher(producer="sluice-test/0", settings=settings)
+    await publisher.start()
+    async with Running(settings, collector):
+        with context.use(context.RequestContext("r-9", "acme", "web", "subject", f"00-{'a' * 32}-{'b' * 16}-01")):
+            await publisher.publish(gateway_pb2.RequestCompleted(model="m"))
+        await until(lambda: collector.seen)
+    await publisher.stop()
+    metadata = collector.seen[0].message.metadata
+    assert (metadata.request_id, metadata.tenant_id, metadata.project_id, metadata.subject_id) == ("r-9", "acme", "web", "subject")
+    assert metadata.producer.startswith("sluice-test/0#")
+    assert collector.seen[0].headers["traceparent"] == f"00-{'a' * 32}-{'b' * 16}-01".encode()
+
+
+async def test_nothing_is_lost_when_the_broker_is_killed_and_comes_back(broker, tmp_path):
+    settings, collector = broker.settings(tmp_path), Collector()
+    await ensure_topics(settings)
+    publisher = EventPublisher(producer="sluice-test/0", settings=settings)
+    await publisher.start()
+    async with Running(settings, collector):
+        for number in range(600):
+            await publisher.publish(completed(f"r{number}"))
+            if number == 200:
+                await until(lambda: len(collector.request_ids) > 100)
+                await asyncio.to_thread(broker.kill)
+            if number == 400:
+                await asyncio.to_thread(broker.start)
+        await until(lambda: len(collector.request_ids) == 600, 60)
+    await publisher.stop()
+    assert publisher.depth == 0
+
+
+async def test_events_wait_on_disk_for_a_broker_that_never_came(tmp_path):
+    settings = MeshSettings(home=tmp_path, kafka_bootstrap=f"127.0.0.1:{free_port()}")
+    publisher = EventPublisher(producer="sluice-test/0", settings=settings)
+    await publisher.start()
+    begun = time.monotonic()
+    await publisher.publish(completed("a"))
+    assert time.monotonic() - begun < 5
+    assert publisher.depth == 1
+    publisher_task_alive = publisher.depth
+    assert publisher_task_alive == 1
+    await publisher.stop()
+
+
+async def read_dead_letters(settings: MeshSettings, count: int) -> list:
+    from aiokafka import AIOKafkaConsumer
+
+    consumer = AIOKafkaConsumer(f"{TOPIC}.dlq", **client_options(settings), auto_offset_reset="earliest")
+    await consumer.start()
+    found = []
+    async with asyncio.timeout(30):
+        while len(found) < count:
+            found += [r for batch in (await consumer.getmany(timeout_ms=200)).values() for r in batch]
+    await consumer.stop()
+    return found
+
+
+async def test_poison_goes_to_the_dead_letter_topic_and_the_rest_goes_on(broker, tmp_path):
+    from aiokafka import AIOKafkaProducer
+
+    settings, collector = broker.settings(tmp_path), Collector()
+    collector.poison = {"bad"}
+    await ensure_topics(settings)
+    producer = AIOKafkaProducer(**client_options(settings))
+    await producer.start()
+    await producer.send_and_wait(TOPIC, key=b"k", value=b"\xff\xff\xff")
+    await producer.stop()
+    publisher = EventPublisher(producer="sluice-test/0", settings=settings)
+    await publisher.start()
+    await publisher.publish(completed("good"), completed("bad"), completed("fine"))
+    async with Running(settings, collector):
+        await until(lambda: collector.request_ids == {"good", "fine"})
+        letters = await read_dead_letters(settings, 2)
+    await publisher.stop()
+    reasons = sorted(dict(r.headers)["sluice_error_reason"].decode() for r in letters)
+    assert reasons == ["handler_failed:ValueError", "malformed"]
+
+
+async def test_a_handler_whose_store_is_away_is_tried_again_until_it_is_back(broker, tmp_path):
+    settings, collector = broker.settings(tmp_path), Collector()
+    collector.away_for = 7
+    await ensure_topics(settings)
+    publisher = EventPublisher(producer="sluice-test/0", settings=settings)
+    await publisher.start()
+    await publisher.publish(completed("a"))
+    async with Running(settings, collector):
+        await until(lambda: collector.request_ids == {"a"}, 60)
+    await publisher.stop()
+    assert collector.calls >= 8
+
+
+async def test_a_restarted_consumer_goes_on_where_it_stopped(broker, tmp_path):
+    settings, first, second = broker.settings(tmp_path), Collector(), Collector()
+    await ensure_topics(settings)
+    publisher = EventPublisher(producer="sluice-test/0", settings=settings)
+    await publisher.start()
+    await publisher.publish(completed("a"))
+    async with Running(settings, first):
+        await until(lambda: first.request_ids == {"a"})
+    await publisher.publish(completed("b"))
+    async with Running(settings, second):
+        await until(lambda: second.request_ids >= {"b"})
+    await publisher.stop()
+    assert second.request_ids == {"b"}
+
+
+async def test_a_store_that_keeps_its_own_offsets_is_read_from_there(broker, tmp_path):
+    settings, first, second = broker.settings(tmp_path), Collector(), Collector()
+    await ensure_topics(settings)
+    publisher = EventPublisher(producer="sluice-test/0", settings=settings)
+    await publisher.start()
+    await publisher.publish(*(completed(f"r{n}") for n in range(20)))
+    async with Running(settings, first):
+        await until(lambda: len(first.request_ids) == 20)
+
+    async def from_the_beginning(assigned):
+        return {partition: 0 for partition in assigned}
+
+    async with Running(settings, second, starting_offsets=from_the_beginning):
+        await until(lambda: len(second.request_ids) == 20)
+    await publisher.stop()
