@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -33,10 +34,11 @@ class Patterns:
 
 _PIECES = st.sampled_from(
     [
-        "Ann", "Ann Lee", "Bob", "J. Q.", "Zoë", "ann.lee@example.com", "a@b.c", "+1 212 555 0123", "212", "555 0199", "tok_abcdefgh",
-        "-----BEGIN KEY-----\nABC\nDEF\n-----END KEY-----", "-----BEGIN KEY-----\nXYZ", "<PERSON_1>", "<Person 1>", "<PERSON_1's>",
-        "<PERSON_2>", "<PERS", "<", "&lt;PERSON_1&gt;", "&l", "<EMAIL_ADDRESS_1>", "<PERSON_11>", " ", " ", "\n", ". ", "! ", "\n\n",
-        "the", "word", "Dr. ", "。", "x" * 45, " " * 70, ", ", "'s", "é", "🙂", "\r\n", "\t", "(", ")", '"',
+        "Ann", "Ann Lee", "Bob", "J. Q.", "Zoë", "ann.lee@example.com", "a@b.c", "+1 212 555 0123", "212",
+        "555 0199", "tok_abcdefgh", "-----BEGIN KEY-----\nABC\nDEF\n-----END KEY-----", "-----BEGIN KEY-----\nXYZ",
+        "<PERSON_1>", "<Person 1>", "<PERSON_1's>", "<PERSON_2>", "<PERS", "<", "&lt;PERSON_1&gt;", "&l",
+        "<EMAIL_ADDRESS_1>", "<PERSON_11>", " ", " ", "\n", ". ", "! ", "\n\n", "the", "word", "Dr. ", "。",
+        "x" * 45, " " * 70, ", ", "'s", "é", "🙂", "\r\n", "\t", "(", ")", '"',
     ]
 )  # fmt: skip
 _TEXTS = st.lists(_PIECES | st.text(max_size=8), max_size=40).map("".join)
@@ -44,7 +46,7 @@ _TEXTS = st.lists(_PIECES | st.text(max_size=8), max_size=40).map("".join)
 
 def _cut(text: str, places: Iterable[int]) -> list[str]:
     edges = [0, *sorted({place % (len(text) + 1) for place in places}), len(text)]
-    return [text[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [text[start:end] for start, end in pairwise(edges)]
 
 
 _PLACES = st.lists(st.integers(min_value=0, max_value=10_000), max_size=30)
@@ -61,18 +63,18 @@ def _vault() -> Vault:
 
 
 def _stream(chunks: Iterable[str], *, restoring: bool = True, rule: CutRule = STREAM) -> tuple[str, list[Finding], int]:
-    stream = RedactingStream(Patterns(), Policy(), _vault(), restoring=restoring)
+    stream = RedactingStream(Policy(), _vault(), restoring=restoring)
     stream._detection._rule = rule
     released, findings, most_held = [], [], 0
     for chunk in chunks:
         stream.push(chunk)
         while stream.has_work():
-            step = stream.step()
+            step = stream.step(Patterns())
             released.append(step.text)
             findings.extend(step.findings)
         most_held = max(most_held, stream.held_characters)
     while stream.has_work(final=True):
-        step = stream.step(final=True)
+        step = stream.step(Patterns(), final=True)
         released.append(step.text)
         findings.extend(step.findings)
     released.append(stream.finish().text)
@@ -113,11 +115,11 @@ def test_any_chunking_restores_what_one_chunk_restores(text: str, places: list[i
 @given(text=_TEXTS)
 def test_segments_put_together_are_the_text_and_findings_stay_inside(text: str) -> None:
     for rule in (STREAM, WHOLE_TEXT):
-        detection = SegmentedDetection(Patterns(), Policy(), rule)
+        detection = SegmentedDetection(Policy(), rule)
         detection.push(text)
         rebuilt = ""
         while detection.has_work(final=True):
-            segment = detection.step(final=True)
+            segment = detection.step(Patterns(), final=True)
             if segment is not None:
                 rebuilt += segment.text
                 assert all(0 <= finding.start < finding.end <= len(segment.text) for finding in segment.findings)

@@ -53,8 +53,11 @@ def with_float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         attributes = {attribute.name: attribute.i for attribute in node.attribute}
         activation, packed, scales = node.input
         weights = expand(
-            numpy_helper.to_array(initializers[packed]), numpy_helper.to_array(initializers[scales]),
-            rows=attributes["K"], columns=attributes["N"], block=attributes["block_size"],
+            numpy_helper.to_array(initializers[packed]),
+            numpy_helper.to_array(initializers[scales]),
+            rows=attributes["K"],
+            columns=attributes["N"],
+            block=attributes["block_size"],
         )
         name = packed.removesuffix("_Q4") + "_float"
         graph.initializer.append(numpy_helper.from_array(weights, name))
@@ -73,7 +76,9 @@ def main(target: Path) -> None:
         expanded = Path(folder) / "float.onnx"
         onnx.save(model, str(expanded))
         target.parent.mkdir(parents=True, exist_ok=True)
-        quantize_dynamic(expanded, target, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"])
+        quantize_dynamic(
+            expanded, target, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=["MatMul"]
+        )
     content = target.read_bytes()
     print(f"{target.name}: {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
 

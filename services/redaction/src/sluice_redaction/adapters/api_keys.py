@@ -38,9 +38,15 @@ _NAMED = (
     r"(?:key|token|secret)|secret|token|passwd|password|passphrase|pwd"
 )
 # key = value, "key": "value": anything of eight characters behind an assignment.
-_ASSIGNED = rf"(?<![A-Za-z])(?:{_NAMED})(?:[ _\-]?(?:id|key|value))?[\"']?[ \t]{{0,3}}(?::=|=>|=|:)[ \t]{{0,3}}[\"'`]?(?P<value>[^\s\"'`,;<>]{{6,512}})"
+_ASSIGNED = (
+    rf"(?<![A-Za-z])(?:{_NAMED})(?:[ _\-]?(?:id|key|value))?[\"']?[ \t]{{0,3}}(?::=|=>|=|:)[ \t]{{0,3}}[\"'`]?"
+    r"(?P<value>[^\s\"'`,;<>]{6,512})"
+)
 # "my password is hunter2": only something with a digit or a sign in it, so that "the password is wrong" stays.
-_TOLD = rf"\b(?:{_NAMED})[ \t]{{1,3}}is[ \t]{{1,3}}[\"'`]?(?P<value>(?=[^\s\"'`]{{0,127}}[0-9!@#$%^&*_+=])[^\s\"'`,;<>]{{6,128}})"
+_TOLD = (
+    rf"\b(?:{_NAMED})[ \t]{{1,3}}is[ \t]{{1,3}}[\"'`]?"
+    r"(?P<value>(?=[^\s\"'`]{0,127}[0-9!@#$%^&*_+=])[^\s\"'`,;<>]{6,128})"
+)
 _PATTERNS = (
     *(
         GroupedPattern(name, re.compile(f"{_EDGE}(?P<value>{expression}){_STOP}"), 0.95)
@@ -51,13 +57,19 @@ _PATTERNS = (
         "AWS secret key", re.compile(r"(?i)aws[^\n]{0,40}?[\"'=:\s](?P<value>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])"), 0.9
     ),
     GroupedPattern(
-        "authorization header", re.compile(r"(?i)\b(?:bearer|basic)[ \t]{1,3}(?P<value>[A-Za-z0-9._~+/=\-]{16,4000})"), 0.8
+        "authorization header",
+        re.compile(r"(?i)\b(?:bearer|basic)[ \t]{1,3}(?P<value>[A-Za-z0-9._~+/=\-]{16,4000})"),
+        0.8,
     ),
     GroupedPattern(
-        "password in a URL", re.compile(r"(?i)\b[a-z][a-z0-9+.\-]{1,20}://[^\s:@/]{0,64}:(?P<value>[^\s@/]{3,128})@"), 0.9
+        "password in a URL",
+        re.compile(r"(?i)\b[a-z][a-z0-9+.\-]{1,20}://[^\s:@/]{0,64}:(?P<value>[^\s@/]{3,128})@"),
+        0.9,
     ),
     GroupedPattern(
-        "storage account key", re.compile(r"(?i)(?:AccountKey|SharedAccessKey)=(?P<value>[A-Za-z0-9+/]{40,100}={0,2})"), 0.95
+        "storage account key",
+        re.compile(r"(?i)(?:AccountKey|SharedAccessKey)=(?P<value>[A-Za-z0-9+/]{40,100}={0,2})"),
+        0.95,
     ),
     GroupedPattern("assigned secret", re.compile(f"(?i){_ASSIGNED}"), 0.7),
     GroupedPattern("told secret", re.compile(f"(?i){_TOLD}"), 0.6),

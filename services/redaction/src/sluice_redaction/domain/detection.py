@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from .arbitration import arbitrate, join_addresses
 from .findings import Detector, Finding
+from .names import names_in
 from .placeholders import placeholder_like
 from .policy import Policy
 from .segments import CutRule
@@ -27,9 +28,12 @@ class Segment:
 
 
 def decide(found: Iterable[Finding], text: str, policy: Policy) -> list[Finding]:
-    """From everything the detectors found to what counts: addresses joined, policy applied, placeholders spared,
-    overlaps arbitrated."""
-    accepted = [finding for finding in join_addresses(found, text) if policy.accepts(finding, text)]
+    """From everything the detectors found to what counts: names tidied, addresses joined, policy applied, placeholders
+    spared, overlaps arbitrated."""
+    tidy: list[Finding] = []
+    for finding in found:
+        tidy.extend(names_in(finding, text) if finding.kind == "PERSON" else [finding])
+    accepted = [finding for finding in join_addresses(tidy, text) if policy.accepts(finding, text)]
     spared = _outside_placeholders(accepted, text)
     return [finding for finding in arbitrate(spared, text) if policy.accepts(finding, text)]
 
@@ -42,8 +46,7 @@ class SegmentedDetection:
     case the unbroken run of characters that follows is taken for the rest of the same value.
     """
 
-    def __init__(self, detector: Detector, policy: Policy, rule: CutRule) -> None:
-        self._detector = detector
+    def __init__(self, policy: Policy, rule: CutRule) -> None:
         self._policy = policy
         self._rule = rule
         self._context = ""
@@ -62,13 +65,13 @@ class SegmentedDetection:
         """True if `step` would analyse something now. Cheap: safe on an event loop."""
         return bool(self._pending) and self._cut(final=final) is not None
 
-    def step(self, *, final: bool = False, detector: Detector | None = None) -> Segment | None:
+    def step(self, detector: Detector, *, final: bool = False) -> Segment | None:
         """Analyses once. The next decided segment, or None: the segment has to grow, or there is no work."""
         cut = self._cut(final=final) if self._pending else None
         if cut is None:
             return None
         segment = self._pending[:cut]
-        findings = self._findings(segment, detector or self._detector)
+        findings = self._findings(segment, detector)
         is_last = final and cut == len(self._pending)
         if not is_last and cut < self._rule.longest and _reaches_the_end(findings, segment):
             self._minimum = 2 * cut
@@ -100,12 +103,12 @@ class SegmentedDetection:
 
 def detect(text: str, detector: Detector, policy: Policy, rule: CutRule = WHOLE_TEXT) -> list[Finding]:
     """Findings of one whole text, in order, not overlapping."""
-    detection = SegmentedDetection(detector, policy, rule)
+    detection = SegmentedDetection(policy, rule)
     detection.push(text)
     findings: list[Finding] = []
     offset = 0
     while detection.has_work(final=True):
-        segment = detection.step(final=True)
+        segment = detection.step(detector, final=True)
         if segment is not None:
             findings.extend(finding.shifted(offset) for finding in segment.findings)
             offset += len(segment.text)

@@ -10,8 +10,8 @@ class Finding:
     """`text[start:end]`, in Unicode code points, is personal data of a kind.
 
     score: 0..1, the recognizer's own confidence. recognizer: who found it. explanation: a keyword saying by which
-    pattern, label or rule; never text of the user. confirmed: a checksum, a word beside the value or an issuer's prefix speaks
-    for the kind, so a model's guess of another kind does not count against it.
+    pattern, label or rule; never text of the user. confirmed: a checksum, a word beside the value or an issuer's
+    prefix speaks for the kind, so a model's guess of another kind does not count against it.
     """
 
     start: int

@@ -1,4 +1,5 @@
-"""The kinds of personal data Sluice knows, under Presidio's names, and which of them are redacted unless asked otherwise."""
+"""The kinds of personal data Sluice knows, under Presidio's names, and which of them are redacted unless asked
+otherwise."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

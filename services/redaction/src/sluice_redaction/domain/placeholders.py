@@ -118,8 +118,6 @@ class Reader:
                 tail = suffix + blank + closing
                 if rest.startswith(tail):
                     return Reading(position + len(tail), key, suffix)
-        if any(
-            (suffix + blank + closing).startswith(rest) for suffix in ("'s", "’s", "s", "") for blank in ("", " ")
-        ):
+        if any((suffix + blank + closing).startswith(rest) for suffix in ("'s", "’s", "s", "") for blank in ("", " ")):
             return Reading(len(text), None)
         return None

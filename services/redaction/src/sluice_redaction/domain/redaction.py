@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .arbitration import arbitrate
@@ -15,13 +15,15 @@ from .vault import Entry, Vault
 
 _WORD = re.compile(r"\w+")
 # First names that are words as well: their other occurrences are left to the detectors.
-_ALSO_WORDS = frozenset(
-    "amber angel april art august austin autumn bill bishop carol chad chance chase cherry china christian clay cliff crystal dallas"
-    " dawn dean destiny drew earl faith frank gene georgia ginger grace grant guy hazel heather honey hope hunter iris israel ivy"
-    " jack jasmine jean jersey jordan joy june lane lily london major mark mason max may melody mercy mike miles olive page paris pat"
-    " pearl penny pierce piper poppy ray reed rich rob robin rose ruby rusty sandy savannah sky skip smith stone sue summer sunny"
-    " sydney taylor terry tony victor violet wade wall ward will winter young".split()
-)
+_ALSO_WORDS_TEXT = """
+amber angel april art august austin autumn bill bishop carol chad chance chase cherry china christian clay
+cliff crystal dallas dawn dean destiny drew earl faith frank gene georgia ginger grace grant guy hazel
+heather honey hope hunter iris israel ivy jack jasmine jean jersey jordan joy june lane lily london major
+mark mason max may melody mercy mike miles olive page paris pat pearl penny pierce piper poppy ray reed rich
+rob robin rose ruby rusty sandy savannah sky skip smith stone sue summer sunny sydney taylor terry tony
+victor violet wade wall ward will winter young
+"""
+_ALSO_WORDS = frozenset(_ALSO_WORDS_TEXT.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +115,8 @@ def _is_telling(entry: Entry) -> bool:
 def _stands_free(text: str, value: str, start: int) -> bool:
     """The value that stands at `start` is not a part of longer words."""
     end = start + len(value)
-    return (
-        not (start > 0 and text[start - 1].isalnum() and value[0].isalnum())
-        and not (end < len(text) and text[end].isalnum() and value[-1].isalnum())
+    return not (start > 0 and text[start - 1].isalnum() and value[0].isalnum()) and not (
+        end < len(text) and text[end].isalnum() and value[-1].isalnum()
     )
 
 
@@ -147,17 +148,17 @@ class RedactingStream:
     turns up in the clear stays in the clear: it is the caller's own.
     """
 
-    def __init__(
-        self, detector: Detector, policy: Policy, vault: Vault, *, restoring: bool = True, json_text: bool = False
-    ) -> None:
+    def __init__(self, policy: Policy, vault: Vault, *, restoring: bool = True, json_text: bool = False) -> None:
         """With `restoring` off, placeholders of the vault stay placeholders."""
         self._vault = vault
         self._own = {entry.value for entry in vault}
         self._known = KnownValues(vault)
-        self._detection = SegmentedDetection(detector, policy, STREAM)
+        self._detection = SegmentedDetection(policy, STREAM)
         self._restoring = RestoringStream(vault if restoring else Vault(), json_text=json_text)
         self._offset = 0
         self.counts: Counter[str] = Counter()
+        self.recognizer_counts: Counter[str] = Counter()
+        self.characters = 0
 
     @property
     def held_characters(self) -> int:
@@ -168,14 +169,15 @@ class RedactingStream:
         return self._restoring.replaced
 
     def push(self, text: str) -> None:
+        self.characters += len(text)
         self._detection.push(text)
 
     def has_work(self, *, final: bool = False) -> bool:
         return self._detection.has_work(final=final)
 
-    def step(self, *, final: bool = False, detector: Detector | None = None) -> Released:
+    def step(self, detector: Detector, *, final: bool = False) -> Released:
         """Analyses at most one segment. Runs as long as a detector does: not for an event loop."""
-        segment = self._detection.step(final=final, detector=detector)
+        segment = self._detection.step(detector, final=final)
         return self._redact(segment) if segment else Released("")
 
     def finish(self) -> Released:
@@ -192,9 +194,6 @@ class RedactingStream:
             self._known.add(entry)
         fresh = [one for one in findings if segment.text[one.start : one.end] not in self._own]
         self.counts.update(finding.kind for finding in fresh)
+        self.recognizer_counts.update(finding.recognizer for finding in fresh)
         offset, self._offset = self._offset, self._offset + len(segment.text)
         return Released(redacted, [finding.shifted(offset) for finding in fresh], new)
-
-
-def count_by_kind(findings: Iterable[Finding]) -> Mapping[str, int]:
-    return Counter(finding.kind for finding in findings)

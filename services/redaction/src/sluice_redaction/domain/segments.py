@@ -15,6 +15,8 @@ _STOPS = ".!?…。！？"
 # What may stand inside a number that is written in groups: phone numbers, cards, record numbers.
 _NUMBERISH = re.compile(r"[0-9+(#]")
 _NUMBER_TAIL = re.compile(r"[0-9)\-–/+(#:]$")
+# "86626 Paul Mountains" at the end of a line: the town may stand on the next.
+_STREET_TAIL = re.compile(r"[0-9][0-9A-Za-z]{0,5}(?: [A-Z][\w.'’\-]{0,24}){1,4},?$")
 # Full stops that end no sentence: titles, street types, initials ("J. Smith").
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(\"'])(?:dr|mr|mrs|ms|prof|st|no|nr|ave|rd|blvd|ln|apt|ste|jr|sr|rev|hon|capt|lt|col|gen|sgt|mt|ft|vs|etc"
@@ -27,9 +29,10 @@ _ABBREVIATION = re.compile(
 class CutRule:
     """Sizes in characters.
 
-    shortest: no cut before it. patience: where no sentence or line has ended within this much more, cut between words, and
-    between characters if there are no words. longest: a segment grows no further than this (plus patience), even if
-    personal data stands at its end. context: how much of what went before is shown to the detectors again.
+    shortest: no cut before it. patience: where no sentence or line has ended within this much more, cut between
+    words, and between characters if there are no words. longest: a segment grows no further than this (plus
+    patience), even if personal data stands at its end. context: how much of what went before is shown to the
+    detectors again.
     """
 
     shortest: int
@@ -69,11 +72,11 @@ class CutRule:
 
 def _ends_thought(text: str, before: int, after: int) -> bool:
     """A sentence or a line ends here, and no number runs across."""
-    head = text[max(0, before - 24) : before]
+    head = text[max(0, before - 64) : before]
     if _NUMBER_TAIL.search(head) and _NUMBERISH.match(text, after):
         return False
     if "\n" in text[before:after]:
-        return True
+        return _STREET_TAIL.search(head) is None
     stripped = head.rstrip(_CLOSERS)
     return len(head) - len(stripped) <= 3 and stripped[-1:] in tuple(_STOPS) and _ABBREVIATION.search(stripped) is None
 
