@@ -13,17 +13,21 @@ from sluice.events.v1 import options_pb2  # noqa: E402
 
 HEAD = """# The contracts of Sluice
 
-`sluice/<service>/v1/<service>_service.proto` holds a service's RPCs, `sluice/events/v1` the facts on Kafka, `sluice/types/v1` values that two of them share.
-Events and services never import each other. Generated Python is in `gen/` and is committed: `make protos` makes it anew, `make check` fails when it is out of step,
+`sluice/<service>/v1/<service>_service.proto` holds a service's RPCs, `sluice/events/v1` the facts on Kafka,
+`sluice/types/v1` values that two of them share.
+Events and services never import each other. Generated Python is in `gen/` and is committed: `make protos` makes it
+anew, `make check` fails when it is out of step,
 `buf breaking` compares with the last release in `released/`. This page is generated too (`protos/catalogue.py`).
 
-Metadata of every call inside the mesh: `x-request-id`, `x-sluice-tenant-id`, `x-sluice-project-id`, `x-sluice-subject-id`, `x-sluice-synthetic`, `traceparent`, and the gRPC deadline.
+Metadata of every call inside the mesh: `x-request-id`, `x-sluice-tenant-id`, `x-sluice-project-id`,
+`x-sluice-subject-id`, `x-sluice-synthetic`, `traceparent`, and the gRPC deadline.
 Callers of the gateway send `authorization: Bearer <key>`.
 """
 EVENT_HEAD = """
 ## Events
 
-Kafka records in CloudEvents 1.0 binary mode: the value is the protobuf message, the attributes are headers (`ce_id`, `ce_type` = topic, `ce_source`, `ce_time`, `ce_subject`, `ce_sequence`, `ce_dataclassification`, `traceparent`,
+Kafka records in CloudEvents 1.0 binary mode: the value is the protobuf message, the attributes are headers
+(`ce_id`, `ce_type` = topic, `ce_source`, `ce_time`, `ce_subject`, `ce_sequence`, `ce_dataclassification`, `traceparent`,
 `content-type: application/protobuf`). Records that cannot be read go to `<topic>.dlq`.
 
 | topic | message | key | partitions | kept | cleanup | classification |
@@ -65,7 +69,15 @@ def event_row(name: str, topic: options_pb2.TopicOptions) -> str:
     cleanup = options_pb2.Cleanup.Name(topic.cleanup or options_pb2.CLEANUP_DELETE).removeprefix("CLEANUP_")
     label = options_pb2.DataClassification.Name(topic.data_classification).removeprefix("DATA_CLASSIFICATION_")
     days = f"{(topic.retention.seconds or 604800) // 86400} d" if cleanup != "COMPACT" else "for ever"
-    cells = [f"`{topic.name}`", name, f"`{topic.key}`", str(topic.partitions or 4), days, cleanup.lower(), label.lower()]
+    cells = [
+        f"`{topic.name}`",
+        name,
+        f"`{topic.key}`",
+        str(topic.partitions or 4),
+        days,
+        cleanup.lower(),
+        label.lower(),
+    ]
     return "| " + " | ".join(cells) + " |"
 
 

@@ -11,7 +11,11 @@ GRPC_SERVICES = tuple(s for s in SERVICES if s not in ("quality", "drift"))
 def settings_class(service: str) -> type[BaseSettings]:
     """The one Settings class that the service's settings module defines."""
     module = importlib.import_module(f"sluice_{service}.settings")
-    found = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, BaseSettings) and c.__module__ == module.__name__]
+    found = [
+        c
+        for c in vars(module).values()
+        if isinstance(c, type) and issubclass(c, BaseSettings) and c.__module__ == module.__name__
+    ]
     assert len(found) == 1, f"{service} defines {len(found)} settings classes"
     return found[0]
 

@@ -17,12 +17,16 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 KUSTOMIZE = shutil.which("kustomize") or shutil.which("kustomize", path=str(Path(sys.executable).parent))
 KUBERNETES_VERSION = "1.31"
 
-pytestmark = pytest.mark.skipif(KUSTOMIZE is None, reason="kustomize could not be built (make .venv/bin/kustomize says why)")
+pytestmark = pytest.mark.skipif(
+    KUSTOMIZE is None, reason="kustomize could not be built (make .venv/bin/kustomize says why)"
+)
 
 
 @functools.cache
 def render(service: str) -> tuple[dict, ...]:
-    run = subprocess.run([str(KUSTOMIZE), "build", str(DEPLOY / "services" / service)], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [str(KUSTOMIZE), "build", str(DEPLOY / "services" / service)], capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
     return tuple(yaml.safe_load_all(run.stdout))
 

@@ -101,7 +101,9 @@ async def test_a_request_id_is_made_where_none_came(server, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_an_error_of_ours_arrives_with_its_details(server, kind):
-    server.behaviour.error = InvalidInput("max_tokens is 9000; this model allows 4096.", field="max_tokens", metadata={"limit": "4096"})
+    server.behaviour.error = InvalidInput(
+        "max_tokens is 9000; this model allows 4096.", field="max_tokens", metadata={"limit": "4096"}
+    )
     async with connect(f"127.0.0.1:{server.port}", settings()) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(channel, kind, timeout=5)
@@ -190,6 +192,8 @@ async def test_metrics_and_health_are_served_over_http(server):
 
 
 async def test_a_port_that_is_taken_is_named(server):
-    second = GrpcServer(service="test", settings=Settings(grpc_listen=f"127.0.0.1:{server.port}", metrics_listen="127.0.0.1:0"))
+    second = GrpcServer(
+        service="test", settings=Settings(grpc_listen=f"127.0.0.1:{server.port}", metrics_listen="127.0.0.1:0")
+    )
     with pytest.raises(PortTaken, match=rf"127\.0\.0\.1:{server.port} is in use.*SLUICE_TEST_GRPC_LISTEN"):
         await second.start(service_names=[])

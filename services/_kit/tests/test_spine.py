@@ -97,7 +97,10 @@ async def test_an_event_that_cannot_be_encoded_fails_alone(tmp_path):
     nameless = completed("x")
     nameless.metadata.event_id = ""
     results = await asyncio.gather(
-        outbox.append([completed("a")]), outbox.append([nameless]), outbox.append([completed("b")]), return_exceptions=True
+        outbox.append([completed("a")]),
+        outbox.append([nameless]),
+        outbox.append([completed("b")]),
+        return_exceptions=True,
     )
     rows = await outbox.call(outbox.pending, 0, 10)
     outbox.close()
@@ -189,7 +192,7 @@ def broker(tmp_path):
 
 async def until(condition, seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.02)
 
 
@@ -222,7 +225,12 @@ class Running:
     def __init__(self, settings: MeshSettings, handle: Collector, **options: object) -> None:
         self.stop = asyncio.Event()
         self.consumer = EventConsumer(
-            service="test", group="test", events=[gateway_pb2.RequestCompleted], handle=handle, settings=settings, **options
+            service="test",
+            group="test",
+            events=[gateway_pb2.RequestCompleted],
+            handle=handle,
+            settings=settings,
+            **options,
         )
 
     async def __aenter__(self) -> "Running":
@@ -252,7 +260,12 @@ async def test_events_arrive_with_the_context_they_were_published_in(broker, tmp
         await until(lambda: collector.seen)
     await publisher.stop()
     metadata = collector.seen[0].message.metadata
-    assert (metadata.request_id, metadata.tenant_id, metadata.project_id, metadata.subject_id) == ("r-9", "acme", "web", "subject")
+    assert (metadata.request_id, metadata.tenant_id, metadata.project_id, metadata.subject_id) == (
+        "r-9",
+        "acme",
+        "web",
+        "subject",
+    )
     assert metadata.producer.startswith("sluice-test/0#")
     assert collector.seen[0].headers["traceparent"] == f"00-{'a' * 32}-{'b' * 16}-01".encode()
 
@@ -360,7 +373,7 @@ async def test_a_store_that_keeps_its_own_offsets_is_read_from_there(broker, tmp
         await until(lambda: len(first.request_ids) == 20)
 
     async def from_the_beginning(assigned):
-        return {partition: 0 for partition in assigned}
+        return dict.fromkeys(assigned, 0)
 
     async with Running(settings, second, starting_offsets=from_the_beginning):
         await until(lambda: len(second.request_ids) == 20)

@@ -29,11 +29,16 @@ GUARD_EMPTY_WITHIN_SECONDS = 0.01
 
 def client_options(settings: MeshSettings) -> dict[str, Any]:
     """Keyword arguments that every aiokafka client takes: bootstrap servers and security."""
-    options: dict[str, Any] = {"bootstrap_servers": settings.kafka_bootstrap, "security_protocol": settings.kafka_security_protocol}
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.kafka_bootstrap,
+        "security_protocol": settings.kafka_security_protocol,
+    }
     if "SSL" in settings.kafka_security_protocol:
         options["ssl_context"] = ssl.create_default_context(cafile=settings.kafka_ca_file)
     if settings.kafka_security_protocol.startswith("SASL"):
-        password = settings.kafka_password_file.read_text(encoding="utf-8").strip() if settings.kafka_password_file else ""
+        password = (
+            settings.kafka_password_file.read_text(encoding="utf-8").strip() if settings.kafka_password_file else ""
+        )
         options |= {
             "sasl_mechanism": settings.kafka_sasl_mechanism,
             "sasl_plain_username": settings.kafka_username,
@@ -77,8 +82,10 @@ async def ensure_topics(settings: MeshSettings, *, wait_seconds: float = 60.0) -
             with attempt:
                 return await _create_missing(settings)
     except (KafkaError, OSError) as error:
-        message = f"Kafka at {settings.kafka_bootstrap} did not answer within {wait_seconds:.0f} s ({type(error).__name__}): start it or set SLUICE_KAFKA_BOOTSTRAP."
-        raise StartFailed(message) from None
+        away = (
+            f"Kafka at {settings.kafka_bootstrap} did not answer within {wait_seconds:.0f} s ({type(error).__name__})"
+        )
+        raise StartFailed(f"{away}: start it or set SLUICE_KAFKA_BOOTSTRAP.") from None
     return []
 
 

@@ -10,7 +10,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListen
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from google.protobuf.message import Message
 from prometheus_client import Counter
-from tenacity import AsyncRetrying, retry_if_exception_type, retry_if_not_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    retry_if_not_exception_type,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
 
 from sluice_kit.broker import client_options, install_empty_fetch_guard
 from sluice_kit.errors import Unavailable
@@ -178,7 +184,10 @@ class EventConsumer:
             "sluice_group": self._group,
         }
         await self._dead_letters.send_and_wait(
-            topic + DEAD_LETTER_SUFFIX, key=record.key, value=value, headers=[*headers, *((k, v.encode()) for k, v in told.items())]
+            topic + DEAD_LETTER_SUFFIX,
+            key=record.key,
+            value=value,
+            headers=[*headers, *((k, v.encode()) for k, v in told.items())],
         )
         DEAD_LETTERS.labels(topic, reason.split(":")[0]).inc()
         log.error("consumer.dead_letter", topic=topic, partition=record.partition, offset=record.offset, reason=reason)
@@ -198,7 +207,9 @@ def _consumed(record: Any, message: Any) -> ConsumedEvent:
 
 
 class _Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
-    def __init__(self, consumer: AIOKafkaConsumer, starting_offsets: StartingOffsets | None, ready: asyncio.Event) -> None:
+    def __init__(
+        self, consumer: AIOKafkaConsumer, starting_offsets: StartingOffsets | None, ready: asyncio.Event
+    ) -> None:
         self._consumer, self._starting_offsets, self._ready = consumer, starting_offsets, ready
 
     def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:

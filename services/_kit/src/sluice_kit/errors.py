@@ -18,14 +18,14 @@ SluiceError
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 DOMAIN = "sluice"
+_DETAILS_KEY = "grpc-status-details-bin"
 
 
 class SluiceError(Exception):
@@ -205,8 +205,9 @@ def from_rpc_error(error: grpc.RpcError) -> SluiceError:
 
 
 def _status_of(error: grpc.RpcError) -> status_pb2.Status | None:
-    for key, value in (error.trailing_metadata() or ()) if hasattr(error, "trailing_metadata") else ():
-        if key == rpc_status.GRPC_DETAILS_METADATA_KEY:
+    trailing: Any = error.trailing_metadata() if hasattr(error, "trailing_metadata") else None
+    for key, value in trailing or ():
+        if key == _DETAILS_KEY:
             return status_pb2.Status.FromString(value)
     return None
 

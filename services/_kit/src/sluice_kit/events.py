@@ -62,10 +62,13 @@ def new_event_id() -> str:
     return str(uuid_utils.uuid7())
 
 
-@functools.cache
 def topic_of(message_class: type[Message]) -> TopicSpec:
     """The topic of an event class. ValueError when the message is no event."""
-    descriptor = message_class.DESCRIPTOR
+    return _topic_of_descriptor(message_class.DESCRIPTOR)
+
+
+@functools.cache
+def _topic_of_descriptor(descriptor: Descriptor) -> TopicSpec:
     if not _is_event(descriptor):
         raise ValueError(f"{descriptor.full_name} declares no topic: it is not an event")
     return _spec(descriptor)
@@ -135,7 +138,9 @@ def encode(event: Message) -> EncodedEvent:
     metadata: Any = event.metadata  # type: ignore[attr-defined]
     if not metadata.event_id:
         raise ValueError(f"{spec.name}: an event needs an id before it is encoded")
-    return EncodedEvent(spec.name, _key(event, spec.key_path), event.SerializeToString(deterministic=True), _headers(spec, metadata))
+    return EncodedEvent(
+        spec.name, _key(event, spec.key_path), event.SerializeToString(deterministic=True), _headers(spec, metadata)
+    )
 
 
 def _key(event: Message, path: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 from grpc_health.v1 import health, health_pb2
 
@@ -13,7 +14,7 @@ class HealthBoard:
     """Named checks. The overall status (`""` and every service name) is SERVING when all checks pass and the server runs."""
 
     def __init__(self) -> None:
-        self.servicer = health.aio.HealthServicer()
+        self.servicer: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._checks: dict[str, bool] = {}
         self._service_names: tuple[str, ...] = ()
         self._running = False
@@ -46,7 +47,7 @@ class HealthBoard:
         return dict(self._checks)
 
     def _publish(self) -> None:
-        statuses = {name: self.serving for name in (OVERALL, *self._service_names)} | self._checks
+        statuses = dict.fromkeys((OVERALL, *self._service_names), self.serving) | self._checks
         task = asyncio.get_running_loop().create_task(self._send(statuses))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

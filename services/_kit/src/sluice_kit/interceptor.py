@@ -45,9 +45,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _rebuilt(handler: Any, **behaviour: Any) -> grpc.RpcMethodHandler:
-    (kind, function), = behaviour.items()
+    ((kind, function),) = behaviour.items()
     make = getattr(grpc, f"{kind}_rpc_method_handler")
-    return make(function, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer)
+    return make(
+        function, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+    )
 
 
 class _Call:

@@ -68,7 +68,9 @@ class Outbox:
         """Number, encode and commit events whose metadata is otherwise complete. ResourceExhausted (OUTBOX_FULL) at the limit."""
         if self.depth + len(events) > self._max_rows:
             raise ResourceExhausted(
-                "events cannot be stored: the outbox is full because Kafka is away", reason="OUTBOX_FULL", retry_after_seconds=5
+                "events cannot be stored: the outbox is full because Kafka is away",
+                reason="OUTBOX_FULL",
+                retry_after_seconds=5,
             )
         await asyncio.wrap_future(self._submit(lambda: self._insert(events)))
 
@@ -114,7 +116,9 @@ class Outbox:
 
     def _insert(self, events: Sequence[Message]) -> None:
         rows = [self._row(event) for event in events]
-        self._connection.executemany("INSERT INTO outbox (topic, key, value, headers, created) VALUES (?, ?, ?, ?, ?)", rows)
+        self._connection.executemany(
+            "INSERT INTO outbox (topic, key, value, headers, created) VALUES (?, ?, ?, ?, ?)", rows
+        )
         self._connection.executemany(
             "INSERT INTO sequences VALUES (?, ?) ON CONFLICT (topic) DO UPDATE SET last = excluded.last",
             [(topic, self._sequences[topic]) for topic in {row[0] for row in rows}],

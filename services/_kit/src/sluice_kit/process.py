@@ -17,7 +17,9 @@ class PortTaken(Exception):
     """A listen address is in use."""
 
     def __init__(self, address: str, variable: str) -> None:
-        super().__init__(f"{address} is in use by another program: stop it, set {variable}, or shift all ports with SLUICE_PORT_BASE_OFFSET.")
+        super().__init__(
+            f"{address} is in use by another program: stop it, set {variable}, or shift all ports with SLUICE_PORT_BASE_OFFSET."
+        )
 
 
 class StartFailed(Exception):

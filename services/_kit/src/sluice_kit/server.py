@@ -94,7 +94,9 @@ class GrpcServer:
         """Serve until SIGTERM or SIGINT."""
         stop = stop_on_signals()
         if not self._settings.grpc_listen:
-            raise StartFailed(f"SLUICE_{self._service.upper()}_GRPC_LISTEN is needed: {self._service} has no default address.")
+            raise StartFailed(
+                f"SLUICE_{self._service.upper()}_GRPC_LISTEN is needed: {self._service} has no default address."
+            )
         await self.start(service_names=service_names)
         try:
             await stop.wait()

@@ -13,7 +13,9 @@ from sluice_kit.addresses import DEFAULT_PORTS, default_listen
 
 def settings_config(service: str) -> SettingsConfigDict:
     """The configuration of a service's Settings class: environment prefix `SLUICE_<SERVICE>_`, frozen."""
-    return SettingsConfigDict(env_prefix=f"SLUICE_{service.upper()}_", frozen=True, extra="ignore", populate_by_name=True)
+    return SettingsConfigDict(
+        env_prefix=f"SLUICE_{service.upper()}_", frozen=True, extra="ignore", populate_by_name=True
+    )
 
 
 class MeshSettings(BaseSettings):

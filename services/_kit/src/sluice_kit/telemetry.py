@@ -29,7 +29,7 @@ def configure(service: str, settings: MeshSettings) -> None:
 
 
 def _configure_logs(service: str, settings: MeshSettings) -> None:
-    shared = [
+    shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -45,7 +45,10 @@ def _configure_logs(service: str, settings: MeshSettings) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, _drop_foreign_exceptions],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
         )
     )
     root = logging.getLogger()
@@ -78,7 +81,9 @@ def _drop_foreign_exceptions(_logger: Any, _method: str, event: MutableMapping[s
 
 
 def _configure_spans(service: str, settings: MeshSettings) -> None:
-    provider = TracerProvider(resource=Resource.create({"service.name": f"sluice-{service}", "service.instance.id": settings.instance}))
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": f"sluice-{service}", "service.instance.id": settings.instance})
+    )
     if settings.otlp_endpoint:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
