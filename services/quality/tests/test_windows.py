@@ -55,7 +55,7 @@ def logs(draw: st.DrawFn) -> Log:
         for offset, request in enumerate(judged)
     ]
     moderations: list[Fact] = [
-        Moderation(offset=offset, at=BASE + at, series=Series("acme", "chat"), blocked=at % 3 == 0, latency=at % 5000)
+        Moderation(offset=offset, at=BASE + at, event_id=f"m{offset}", series=Series("acme", "chat"), blocked=at % 3 == 0, latency=at % 5000)
         for offset, at in enumerate(times[:10])
     ]
     return {"completions": completions, "feedback": feedback, "moderations": moderations}
@@ -241,7 +241,7 @@ def test_a_silent_partition_closes_its_windows_by_wall_time() -> None:
 
 def test_a_backlog_is_not_late_because_another_topic_was_read_first() -> None:
     partition = Partition(0, Rules(), now=BASE)
-    newest = Moderation(offset=0, at=BASE + 86_400 * SECOND, series=Series("acme"))
+    newest = Moderation(offset=0, at=BASE + 86_400 * SECOND, event_id="m", series=Series("acme"))
     partition.absorb("completions", [completion(0, BASE, 0)], now=BASE)
     partition.absorb("moderations", [newest], now=BASE)
     partition.absorb("completions", [completion(1, BASE + SECOND, 3)], now=BASE)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from sluice_kit import broker, settings, telemetry
+from sluice_kit import broker, process, settings, telemetry
 from sluice_kit.publisher import EventPublisher
 
 from sluice_quality.adapters.worker import create_app, host_publisher, run
@@ -17,9 +15,8 @@ def main() -> None:
     configured = settings.load(QualitySettings)
     telemetry.configure("quality", configured)
     configured.data_dir.mkdir(parents=True, exist_ok=True)
-    if configured.kafka_embedded:
-        broker.install_empty_fetch_guard()
-    asyncio.run(broker.ensure_topics(configured))
+    broker.install_empty_fetch_guard(configured)
+    process.run(lambda: broker.ensure_topics(configured))  # Faust must find them with all their partitions
     app = create_app(configured.worker_options())
     publisher = EventPublisher(
         producer=f"sluice-quality/{configured.instance}",

@@ -124,6 +124,7 @@ def _moderation(event: ContentModerated, offset: int, at: int) -> Moderation:
     return Moderation(
         offset=offset,
         at=at,
+        event_id=event.metadata.event_id,
         series=Series(event.metadata.tenant_id, event.metadata.project_id),
         output=event.direction == verdict_pb2.DIRECTION_OUTPUT,
         flagged=action == verdict_pb2.ACTION_FLAG,

@@ -15,6 +15,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from sluice_quality.adapters.table import ConfirmedTable
 
+_METRICS_TYPE = CONTENT_TYPE_LATEST.split("; charset")[0]  # aiohttp adds the charset, and refuses it in the type
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
@@ -90,7 +92,7 @@ class Worker(faust.Worker):
 
     def _setup_logging(self) -> None:
         # Faust builds a log record for every message unless its loggers are raised: 15-25 % of the throughput.
-        for name in ("faust", "mode", "aiokafka"):
+        for name in ("faust", "mode", "aiokafka", "sluice_quality.adapters.table"):
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
@@ -133,4 +135,4 @@ def add_pages(app: faust.App, *, is_ready: Callable[[], bool]) -> None:
 
     @app.page("/metrics")
     async def metrics(view: View, request: Request) -> Response:
-        return view.bytes(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+        return view.bytes(generate_latest(), content_type=_METRICS_TYPE)

@@ -79,6 +79,7 @@ class Moderation:
 
     offset: int
     at: int
+    event_id: str
     series: Series
     output: bool = False
     flagged: bool = False

@@ -21,6 +21,7 @@ Record = WindowState | AttributionChunk | PendingFeedback | Marks
 """What is stored, each under its own `key`."""
 
 _SECOND = 1_000_000
+_DECISIONS_KEPT = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,7 @@ class Partition:
         self._unsettled = set(self._windows)
         self._changed_windows: dict[tuple[Series, int], WindowState] = {}
         self._changed: dict[str, Record | None] = {}
+        self._decisions: dict[str, int] = {}
         self.dropped: Counter[str] = Counter()
         """Facts that count nowhere, by reason: late, duplicate, replayed, forgotten, foreign."""
 
@@ -148,6 +150,11 @@ class Partition:
             self.dropped["forgotten"] += 1
 
     def _absorb_moderation(self, source: str, moderation: Moderation) -> None:
+        if self._decisions.setdefault(moderation.event_id, moderation.offset) != moderation.offset:
+            self.dropped["duplicate"] += 1  # an outbox sent it again, a moment later
+            return
+        if len(self._decisions) > _DECISIONS_KEPT:
+            del self._decisions[next(iter(self._decisions))]
         state = self._window(moderation.series, moderation.at)
         if state is not None:
             self._note(state, state.merge_in_order(source, moderation))

@@ -1,0 +1,112 @@
+"""InferenceMeasured to observations, and compared windows to DriftMeasured."""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from sluice.events.v1 import drift_pb2
+from sluice.events.v1.inference_pb2 import InferenceMeasured
+from sluice.types.v1.text_profile_pb2 import TextProfile
+
+from sluice_drift.domain.comparison import Comparison, Feature, Verdict
+from sluice_drift.domain.observation import Observation, Profile, Series, pack_embedding
+from sluice_drift.domain.partition import Due
+from sluice_drift.domain.reference import Reference
+
+MAX_SKEW_MICROSECONDS = 300_000_000
+"""An event dated later than this after its record was written has a wrong clock: the record's time is taken instead."""
+
+_VERDICTS = {
+    Verdict.INSUFFICIENT: drift_pb2.DRIFT_VERDICT_INSUFFICIENT,
+    Verdict.STABLE: drift_pb2.DRIFT_VERDICT_STABLE,
+    Verdict.DRIFTED: drift_pb2.DRIFT_VERDICT_DRIFTED,
+}
+
+
+def observation_of(event: InferenceMeasured, *, partition: int, offset: int, record_time: int) -> Observation | None:
+    """What is observed of a generation; None for self-test probes. record_time in microseconds."""
+    metadata = event.metadata
+    if metadata.synthetic:
+        return None
+    at = metadata.occurred_at.ToMicroseconds() if metadata.HasField("occurred_at") else record_time
+    prompt = event.prompt_profile if event.HasField("prompt_profile") else None
+    answer = event.answer_profile if event.HasField("answer_profile") else None
+    return Observation(
+        source_partition=partition,
+        offset=offset,
+        at=record_time if at > record_time + MAX_SKEW_MICROSECONDS or at < 0 else at,
+        series=Series(metadata.tenant_id, event.model),
+        prompt=_profile(prompt),
+        answer=_profile(answer),
+        embedding_model=next((p.embedding_model_digest for p in (prompt, answer) if p is not None), ""),
+    )
+
+
+def _profile(profile: TextProfile | None) -> Profile | None:
+    if profile is None:
+        return None
+    return Profile(profile.language, profile.words, pack_embedding(list(profile.embedding)))
+
+
+def measured(due: Due, comparison: Comparison, *, false_alarm_rate: float) -> drift_pb2.DriftMeasured:
+    """The event that publishes a window; the publisher fills in its metadata."""
+    window = due.window
+    event = drift_pb2.DriftMeasured(
+        observations=window.observations,
+        verdict=_VERDICTS[comparison.verdict],
+        false_alarm_rate=false_alarm_rate,
+        reference=_reference(due.reference),
+        features=[_feature(feature) for feature in comparison.features],
+    )
+    event.metadata.tenant_id = event.series.tenant_id = window.series.tenant_id
+    event.series.model = window.series.model
+    event.window.start.CopyFrom(_timestamp(window.start))
+    event.window.length.CopyFrom(_duration(window.length))
+    event.part.part_key = window.key
+    event.part.source_partition = window.partition
+    event.part.revision = due.revision
+    event.part.closed = due.closed
+    if due.complete_up_to:
+        event.part.complete_up_to.CopyFrom(_timestamp(due.complete_up_to))
+    return event
+
+
+def _reference(reference: Reference) -> drift_pb2.DriftReference:
+    return drift_pb2.DriftReference(
+        version=reference.version,
+        observations=reference.observations,
+        pinned=reference.pinned,
+        first_observed_at=_timestamp(reference.first_at),
+        last_observed_at=_timestamp(reference.last_at),
+        embedding_model=reference.embedding_model,
+    )
+
+
+def _feature(feature: Feature) -> drift_pb2.FeatureDrift:
+    return drift_pb2.FeatureDrift(
+        feature=feature.name,
+        statistic=feature.statistic,
+        value=feature.value,
+        p_value=feature.p_value,
+        verdict=_VERDICTS[feature.verdict],
+        population_stability_index=feature.stability_index,
+        jensen_shannon_divergence=feature.divergence,
+        observations=feature.observations,
+        reference_observations=feature.reference_observations,
+        bins=[name for name, _, _ in feature.bins],
+        bin_counts=[count for _, count, _ in feature.bins],
+        reference_bin_counts=[count for _, _, count in feature.bins],
+        largest_change=feature.largest_change,
+    )
+
+
+def _timestamp(microseconds: int) -> Timestamp:
+    moment = Timestamp()
+    moment.FromMicroseconds(microseconds)
+    return moment
+
+
+def _duration(microseconds: int) -> Duration:
+    span = Duration()
+    span.FromMicroseconds(microseconds)
+    return span

@@ -1,0 +1,118 @@
+"""Carries observations into the partitions' series, what changed into the table, and what is due to the publisher."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from faust.types import TP, EventT
+
+from sluice_drift.adapters import table, telemetry
+from sluice_drift.adapters.events import measured
+from sluice_drift.adapters.records import decode_observations
+from sluice_drift.domain.comparison import Comparer, Detection
+from sluice_drift.domain.partition import Partition, Record, Rules
+
+Publish = Callable[..., Awaitable[None]]
+"""Publishes event messages."""
+
+
+class Processor:
+    """The state of a worker. Not thread-safe: agents and timer share one event loop, and no await splits a merge."""
+
+    def __init__(
+        self,
+        *,
+        windows: table.ConfirmedTable,
+        rules: Rules,
+        detection: Detection,
+        publish: Publish,
+        owns: Callable[[TP], bool],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._table = windows
+        self._rules = rules
+        self._detection = detection
+        self._comparer = Comparer(detection)
+        self._publish = publish
+        self._owns = owns
+        self._now = now
+        self._recovered = asyncio.Event()
+        self._partitions: dict[int, Partition] = {}
+        self._loaded: dict[int, list[Record]] | None = None
+        self._reported: defaultdict[int, Counter[str]] = defaultdict(Counter)
+
+    @property
+    def partitions(self) -> Mapping[int, Partition]:
+        """What this worker is working on."""
+        return self._partitions
+
+    @property
+    def recovered(self) -> bool:
+        """True while the table holds what the changelog holds."""
+        return self._recovered.is_set()
+
+    def pause(self) -> None:
+        """The assignment is about to change: what is known may soon be another worker's."""
+        self._recovered.clear()
+        self._partitions.clear()
+        self._loaded = None
+
+    def resume(self, assigned: set[int]) -> None:
+        """The table is recovered: take up the stored windows, also of partitions without new events."""
+        self._recovered.set()
+        for number in assigned:
+            self._partition(number)
+
+    async def absorb(self, events: Sequence[EventT]) -> None:
+        """Merge a batch of records of the internal topic; returns when the changelog has what it changed.
+
+        Events buffered before a rebalance are left to the partition's new owner: writing them here would
+        overwrite its windows in the changelog.
+        """
+        await self._recovered.wait()
+        by_partition: defaultdict[int, list[EventT]] = defaultdict(list)
+        for event in events:
+            if self._owns(event.message.tp):
+                by_partition[event.message.partition].append(event)
+        for number, batch in by_partition.items():
+            partition = self._partition(number)
+            observations = [each for event in batch for each in decode_observations(event.message.value)]
+            changes = partition.absorb(observations, now=self._microseconds())
+            await table.write(self._table, changes, event=batch[-1])
+            self._report(partition, len(observations))
+
+    async def publish_due(self) -> None:
+        """Compare and publish every window whose published form is out of date."""
+        for partition in list(self._partitions.values()):
+            for due in partition.due(self._microseconds()):
+                with telemetry.COMPARE_SECONDS.time():
+                    comparison = self._comparer.compare(due.window, due.reference)
+                rate = self._detection.false_alarm_rate
+                await self._publish(measured(due, comparison, false_alarm_rate=rate))
+                partition.mark_published(due)
+                telemetry.PUBLISHED.inc()
+                await asyncio.sleep(0)  # a comparison takes milliseconds: let heartbeats through between two
+
+    def _report(self, partition: Partition, merged: int) -> None:
+        telemetry.OBSERVATIONS.inc(merged)
+        telemetry.WINDOWS.labels(partition.number).set(len(list(partition.windows)))
+        reported = self._reported[partition.number]
+        for reason, count in (partition.dropped - reported).items():
+            telemetry.DROPPED.labels(reason).inc(count)
+        self._reported[partition.number] = Counter(partition.dropped)
+
+    def _partition(self, number: int) -> Partition:
+        if number not in self._partitions:
+            if self._loaded is None:
+                self._loaded = table.load(self._table)
+            self._reported.pop(number, None)
+            self._partitions[number] = Partition(
+                number, self._rules, records=self._loaded.pop(number, ()), now=self._microseconds()
+            )
+        return self._partitions[number]
+
+    def _microseconds(self) -> int:
+        return int(self._now() * 1_000_000)

@@ -1,0 +1,62 @@
+"""Sends observations on to the partition that owns their series.
+
+A two-sample test needs the whole series; the events are keyed by request. One record carries all observations of a series
+in a batch. A crash may send some again: they carry their place in the log, by which their owner knows them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+
+from faust.types import EventT, TopicT
+from sluice.events.v1.inference_pb2 import InferenceMeasured
+
+from sluice_drift.adapters import telemetry
+from sluice_drift.adapters.events import observation_of
+from sluice_drift.adapters.records import encode_observations
+from sluice_drift.domain.observation import Observation, Series
+from sluice_drift.domain.reference import series_key
+
+OBSERVATIONS_PER_RECORD = 500
+"""About 150 kB with two embeddings of 64 dimensions each; a record may have 1 MB."""
+
+Read = Callable[[EventT], Awaitable[InferenceMeasured | None]]
+"""Decodes an event; None when it could not be read and was sent to the dead letters."""
+
+
+class Router:
+    """Forwards batches; returns when the broker has them."""
+
+    def __init__(self, *, target: TopicT, read: Read) -> None:
+        self._target = target
+        self._read = read
+
+    async def route(self, events: Sequence[EventT]) -> None:
+        """Forward the observations of a batch, those of one source partition in order."""
+        by_series: defaultdict[Series, list[Observation]] = defaultdict(list)
+        for event in events:
+            observation = await self._observation(event)
+            if observation is not None:
+                by_series[observation.series].append(observation)
+        sent = []
+        for series, observations in by_series.items():
+            key = series_key(series).encode()
+            for first in range(0, len(observations), OBSERVATIONS_PER_RECORD):
+                value = encode_observations(observations[first : first + OBSERVATIONS_PER_RECORD])
+                sent.append(await self._target.send(key=key, value=value))
+            telemetry.ROUTED.inc(len(observations))
+        await asyncio.gather(*sent)
+
+    async def _observation(self, event: EventT) -> Observation | None:
+        message = await self._read(event)
+        if message is None:
+            return None
+        record = event.message
+        return observation_of(
+            message,
+            partition=record.partition,
+            offset=record.offset,
+            record_time=int(record.timestamp * 1_000_000),
+        )

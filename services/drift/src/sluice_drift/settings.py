@@ -1,0 +1,79 @@
+"""What the environment says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from sluice.events.v1.inference_pb2 import InferenceMeasured
+from sluice_kit.addresses import DEFAULT_PORTS
+from sluice_kit.broker import client_options
+from sluice_kit.events import topic_of
+from sluice_kit.settings import MeshSettings, settings_config
+
+from sluice_drift.adapters.worker import WorkerOptions
+from sluice_drift.domain.comparison import Detection
+from sluice_drift.domain.partition import Rules
+
+_SECOND = 1_000_000
+
+
+class DriftSettings(MeshSettings):
+    """Prefix SLUICE_DRIFT_."""
+
+    model_config = settings_config("drift")
+
+    web_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of /healthz and /metrics on 127.0.0.1; default 6067 plus the offset."""
+    store: Literal["memory://", "rocksdb://"] = "memory://"
+    """Where references and windows live. rocksdb needs the extra `sluice-drift[rocksdb]`."""
+    window_seconds: int = Field(default=300, ge=1, le=86_400)
+    lateness_seconds: int = Field(default=30, ge=0, le=3600)
+    """A window closes when event time is this far past its end."""
+    retention_seconds: int = Field(default=1800, ge=60, le=86_400)
+    """For so long a closed window is restated by late observations."""
+    idle_seconds: int = Field(default=30, ge=1, le=3600)
+    """A source partition that is silent for so long does not keep windows open."""
+    reference_observations: int = Field(default=200, ge=30, le=5000)
+    """The first so many observations of a series are its reference."""
+    minimum_observations: int = Field(default=30, ge=5)
+    """A window with fewer is `insufficient`."""
+    false_alarm_rate: float = Field(default=0.01, gt=0.0005, lt=0.5)
+    """Chance that a window without drift is called drifted, all features together."""
+
+    @property
+    def data_dir(self) -> Path:
+        """Where this service keeps its files."""
+        return self.home / "drift"
+
+    def rules(self) -> Rules:
+        """How windows are cut and references pinned."""
+        return Rules(
+            length=self.window_seconds * _SECOND,
+            lateness=self.lateness_seconds * _SECOND,
+            retention=self.retention_seconds * _SECOND,
+            idle_after=self.idle_seconds * _SECOND,
+            reference_size=self.reference_observations,
+        )
+
+    def detection(self) -> Detection:
+        """How drift is decided."""
+        return Detection(
+            false_alarm_rate=self.false_alarm_rate, minimum_observations=self.minimum_observations
+        )
+
+    def worker_options(self) -> WorkerOptions:
+        """How the worker runs."""
+        default_port = DEFAULT_PORTS["drift_web"] + self.port_base_offset
+        return WorkerOptions(
+            service="drift",
+            instance=self.instance,
+            bootstrap=self.kafka_bootstrap,
+            web_port=default_port if self.web_port is None else self.web_port,
+            data_dir=self.data_dir,
+            store=self.store,
+            partitions=topic_of(InferenceMeasured).partitions,
+            replication_factor=self.kafka_replication or (1 if "," not in self.kafka_bootstrap else 3),
+            security=client_options(self),
+        )

@@ -1,0 +1,1 @@
+"""The read model of the live metrics: merges what partitions measured, answers questions, pushes what changes."""

@@ -1,0 +1,1 @@
+"""What talks to the outside: events in, Prometheus out."""

@@ -1,0 +1,1 @@
+"""Parts in, points out. Knows neither gRPC nor Kafka nor protobuf."""

@@ -1,0 +1,170 @@
+"""The parts seen so far, and the answers to questions about them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sluice_insight.domain.catalogue import Metric, Value, metric
+from sluice_insight.domain.part import Part, Series, Totals
+
+MINUTE = 60_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A question. Times in microseconds; `start` inclusive, `end` exclusive."""
+
+    metrics: tuple[str, ...]
+    filters: Mapping[str, frozenset[str]]
+    group_by: tuple[str, ...] = ()
+    window: int = MINUTE
+    start: int = 0
+    end: int = 2**62
+
+    def matches(self, series: Series) -> bool:
+        """True when all filters hold."""
+        return all(getattr(series, name) in values for name, values in self.filters.items())
+
+    def group(self, series: Series) -> Series:
+        """The series with only the dimensions grouped by."""
+        return Series(**{name: getattr(series, name) for name in self.group_by})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """An answer: one metric of one series in one window."""
+
+    metric: str
+    unit: str
+    series: Series
+    start: int
+    length: int
+    value: Value
+    revision: int
+    closed: bool
+    verdict: str = ""
+
+
+class Board:
+    """Parts by key, the newest revision of each, for `history` microseconds of event time."""
+
+    def __init__(self, *, history: int) -> None:
+        self._history = history
+        self._parts: dict[str, Part] = {}
+        self._by_start: defaultdict[int, dict[str, Part]] = defaultdict(dict)
+        self._newest = 0
+        self._heard: dict[tuple[str, int], tuple[int, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def put(self, part: Part, *, now: int) -> bool:
+        """Take a part in; False when it is not newer than what is known, or too old to keep."""
+        self._hear(part, now)
+        known = self._parts.get(part.key)
+        if part.start < now - self._history or (known is not None and part.rank <= known.rank):
+            return False
+        self._parts[part.key] = part
+        self._by_start[part.start][part.key] = part
+        if part.start > self._newest:
+            self._newest = part.start
+            self._forget(now - self._history)
+        return True
+
+    def complete_up_to(self, now: int) -> int:
+        """Event time up to which nothing more is expected: the slowest partition heard in the last minute; 0 if none."""
+        recent = [watermark for watermark, heard in self._heard.values() if now - heard < MINUTE]
+        return min(recent) if recent else max((watermark for watermark, _ in self._heard.values()), default=0)
+
+    def points(self, query: Query) -> list[Point]:
+        """Answers, by metric, series and start. Raises UnknownMetric."""
+        metrics = [metric(name) for name in query.metrics]
+        found: list[Point] = []
+        for family in {each.family for each in metrics}:
+            wanted = [each for each in metrics if each.family == family]
+            parts = self._matching(query, family)
+            found += _readings(parts, wanted, query) if family == "drift" else _merged(parts, wanted, query)
+        return sorted(found, key=lambda point: (point.metric, point.unit, _order(point.series), point.start))
+
+    def _matching(self, query: Query, family: str) -> Iterable[Part]:
+        starts = [start for start in self._by_start if query.start <= start < query.end]
+        for start in starts:
+            for part in self._by_start[start].values():
+                if part.family == family and query.matches(part.series):
+                    yield part
+
+    def _hear(self, part: Part, now: int) -> None:
+        if part.complete_up_to:
+            source = (part.family, part.partition)
+            watermark, _ = self._heard.get(source, (0, 0))
+            self._heard[source] = (max(watermark, part.complete_up_to), now)
+
+    def _forget(self, before: int) -> None:
+        for start in [start for start in self._by_start if start < before]:
+            for key in self._by_start.pop(start):
+                del self._parts[key]
+
+
+def _order(series: Series) -> tuple[str, ...]:
+    return tuple(getattr(series, name) for name in Series.__dataclass_fields__)
+
+
+def _merged(parts: Iterable[Part], metrics: Sequence[Metric], query: Query) -> list[Point]:
+    groups: defaultdict[tuple[Series, int, str], list[Part]] = defaultdict(list)
+    for part in parts:
+        start = part.start - part.start % query.window
+        # A currency is no dimension of a series, but amounts of two currencies must never be added.
+        groups[query.group(part.series), start, _currency(part)].append(part)
+    found = []
+    for (series, start, currency), members in groups.items():
+        totals = Totals()
+        for part in members:
+            totals.merge(part.totals)
+        for each in metrics:
+            assert each.compute is not None
+            value = each.compute(totals)
+            if value.sample_count == 0 and value.value in (None, 0.0):
+                continue  # nothing of the kind was observed: no point, rather than a zero that looks measured
+            found.append(
+                Point(
+                    metric=each.name,
+                    unit=f"nano-{currency}" if each.name == "cost.nano_units" and currency else each.unit,
+                    series=series,
+                    start=start,
+                    length=query.window,
+                    value=value,
+                    revision=sum(part.revision for part in members),
+                    closed=all(part.closed for part in members),
+                )
+            )
+    return found
+
+
+def _currency(part: Part) -> str:
+    return part.key.rsplit("|", 1)[1] if part.family == "cost" else ""
+
+
+def _readings(parts: Iterable[Part], metrics: Sequence[Metric], query: Query) -> list[Point]:
+    """Drift is measured over a whole series: its values are given as they are, never merged."""
+    found = []
+    for part in parts:
+        for each in metrics:
+            reading = part.readings.get(each.name)
+            if reading is None:
+                continue
+            found.append(
+                Point(
+                    metric=each.name,
+                    unit=each.unit,
+                    series=part.series,
+                    start=part.start,
+                    length=part.length,
+                    value=Value(reading.value, reading.sample_count),
+                    revision=part.revision,
+                    closed=part.closed,
+                    verdict=reading.verdict,
+                )
+            )
+    return found
