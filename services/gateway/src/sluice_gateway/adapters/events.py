@@ -156,7 +156,9 @@ def _add_times(event: gateway_pb2.RequestCompleted, completion: Completion) -> N
 
 
 def _usage(usage: Usage | None) -> usage_pb2.TokenUsage | None:
-    return usage and usage_pb2.TokenUsage(
+    if usage is None:
+        return None
+    return usage_pb2.TokenUsage(
         uncached_input_tokens=usage.uncached_input_tokens,
         cached_input_tokens=usage.cached_input_tokens,
         cache_write_tokens=usage.cache_write_tokens,

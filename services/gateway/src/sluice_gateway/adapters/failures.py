@@ -46,10 +46,11 @@ def of_code(code: grpc.StatusCode, told: SluiceError) -> Rejection:
             )
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return Rejection(Kind.DEADLINE, "The model did not answer in time.", reason="MODEL_TIMEOUT")
-        case grpc.StatusCode.CANCELLED:
+        case grpc.StatusCode.CANCELLED if _is_cancelling():
             return Rejection(Kind.CANCELLED, "The generation was cancelled.", reason="CALLER_GONE")
-        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.NOT_FOUND:
-            # NOT_FOUND too: the alias is known here, so it is our configuration that names a model nobody runs.
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.NOT_FOUND | grpc.StatusCode.CANCELLED:
+            # NOT_FOUND: the alias is known here, so it is our configuration that names a model nobody runs.
+            # CANCELLED, and not by us: the service is stopping.
             return Rejection(
                 Kind.UNAVAILABLE,
                 "The model is not available now; try again later.",

@@ -5,7 +5,6 @@ from grpc.aio import AioRpcError, UnaryStreamCall
 from sluice.inference.v1 import inference_service_pb2 as pb
 from sluice.inference.v1 import inference_service_pb2_grpc as rpc
 from sluice.types.v1 import chat_pb2, finish_reason_pb2, generation_pb2, usage_pb2
-from sluice_kit.context import outgoing_metadata
 from sluice_kit.errors import Internal
 
 from sluice_gateway.adapters import failures
@@ -58,15 +57,13 @@ class GrpcModel:
             stopping=_stopping(request.stopping),
             guided=_guided(request.guide) if request.guide else None,
         )
-        call = self._stub.GenerateStream(
-            pb.GenerateStreamRequest(spec=spec), timeout=timeout, metadata=outgoing_metadata()
-        )
+        call = self._stub.GenerateStream(pb.GenerateStreamRequest(spec=spec), timeout=timeout)
         return GrpcModelStream(call)
 
     async def embed(self, request: EmbedRequest, *, target: str, timeout: float) -> Vectors:
         wire = pb.EmbedRequest(model=target, texts=request.texts, dimensions=request.dimensions)
         try:
-            response = await self._stub.Embed(wire, timeout=timeout, metadata=outgoing_metadata())
+            response = await self._stub.Embed(wire, timeout=timeout)
         except AioRpcError as error:
             raise failures.of_model(error) from None
         return Vectors(

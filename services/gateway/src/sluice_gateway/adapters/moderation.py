@@ -8,7 +8,6 @@ from grpc.aio import AioRpcError
 from sluice.moderation.v1 import moderation_service_pb2 as pb
 from sluice.moderation.v1 import moderation_service_pb2_grpc as rpc
 from sluice.types.v1 import verdict_pb2
-from sluice_kit.context import outgoing_metadata
 
 from sluice_gateway.adapters import failures
 from sluice_gateway.adapters.streams import Duplex
@@ -35,13 +34,13 @@ class GrpcModerator:
             policy_id=policy,
         )
         try:
-            response = await self._stub.Moderate(request, timeout=timeout, metadata=outgoing_metadata())
+            response = await self._stub.Moderate(request, timeout=timeout)
         except AioRpcError as error:
             raise _failure(error) from None
         return _verdict(response.verdict)
 
     def stream(self, *, policy: str, timeout: float) -> "GrpcModerationStream":
-        call = self._stub.ModerateStream(timeout=timeout, metadata=outgoing_metadata())  # type: ignore[call-arg]
+        call = self._stub.ModerateStream(timeout=timeout)  # type: ignore[call-arg]
         opening = pb.ModerateStreamOpen(direction=verdict_pb2.DIRECTION_OUTPUT, policy_id=policy)
         return GrpcModerationStream(Duplex("moderation", call, pb.ModerateStreamRequest(open=opening), _failure))
 

@@ -8,7 +8,6 @@ from grpc.aio import AioRpcError
 from sluice.redaction.v1 import redaction_service_pb2 as pb
 from sluice.redaction.v1 import redaction_service_pb2_grpc as rpc
 from sluice.types.v1 import personal_data_pb2, verdict_pb2
-from sluice_kit.context import outgoing_metadata
 
 from sluice_gateway.adapters import failures
 from sluice_gateway.adapters.streams import Duplex
@@ -34,7 +33,7 @@ class GrpcRedactor:
             vault=_vault(vault),
         )
         try:
-            response = await self._stub.Redact(request, timeout=timeout, metadata=outgoing_metadata())
+            response = await self._stub.Redact(request, timeout=timeout)
         except AioRpcError as error:
             raise _failure(error) from None
         return Redaction(
@@ -44,7 +43,7 @@ class GrpcRedactor:
         )
 
     def stream(self, *, policy: str, vault: object, timeout: float) -> "GrpcRedactionStream":
-        call = self._stub.RedactStream(timeout=timeout, metadata=outgoing_metadata())  # type: ignore[call-arg]
+        call = self._stub.RedactStream(timeout=timeout)  # type: ignore[call-arg]
         opening = pb.RedactStreamOpen(
             policy_id=policy, direction=verdict_pb2.DIRECTION_OUTPUT, vault=_vault(vault), restore=True
         )

@@ -1,10 +1,10 @@
-"""The writing half of a bidirectional gRPC stream, as both filters need it."""
+"""The two halves of a bidirectional gRPC stream, as both filters need them."""
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from contextlib import suppress
+from typing import Generic, TypeVar
 
-import grpc
 from google.protobuf.message import Message
 from grpc.aio import AioRpcError, StreamStreamCall
 
@@ -16,58 +16,43 @@ TranslatedError = Callable[[BaseException], Rejection]
 
 
 class Duplex(Generic[Request, Response]):
-    """One bidirectional call: writes wait for flow control, a failure is a Rejection on either half."""
+    """One bidirectional call. Writes wait for flow control; only reads tell of failures.
+
+    A filter may end its half while we are still writing (a blocking verdict does), and gRPC then fails the write,
+    although the verdict is on its way or already here. So a write that fails is no news: whoever reads gets the last
+    message, or the reason why there is none.
+    """
 
     def __init__(
         self, name: str, call: "StreamStreamCall[Request, Response]", opening: Request, failure: TranslatedError
     ) -> None:
         self._name, self._call, self._failure = name, call, failure
         self._opening: Request | None = opening
+        # Not call.read(): after a failed write that raises at once, without the messages that had arrived before.
+        self._responses = call.__aiter__()
 
     async def write(self, request: Request) -> None:
-        """Send the opening if it was not sent yet, then this.
-
-        A stream that the other side has ended well takes no more text; that is not reported here, because its last
-        message says why, and whoever reads it is about to.
-        """
-        try:
+        """Send the opening if it was not sent yet, then this."""
+        with suppress(AioRpcError, asyncio.InvalidStateError):
             if self._opening is not None:
                 opening, self._opening = self._opening, None
                 await self._call.write(opening)
             await self._call.write(request)
-        except (AioRpcError, asyncio.InvalidStateError):
-            await self._raise_unless_ended_well()
 
     async def half_close(self) -> None:
         """Say that nothing more comes."""
-        try:
+        with suppress(AioRpcError, asyncio.InvalidStateError):
             await self._call.done_writing()
-        except (AioRpcError, asyncio.InvalidStateError):
-            await self._raise_unless_ended_well()
 
     async def read(self) -> Response:
-        """The next message. A stream that ends without its last message has failed."""
+        """The next message. Raises Rejection; a stream that ends without its last message has failed."""
         try:
-            response: Any = await self._call.read()
+            return await anext(self._responses)
         except AioRpcError as error:
             raise self._failure(error) from None
-        if response is grpc.aio.EOF:  # type: ignore[attr-defined]
-            raise FilterUnavailable(self._name, "ended_early")
-        return response
+        except StopAsyncIteration:
+            raise FilterUnavailable(self._name, "ended_early") from None
 
     def cancel(self) -> None:
         """Let go of the call; harmless when it has ended."""
         self._call.cancel()
-
-    async def _raise_unless_ended_well(self) -> None:
-        if await self._call.code() is grpc.StatusCode.OK:
-            return
-        raise self._failure(
-            AioRpcError(
-                await self._call.code(),
-                await self._call.initial_metadata(),
-                await self._call.trailing_metadata(),
-                await self._call.details(),
-                None,
-            )
-        )

@@ -4,7 +4,6 @@ import re
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from prometheus_client import Counter
@@ -29,49 +28,48 @@ class Entry:
     arrival: Arrival
     identity: Identity
     _gateway: Gateway
-    _stack: ExitStack
 
     def is_for(self, user: str) -> None:
         """Put the person the request is for, as a pseudonym, into the context; known only when the body was read."""
         if user:
             subject_id = self._gateway.subject_of(self.identity, user)
-            self._stack.enter_context(context.use(replace(context.current(), subject_id=subject_id)))
+            context.enter(replace(context.current(), subject_id=subject_id))
 
 
 def enter(
     gateway: Gateway,
-    stack: ExitStack,
     *,
     door: Door,
     request_id: str,
+    traceparent: str,
     header: Callable[[str], str | None],
     seconds: float,
     streamed: bool = False,
 ) -> Entry:
-    """Authenticate and begin. Raises Rejection (unauthenticated). The context ends with `stack`.
+    """Authenticate and begin. Raises Rejection (unauthenticated). The context lasts as long as the running task.
 
     Nothing the caller says of its tenant, project or request id is believed: the key decides the first two, and a
     request id of our own keeps two requests from ever sharing one.
     """
     now = time.monotonic()
+    traceparent = continued_trace(traceparent)
+    context.enter(context.RequestContext(request_id=request_id, traceparent=traceparent))
     try:
         identity = gateway.authenticate(_credential(header))
     except Rejection:
         UNAUTHENTICATED.labels(door.value).inc()
         raise
-    stack.enter_context(
-        context.use(
-            context.RequestContext(
-                request_id=request_id,
-                tenant_id=identity.tenant.id,
-                project_id=identity.key.project_id,
-                traceparent=continued_trace(header("traceparent")),
-                synthetic=identity.key.synthetic,
-            )
+    context.enter(
+        context.RequestContext(
+            request_id=request_id,
+            tenant_id=identity.tenant.id,
+            project_id=identity.key.project_id,
+            traceparent=traceparent,
+            synthetic=identity.key.synthetic,
         )
     )
     arrival = Arrival(request_id, door, arrived_at=now, deadline=now + seconds, streamed=streamed)
-    return Entry(arrival, identity, gateway, stack)
+    return Entry(arrival, identity, gateway)
 
 
 def continued_trace(traceparent: str | None) -> str:

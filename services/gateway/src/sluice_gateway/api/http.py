@@ -4,12 +4,14 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from opentelemetry import trace
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sluice_kit import telemetry
 from sluice_kit.context import new_request_id
-from sluice_kit.telemetry import logger
+from sluice_kit.process import describe
 from starlette.datastructures import Headers
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,7 +24,7 @@ from sluice_gateway.domain.completion import Protocol as Door
 from sluice_gateway.domain.gateway import Gateway
 from sluice_gateway.domain.rejection import Kind, Rejection, invalid
 
-log = logger(__name__)
+log = telemetry.logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +144,22 @@ def _error_headers(rejection: Rejection) -> list[tuple[bytes, bytes]]:
     return headers
 
 
+def span(name: str, headers: Headers) -> AbstractContextManager[trace.Span]:
+    """The request's span, in the caller's trace if it sent one."""
+    return telemetry.tracer().start_as_current_span(
+        name,
+        context=telemetry.extract(headers),
+        kind=trace.SpanKind.SERVER,
+        record_exception=False,  # an exception's message may quote the caller
+        set_status_on_exception=False,
+    )
+
+
 class _Endpoint:
     """What every route that needs a key does: one method, a key, errors as OpenAI objects, a caller who may leave."""
 
     method = "POST"
+    path = "/v1"
 
     def __init__(self, gateway: Gateway, limits: HttpLimits) -> None:
         self._gateway, self._limits = gateway, limits
@@ -155,20 +169,19 @@ class _Endpoint:
         try:
             if exchange.method != self.method and not (self.method == "GET" and exchange.method == "HEAD"):
                 return await _refuse_method(exchange, self.method)
-            with ExitStack() as stack:
-                entry = self._enter(exchange, stack)
-                await self._serve(entry, exchange, scope)
+            with span(f"{self.method} {self.path}", exchange.headers):
+                await self._serve(self._enter(exchange), exchange, scope)
         except Rejection as rejection:
             if rejection.kind is Kind.INTERNAL:
-                log.error("request.failed", error=_origin(rejection))
+                log.error("request.failed", **describe(rejection.__cause__ or rejection))
             await exchange.fail(rejection)
 
-    def _enter(self, exchange: Exchange, stack: ExitStack) -> Entry:
+    def _enter(self, exchange: Exchange) -> Entry:
         return enter(
             self._gateway,
-            stack,
             door=Door.HTTP,
             request_id=exchange.request_id,
+            traceparent=telemetry.traceparent_of_current_span(),
             header=exchange.headers.get,
             seconds=self._seconds(exchange.headers.get("x-sluice-timeout-ms")),
         )
@@ -211,6 +224,8 @@ class _Departure:
 
 class ChatCompletions(_Endpoint):
     """POST /v1/chat/completions, streamed or whole."""
+
+    path = "/v1/chat/completions"
 
     async def _serve(self, entry: Entry, exchange: Exchange, scope: Scope) -> None:
         departure = _Departure(exchange)
@@ -285,6 +300,8 @@ def _decision_headers(completion: Completion) -> list[tuple[bytes, bytes]]:
 class Embeddings(_Endpoint):
     """POST /v1/embeddings."""
 
+    path = "/v1/embeddings"
+
     async def _serve(self, entry: Entry, exchange: Exchange, scope: Scope) -> None:
         departure = _Departure(exchange)
         as_base64 = False
@@ -311,7 +328,7 @@ class Embeddings(_Endpoint):
 class Models(_Endpoint):
     """GET /v1/models and /v1/models/{id}."""
 
-    method = "GET"
+    method, path = "GET", "/v1/models"
 
     async def _serve(self, entry: Entry, exchange: Exchange, scope: Scope) -> None:
         deployments, created = self._gateway.deployments(), int(self._gateway.models_created_at)
@@ -358,13 +375,3 @@ async def _refuse_method(exchange: Exchange, allowed: str) -> None:
     rejection = invalid("", f"This path takes {allowed} only.", reason="METHOD_NOT_ALLOWED")
     body = openai.error_json(rejection, exchange.request_id)
     await exchange.respond(405, body, headers=[(b"allow", allowed.encode())])
-
-
-def _origin(rejection: Rejection) -> str:
-    """Class and place of the failure behind an internal error; never its message, which may quote a caller."""
-    cause = rejection.__cause__ or rejection
-    trace = cause.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    where = f"{trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}" if trace else "?"
-    return f"{type(cause).__name__} at {where}"

@@ -161,13 +161,11 @@ class Gateway:
         return self._clock() >= arrival.deadline - DEADLINE_SLACK_SECONDS
 
     def _why(self, error: BaseException, *, late: bool) -> Rejection:
-        task = asyncio.current_task()
-        gone = isinstance(error, asyncio.CancelledError) or (task is not None and task.cancelling() > 0)
         if isinstance(error, Rejection) and error.kind not in (Kind.UNAVAILABLE, Kind.INTERNAL, Kind.CANCELLED):
             return error
         if late:
             return Rejection(Kind.DEADLINE, "The deadline passed before the answer was whole.", reason="DEADLINE")
-        if gone:
+        if isinstance(error, asyncio.CancelledError):
             return Rejection(Kind.CANCELLED, "The caller went away.", reason="CALLER_GONE")
         return error if isinstance(error, Rejection) else internal()
 
@@ -177,7 +175,7 @@ class Gateway:
         await asyncio.shield(asyncio.ensure_future(self._neighbours.events.completed(completion)))
 
     async def _answer(
-        self, request: ChatRequest, tenant: Tenant, arrival: Arrival, completion: Completion, audience: Audience
+        self, request: ChatRequest, tenant: Tenant, arrival: Arrival, completion: Completion, audience: ChatAudience
     ) -> None:
         deployment = self._route(request.model, Task.CHAT, completion)
         validation.check_chat(request, self._bounds)

@@ -37,8 +37,11 @@ async def together() -> AsyncIterator[asyncio.TaskGroup]:
 
 
 def _first(failures: BaseExceptionGroup) -> BaseException:
-    failure: BaseException = failures.exceptions[0]
-    return _first(failure) if isinstance(failure, BaseExceptionGroup) else failure
+    """The cause: not what the other tasks said on being cancelled because of it."""
+    for failure in failures.exceptions:
+        if not (isinstance(failure, Rejection) and failure.kind is Kind.CANCELLED):
+            return failure
+    return failures.exceptions[0]
 
 
 class Relay:

@@ -1,0 +1,87 @@
+"""Starts the gateway: settings, neighbours, the recipe, and its two doors."""
+
+import asyncio
+import time
+
+from sluice_kit import process, telemetry
+from sluice_kit.channel import connect
+from sluice_kit.publisher import EventPublisher
+from sluice_kit.server import GrpcServer, stop_on_signals
+from sluice_kit.settings import load, target_of
+
+from sluice_gateway.adapters import subject_key
+from sluice_gateway.adapters.configuration_file import ConfigurationFile
+from sluice_gateway.adapters.events import PublishedCompletions
+from sluice_gateway.adapters.inference import GrpcModel
+from sluice_gateway.adapters.moderation import GrpcModerator
+from sluice_gateway.adapters.redaction import GrpcRedactor
+from sluice_gateway.api import grpc, http
+from sluice_gateway.api.listener import HttpListener
+from sluice_gateway.domain.admission import Admission
+from sluice_gateway.domain.configuration import ConfigurationError
+from sluice_gateway.domain.gateway import Gateway
+from sluice_gateway.domain.neighbours import Neighbours
+from sluice_gateway.domain.validation import Bounds
+from sluice_gateway.settings import Settings
+
+
+def main() -> None:
+    """Console script `sluice-gateway`."""
+    settings = load(Settings)
+    telemetry.configure("gateway", settings)
+    process.run(lambda: serve(settings))
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    configuration = _configuration(settings)
+    publisher = EventPublisher(producer=f"sluice-gateway/{settings.instance}", settings=settings)
+    gateway = Gateway(
+        Neighbours(
+            model=GrpcModel(connect(target_of(settings, "inference"), settings)),
+            moderator=GrpcModerator(connect(target_of(settings, "moderation"), settings)),
+            redactor=GrpcRedactor(connect(target_of(settings, "redaction"), settings)),
+            events=PublishedCompletions(publisher),
+        ),
+        configuration=configuration.current,
+        admission=Admission(max_in_flight=settings.max_in_flight, clock=time.monotonic),
+        bounds=Bounds(messages=settings.max_messages, characters=settings.max_characters),
+        subject_key=subject_key.load_or_make(settings.home / "gateway-subject.key"),
+        filter_timeout=settings.filter_seconds,
+        clock=time.monotonic,
+    )
+    server = GrpcServer(service="gateway", settings=settings)
+    grpc.add_to_server(gateway, server.grpc, request_seconds=settings.request_seconds)
+    limits = http.HttpLimits(settings.max_message_bytes, settings.body_seconds, settings.request_seconds)
+    listener = HttpListener(
+        http.application(gateway, limits, healthy=lambda: server.health.serving),
+        settings.http_listen,
+        drain_seconds=settings.drain_seconds,
+        cert_file=settings.tls_cert_file,
+        key_file=settings.tls_key_file,
+    )
+    await _run(configuration, publisher, server, listener)
+
+
+async def _run(
+    configuration: ConfigurationFile, publisher: EventPublisher, server: GrpcServer, listener: HttpListener
+) -> None:
+    stop = stop_on_signals()
+    watching = asyncio.create_task(configuration.watch())
+    await publisher.start()
+    try:
+        await listener.start()
+        await server.start(service_names=[grpc.SERVICE_NAME])
+        await stop.wait()
+    finally:
+        await asyncio.gather(server.stop(), listener.stop())
+        watching.cancel()
+        await publisher.stop()
+
+
+def _configuration(settings: Settings) -> ConfigurationFile:
+    assert settings.config_file is not None
+    try:
+        return ConfigurationFile(settings.config_file)
+    except ConfigurationError as error:
+        raise process.StartFailed("\n".join(error.mistakes)) from None

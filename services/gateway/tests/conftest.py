@@ -1,0 +1,343 @@
+"""A gateway with both doors open, between real gRPC servers that play its neighbours."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from sluice.events.v1 import gateway_pb2
+from sluice.gateway.v1 import gateway_service_pb2_grpc
+from sluice.inference.v1 import inference_service_pb2 as inference
+from sluice.inference.v1 import inference_service_pb2_grpc as inference_rpc
+from sluice.moderation.v1 import moderation_service_pb2 as moderation
+from sluice.moderation.v1 import moderation_service_pb2_grpc as moderation_rpc
+from sluice.redaction.v1 import redaction_service_pb2 as redaction
+from sluice.redaction.v1 import redaction_service_pb2_grpc as redaction_rpc
+from sluice.types.v1 import finish_reason_pb2, usage_pb2, verdict_pb2
+from sluice_gateway.adapters.events import PublishedCompletions
+from sluice_gateway.adapters.inference import GrpcModel
+from sluice_gateway.adapters.moderation import GrpcModerator
+from sluice_gateway.adapters.redaction import GrpcRedactor
+from sluice_gateway.api import grpc as grpc_door
+from sluice_gateway.api import http as http_door
+from sluice_gateway.api.listener import HttpListener
+from sluice_gateway.domain.admission import Admission
+from sluice_gateway.domain.api_key import ApiKey, Keyring, mint
+from sluice_gateway.domain.configuration import Configuration, Deployment, Limits, Task, Tenant
+from sluice_gateway.domain.gateway import Gateway
+from sluice_gateway.domain.neighbours import Neighbours
+from sluice_gateway.domain.validation import Bounds
+from sluice_kit.channel import connect
+from sluice_kit.interceptor import CallInterceptor
+from sluice_kit.settings import GrpcServiceSettings, settings_config
+
+EMAIL = re.compile(r"[\w.]+@[\w.]+\w")
+PLACEHOLDER = re.compile(r"<[A-Z_]+_\d+>")
+
+
+class _Settings(GrpcServiceSettings):
+    model_config = settings_config("gateway")
+
+
+class _Neighbour:
+    """What every fake can be told to do: be away, or keep silent."""
+
+    def __init__(self) -> None:
+        self.away: set[str] = set()
+        self.silent: set[str] = set()
+        self.seen: list[str] = []
+        self.metadata: list[dict[str, Any]] = []
+
+    async def begin(self, rpc: str, context: grpc.aio.ServicerContext) -> None:
+        self.metadata.append(dict(context.invocation_metadata() or ()))
+        if rpc in self.away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        if rpc in self.silent:
+            await asyncio.Event().wait()
+
+
+class FakeRedaction(_Neighbour, redaction_rpc.RedactionServiceServicer):
+    """E-mail addresses are personal data; words are looked at once their end is known."""
+
+    async def Redact(self, request, context):  # type: ignore[no-untyped-def]
+        await self.begin("unary", context)
+        vault = redaction.Vault()
+        vault.CopyFrom(request.vault)
+        known = {entry.value: entry.placeholder for entry in vault.entries}
+        segments = []
+        for segment in request.segments:
+            self.seen.append(segment.text)
+            segments.append(
+                redaction.TextSegment(segment_id=segment.segment_id, text=self._redact(segment.text, known, vault))
+            )
+        counts = [{"kind": "EMAIL_ADDRESS", "count": len(known)}] if known else []
+        return redaction.RedactResponse(segments=segments, vault=vault, counts=counts)
+
+    def _redact(self, text: str, known: dict[str, str], vault: redaction.Vault) -> str:
+        def take(match: re.Match[str]) -> str:
+            if match[0] not in known:
+                known[match[0]] = f"<EMAIL_ADDRESS_{len(known) + 1}>"
+                vault.entries.add(placeholder=known[match[0]], value=match[0], kind="EMAIL_ADDRESS")
+            return known[match[0]]
+
+        return EMAIL.sub(take, text)
+
+    async def RedactStream(self, requests, context):  # type: ignore[no-untyped-def]
+        await self.begin("stream", context)
+        held, values, found = "", {}, 0
+        async for request in requests:
+            event = request.WhichOneof("event")
+            if event == "open":
+                assert request.open.restore
+                values = {entry.placeholder: entry.value for entry in request.open.vault.entries}
+                continue
+            if event == "text":
+                held += request.text
+                cut = max(held.rfind(" "), held.rfind("\n")) + 1
+            else:
+                cut = len(held)
+            ready, held = held[:cut], held[cut:]
+            found += len(EMAIL.findall(ready))
+            ready = EMAIL.sub("<EMAIL_ADDRESS_99>", ready)
+            ready = PLACEHOLDER.sub(lambda match, known=values: known.get(match[0], match[0]), ready)
+            if ready:
+                yield redaction.RedactStreamResponse(text=ready)
+            if event == "end":
+                counts = [{"kind": "EMAIL_ADDRESS", "count": found}] if found else []
+                yield redaction.RedactStreamResponse(finished=redaction.RedactStreamFinished(counts=counts))
+                return
+
+
+class FakeModeration(_Neighbour, moderation_rpc.ModerationServiceServicer):
+    """Blocks ABUSE on the way in and FORBIDDEN on the way out; an answer is judged sentence by sentence."""
+
+    async def Moderate(self, request, context):  # type: ignore[no-untyped-def]
+        await self.begin("unary", context)
+        self.seen.extend(segment.text for segment in request.segments)
+        bad = any("ABUSE" in segment.text for segment in request.segments)
+        return moderation.ModerateResponse(verdict=self._verdict("in", bad))
+
+    async def ModerateStream(self, requests, context):  # type: ignore[no-untyped-def]
+        await self.begin("stream", context)
+        held = ""
+        async for request in requests:
+            event = request.WhichOneof("event")
+            if event == "open":
+                continue
+            held += request.text if event == "text" else ""
+            cut = held.rfind(". ") + 2 if event == "text" and ". " in held else len(held) if event == "end" else 0
+            ready, held = held[:cut], held[cut:]
+            if "FORBIDDEN" in ready:
+                yield moderation.ModerateStreamResponse(verdict=self._verdict("out", True))
+                return
+            if ready:
+                yield moderation.ModerateStreamResponse(text=ready)
+            if event == "end":
+                yield moderation.ModerateStreamResponse(verdict=self._verdict("out", False))
+                return
+
+    def _verdict(self, name: str, blocked: bool) -> verdict_pb2.Verdict:
+        action = verdict_pb2.ACTION_BLOCK if blocked else verdict_pb2.ACTION_ALLOW
+        score = {
+            "category": "toxicity",
+            "score": 0.9 if blocked else 0.1,
+            "threshold": 0.5,
+            "action": verdict_pb2.ACTION_BLOCK,
+        }
+        return verdict_pb2.Verdict(
+            decision_id=f"decision-{name}", action=action, policy_id="general", policy_version=3, scores=[score]
+        )
+
+
+class FakeInference(_Neighbour, inference_rpc.InferenceServiceServicer):
+    """Says its script."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.script: list[str] = ["Hello ", "there. ", "All is well."]
+        self.pause_after: int | None = None
+        self.fail_after: int | None = None
+        self.finish = finish_reason_pb2.FINISH_REASON_STOP
+        self.refuse: grpc.StatusCode | None = None
+        self.specs: list[inference.GenerationSpec] = []
+        self.running = 0
+        self.cancelled = 0
+
+    async def GenerateStream(self, request, context):  # type: ignore[no-untyped-def]
+        await self.begin("stream", context)
+        self.specs.append(request.spec)
+        self.seen.append(str(request.spec))
+        if self.refuse:
+            await context.abort(self.refuse, "the model says no")
+        self.running += 1
+        try:
+            yield inference.GenerateStreamResponse(started=inference.GenerationStarted(model="fake-1"))
+            for i, text in enumerate(self.script):
+                if i == self.pause_after:
+                    await asyncio.Event().wait()
+                if i == self.fail_after:
+                    error = inference.GenerationError(code=14, message="lost a device")
+                    yield inference.GenerateStreamResponse(error=error)
+                    return
+                yield inference.GenerateStreamResponse(token=inference.TokenDelta(text=text, token_count=1))
+            finished = inference.GenerationFinished(
+                outputs=[inference.OutputFinished(finish_reason=self.finish)],
+                usage=usage_pb2.TokenUsage(
+                    uncached_input_tokens=7, cached_input_tokens=2, output_tokens=len(self.script)
+                ),
+            )
+            yield inference.GenerateStreamResponse(finished=finished)
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+
+    async def Embed(self, request, context):  # type: ignore[no-untyped-def]
+        await self.begin("embed", context)
+        self.seen.extend(request.texts)
+        return inference.EmbedResponse(
+            model="fake-embed", embeddings=[inference.Embedding(values=[0.6, 0.8]) for _ in request.texts],
+            usage=usage_pb2.TokenUsage(uncached_input_tokens=3),
+        )  # fmt: skip
+
+
+class RecordingPublisher:
+    """Stands in for the outbox: keeps what was published, and refuses when it is full."""
+
+    def __init__(self) -> None:
+        self.events: list[gateway_pb2.RequestCompleted] = []
+        self.full = False
+
+    async def publish(self, *events: Message) -> None:
+        await asyncio.sleep(0)
+        if self.full:
+            from sluice_kit.errors import ResourceExhausted
+
+            raise ResourceExhausted("full", reason="OUTBOX_FULL")
+        for event in events:
+            assert isinstance(event, gateway_pb2.RequestCompleted)
+            self.events.append(event)
+
+
+@dataclass
+class Mesh:
+    """The gateway under test and all that stands round it."""
+
+    redaction: FakeRedaction
+    moderation: FakeModeration
+    inference: FakeInference
+    published: RecordingPublisher
+    configuration: Configuration
+    key: str
+    admission: Admission
+    gateway: Gateway | None = None
+    http_url: str = ""
+    grpc_target: str = ""
+    _channels: list[Any] = field(default_factory=list)
+
+    def stub(self) -> Any:
+        channel = grpc.aio.insecure_channel(self.grpc_target)
+        self._channels.append(channel)
+        return gateway_service_pb2_grpc.GatewayServiceStub(channel)
+
+    def credentials(self, key: str | None = None) -> list[tuple[str, str]]:
+        return [("authorization", f"Bearer {key or self.key}")]
+
+    def set_tenant(self, **changes: Any) -> None:
+        tenant = replace(self.configuration.tenants["acme"], **changes)
+        self.configuration = replace(self.configuration, tenants={"acme": tenant})
+
+    def be_impatient_with_filters(self) -> None:
+        assert self.gateway is not None
+        self.gateway._filter_timeout = 0.3
+
+    async def event(self, number: int = 1) -> gateway_pb2.RequestCompleted:
+        """The last of `number` events, once it is there; fails when there are more."""
+        await until(lambda: len(self.published.events) >= number)
+        assert len(self.published.events) == number
+        return self.published.events[-1]
+
+
+async def until(holds: Callable[[], bool], seconds: float = 5) -> None:
+    """Wait for something to become true, by polling with a deadline."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not become true in time"
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Awaitable[None]]:
+    return until
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
+    """Everything started; filters may take 2 s."""
+    key, sha256 = mint("test")
+    configuration = Configuration(
+        tenants={"acme": Tenant("acme", limits=Limits(requests_per_minute=100_000, max_tokens=1000))},
+        keyring=Keyring([ApiKey("test", sha256, "acme", "lab")]),
+        deployments={
+            "small": Deployment("small", "fake-1", owned_by="us", max_output_tokens=64),
+            "vectors": Deployment("vectors", "fake-embed", tasks=frozenset({Task.EMBED})),
+        },
+        created_at=1_700_000_000,
+    )
+    admission = Admission(max_in_flight=64, clock=time.monotonic)
+    mesh = Mesh(FakeRedaction(), FakeModeration(), FakeInference(), RecordingPublisher(), configuration, key, admission)
+    settings = _Settings(home=tmp_path, grpc_listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", drain_seconds=1)
+    neighbours, targets = await _start_neighbours(mesh)
+    channels = {name: connect(target, settings) for name, target in targets.items()}
+    gateway = Gateway(
+        Neighbours(
+            model=GrpcModel(channels["inference"]),
+            moderator=GrpcModerator(channels["moderation"]),
+            redactor=GrpcRedactor(channels["redaction"]),
+            events=PublishedCompletions(mesh.published),
+        ),
+        configuration=lambda: mesh.configuration,
+        admission=admission,
+        bounds=Bounds(messages=100, characters=10_000),
+        subject_key=b"k" * 32,
+        filter_timeout=2.0,
+        clock=time.monotonic,
+    )
+    mesh.gateway = gateway
+    server = grpc.aio.server(interceptors=[CallInterceptor()])
+    grpc_door.add_to_server(gateway, server, request_seconds=20)
+    port = server.add_insecure_port("127.0.0.1:0")
+    app = http_door.application(gateway, http_door.HttpLimits(100_000, 2, 20), healthy=lambda: True)
+    listener = HttpListener(app, "127.0.0.1:0", drain_seconds=1, cert_file=None, key_file=None)
+    await server.start()
+    await listener.start()
+    mesh.http_url, mesh.grpc_target = f"http://127.0.0.1:{listener.port}", f"127.0.0.1:{port}"
+    yield mesh
+    for channel in mesh._channels:
+        await channel.close()
+    await asyncio.gather(server.stop(1), listener.stop())
+    for channel in channels.values():
+        await channel.close()
+    await asyncio.gather(*(neighbour.stop(0) for neighbour in neighbours))
+
+
+async def _start_neighbours(mesh: Mesh) -> tuple[list[grpc.aio.Server], dict[str, str]]:
+    servers, targets = [], {}
+    for name, add, servicer in (
+        ("redaction", redaction_rpc.add_RedactionServiceServicer_to_server, mesh.redaction),
+        ("moderation", moderation_rpc.add_ModerationServiceServicer_to_server, mesh.moderation),
+        ("inference", inference_rpc.add_InferenceServiceServicer_to_server, mesh.inference),
+    ):
+        server = grpc.aio.server()
+        add(servicer, server)  # type: ignore[operator]
+        targets[name] = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        await server.start()
+        servers.append(server)
+    return servers, targets
