@@ -1,0 +1,75 @@
+"""The `sluice` command."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from sluice_cli.mesh import operation
+from sluice_cli.mesh.home import Home
+from sluice_cli.mesh.problem import MeshProblem
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Sluice: a governed, measured mesh for language models.",
+)
+mesh = typer.Typer(no_args_is_help=True, help="Run the mesh on this machine.")
+events = typer.Typer(no_args_is_help=True, help="Look at the events of the mesh.")
+app.add_typer(mesh, name="mesh")
+app.add_typer(events, name="events")
+
+console = Console()
+
+
+def _home() -> Home:
+    return Home(Path(os.environ.get("SLUICE_HOME") or ".sluice").absolute())
+
+
+def _offset() -> int:
+    told = os.environ.get("SLUICE_PORT_BASE_OFFSET") or "0"
+    if not told.isdecimal() or int(told) > 10_000:
+        raise MeshProblem(f"SLUICE_PORT_BASE_OFFSET={told} must be a number from 0 to 10000.")
+    return int(told)
+
+
+@mesh.command()
+def up(
+    detach: Annotated[bool, typer.Option("--detach", help="Return when all is ready, and let it run.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds until every service must be ready.")] = 180.0,
+    service: Annotated[
+        list[str] | None, typer.Option(help="Only this service (may be repeated); all without it.")
+    ] = None,
+) -> None:
+    """Start broker and services, each as its own process; Ctrl-C stops them."""
+    ready = operation.up(_home(), _offset(), service or (), console=console, timeout_seconds=timeout, detach=detach)
+    raise typer.Exit(0 if ready else 1)
+
+
+@mesh.command()
+def down() -> None:
+    """Stop everything."""
+    operation.down(_home(), console=console)
+
+
+@mesh.command()
+def status() -> None:
+    """Show the processes. Exit code 0 when all of them are ready."""
+    raise typer.Exit(0 if operation.status(_home(), _offset(), console=console) else 1)
+
+
+def main() -> None:
+    """Runs the command; a problem is one sentence on standard error and exit code 1."""
+    try:
+        app()
+    except MeshProblem as problem:
+        Console(stderr=True).print(f"[red]sluice:[/] {problem}", highlight=False, soft_wrap=True, markup=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

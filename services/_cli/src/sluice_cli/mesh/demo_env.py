@@ -1,0 +1,112 @@
+"""The demo tenants, their keys, and the file that tells any tool where the mesh is."""
+
+import hashlib
+import os
+import secrets
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from sluice_kit.addresses import DEFAULT_PORTS
+
+from sluice_cli.mesh.home import Home
+from sluice_cli.mesh.plan import GRPC_SERVICES, STREAM_PROCESSORS
+from sluice_cli.mesh.problem import MeshProblem
+
+TENANTS = ("acme", "globex")
+MODEL = "sluice-small"
+# Id under which the inference service serves the packaged model.
+MODEL_TARGET = "smollm2-135m-instruct"
+
+
+def write(home: Home, offset: int, broker: Mapping[str, str]) -> None:
+    """Writes demo.env (mode 600), and gateway.yaml when there is none yet. Keys that exist are kept."""
+    keys = _keys(home)
+    if not home.gateway_file.exists():
+        _write_private(home.gateway_file, _gateway_yaml(keys))
+    _write_private(home.demo_env, _assignments({**addresses(home, offset), **_key_variables(keys), **broker}))
+
+
+def addresses(home: Home, offset: int) -> dict[str, str]:
+    """Environment variables that say where the mesh of this offset is."""
+
+    def at(listener: str) -> str:
+        return f"127.0.0.1:{DEFAULT_PORTS[listener] + offset}"
+
+    return {
+        "SLUICE_HOME": str(home.path),
+        "SLUICE_PORT_BASE_OFFSET": str(offset),
+        "SLUICE_HTTP_URL": f"http://{at('gateway_http')}",
+        "SLUICE_GRPC_TARGET": at("gateway"),
+        **{f"SLUICE_{service.upper()}_TARGET": at(service) for service in GRPC_SERVICES},
+        **{f"SLUICE_{service.upper()}_URL": f"http://{at(f'{service}_web')}" for service in STREAM_PROCESSORS},
+        "SLUICE_MODEL": MODEL,
+    }
+
+
+def read(home: Home) -> dict[str, str]:
+    """The assignments of demo.env. MeshProblem when no mesh was ever started here."""
+    try:
+        lines = home.demo_env.read_text().splitlines()
+    except OSError:
+        raise MeshProblem(f"No mesh was ever started in SLUICE_HOME={home.path}: start one with `make run`.") from None
+    pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    return {name: "".join(shlex.split(value)) for name, value in pairs}
+
+
+def _keys(home: Home) -> dict[str, str]:
+    """Tenant to key. Only demo.env knows the keys in clear; without it new ones are made, and the gateway's file anew."""
+    known = read(home) if home.demo_env.exists() and home.gateway_file.exists() else {}
+    keys = {tenant: known.get(variable, "") for variable, tenant in _variables().items()}
+    if not all(keys.values()):
+        if home.gateway_file.exists():
+            home.gateway_file.rename(home.gateway_file.with_suffix(".yaml.before"))
+        keys = {tenant: f"sk-sluice-{tenant}-{secrets.token_hex(32)}" for tenant in TENANTS}
+    return keys
+
+
+def _variables() -> dict[str, str]:
+    first, *others = TENANTS
+    return {"SLUICE_API_KEY": first, **{f"SLUICE_API_KEY_{tenant.upper()}": tenant for tenant in others}}
+
+
+def _key_variables(keys: Mapping[str, str]) -> dict[str, str]:
+    return {variable: keys[tenant] for variable, tenant in _variables().items()}
+
+
+def _gateway_yaml(keys: Mapping[str, str]) -> str:
+    document = {
+        "version": 1,
+        "tenants": [
+            {
+                "id": tenant,
+                "project": "demo",
+                "content_capture": "redacted",
+                "limits": {"requests_per_minute": 6000, "concurrency": 32},
+            }
+            for tenant in keys
+        ],
+        "api_keys": [{"id": tenant, "sha256": _digest(key), "tenant": tenant} for tenant, key in keys.items()],
+        "models": [{"alias": MODEL, "target": MODEL_TARGET, "owned_by": "huggingface", "max_output_tokens": 256}],
+    }
+    head = "# Written by `sluice mesh up` when there was none; yours to change. Keys are hashed; the clear ones are in demo.env.\n"
+    return head + yaml.safe_dump(document, sort_keys=False)
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.rsplit("-", 1)[1].encode("ascii")).hexdigest()
+
+
+def _assignments(values: Mapping[str, str]) -> str:
+    head = "# Where the mesh is, and keys for it. In a shell: set -a; . demo.env; set +a\n"
+    return head + "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+
+
+def _write_private(path: Path, text: str) -> None:
+    # Created with its mode, so that a key is never readable for others, not even for a moment; then put in place whole.
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    fresh.replace(path)

@@ -1,0 +1,73 @@
+"""What runs: every process of the mesh with its command, its ports and the check that says it is ready."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sluice_kit.addresses import DEFAULT_PORTS
+
+from sluice_cli.mesh.problem import MeshProblem
+
+GRPC_SERVICES = ("inference", "redaction", "moderation", "gateway", "cost", "feedback", "insight")
+"""Heaviest start first."""
+STREAM_PROCESSORS = ("quality", "drift")
+SERVICES = (*GRPC_SERVICES, *STREAM_PROCESSORS)
+
+
+@dataclass(frozen=True)
+class Check:
+    """How to see that a process is ready: `grpc` (grpc.health.v1, overall), `http` (200 on /healthz) or `tcp` (it listens)."""
+
+    kind: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """One process."""
+
+    name: str
+    command: tuple[str, ...]
+    ports: Mapping[str, int]
+    """Listener name to port on loopback."""
+    check: Check
+    stop_signal: str = "TERM"
+    stop_wait_seconds: int = 15
+    """After this long the process is killed. Longer than the ten seconds a service drains."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        """Where to reach it."""
+        return f"127.0.0.1:{self.check.port}"
+
+
+def services(names: tuple[str, ...], offset: int) -> tuple[Program, ...]:
+    """The services by name, on their default ports shifted by the offset. MeshProblem for an unknown or missing one."""
+    unknown = sorted(set(names) - set(SERVICES))
+    if unknown:
+        raise MeshProblem(f"There is no service {', '.join(unknown)}; there are {', '.join(SERVICES)}.")
+    return tuple(_service(name, offset) for name in SERVICES if name in names)
+
+
+def running(names: tuple[str, ...], offset: int) -> tuple[Program, ...]:
+    """The programs that a supervisor names, for showing them; the broker first."""
+    port = DEFAULT_PORTS["kafka"] + offset
+    broker = Program(name="kafka", command=(), ports={"kafka": port}, check=Check("tcp", port))
+    return (*((broker,) if "kafka" in names else ()), *services(tuple(n for n in names if n in SERVICES), offset))
+
+
+def _service(name: str, offset: int) -> Program:
+    listeners = [name, f"{name}_http", f"{name}_web", f"metrics_{name}"]
+    ports = {listener: DEFAULT_PORTS[listener] + offset for listener in listeners if listener in DEFAULT_PORTS}
+    check = Check("grpc", ports[name]) if name in ports else Check("http", ports[f"{name}_web"])
+    return Program(name=name, command=(str(_script(f"sluice-{name}")),), ports=ports, check=check)
+
+
+def _script(name: str) -> Path:
+    # The console scripts of the services stand beside this Python; PATH may lead to another environment.
+    script = Path(sys.executable).parent / name
+    if not script.exists():
+        raise MeshProblem(f"{name} is not installed beside {sys.executable}: run `make setup`.")
+    return script
