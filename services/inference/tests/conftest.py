@@ -26,7 +26,9 @@ def engine() -> Iterator[LlamaCpp]:
         context_tokens=CONTEXT_TOKENS,
         most_output_tokens=512,
     )
-    backend = LlamaCpp(LlamaCppOptions(path, slots=4, context_tokens=CONTEXT_TOKENS, threads=2), model=model, gguf=facts)
+    backend = LlamaCpp(
+        LlamaCppOptions(path, slots=4, context_tokens=CONTEXT_TOKENS, threads=2), model=model, gguf=facts
+    )
     asyncio.run(bring_up(backend, clock=time.monotonic))
     yield backend
     asyncio.run(backend.close())

@@ -112,7 +112,15 @@ class Stage:
     notes: Notes
 
 
-def stage(script: list[object], *, slots: int = 1, queue: int = 1, seconds: float = 60.0, stall: float = 60.0, buffer: int = 64) -> Stage:
+def stage(
+    script: list[object],
+    *,
+    slots: int = 1,
+    queue: int = 1,
+    seconds: float = 60.0,
+    stall: float = 60.0,
+    buffer: int = 64,
+) -> Stage:
     backend, notes = ScriptedBackend(script), Notes()
     conductor = Conductor(
         backend=backend,
@@ -127,7 +135,9 @@ def stage(script: list[object], *, slots: int = 1, queue: int = 1, seconds: floa
 
 
 def request(name: str = "r", *, stop: tuple[str, ...] = (), interval: int = 1) -> Generation:
-    return Generation(name, "scripted", RawPrompt("hi"), stopping=Stopping(max_tokens=9, stop=stop), stream_interval=interval)
+    return Generation(
+        name, "scripted", RawPrompt("hi"), stopping=Stopping(max_tokens=9, stop=stop), stream_interval=interval
+    )
 
 
 async def collect(events: AsyncIterator[GenerationEvent]) -> list[GenerationEvent]:
@@ -179,14 +189,18 @@ async def test_a_stop_string_over_a_token_border_ends_the_engine_and_never_leaks
 
 
 async def test_text_that_only_looked_like_a_stop_string_comes_out_at_the_end() -> None:
-    theater = stage([PromptProgress(5, 0), NewTokens("one EN", 1), replace(END, reason=FinishReason.LENGTH, generated=1)])
+    theater = stage(
+        [PromptProgress(5, 0), NewTokens("one EN", 1), replace(END, reason=FinishReason.LENGTH, generated=1)]
+    )
     events = await collect(theater.conductor.submit(request(stop=("END",))).events())
     assert text_of(events) == "one EN"
     assert sum(event.token_count for event in events if isinstance(event, Delta)) == 1
 
 
 async def test_a_stream_interval_bundles_tokens_without_losing_one() -> None:
-    theater = stage([PromptProgress(5, 0), *(NewTokens(c, i + 1) for i, c in enumerate("abcde")), replace(END, generated=5)])
+    theater = stage(
+        [PromptProgress(5, 0), *(NewTokens(c, i + 1) for i, c in enumerate("abcde")), replace(END, generated=5)]
+    )
     events = await collect(theater.conductor.submit(request(interval=2)).events())
     assert [(e.text, e.token_count) for e in events if isinstance(e, Delta)] == [("ab", 2), ("cd", 2), ("e", 1)]
 
@@ -265,7 +279,8 @@ async def test_a_refusal_before_the_first_token_is_raised() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "retryable"), [(EngineFailed("broke"), False), (EngineUnavailable("away"), True), (RuntimeError("secret text"), False)]
+    ("fault", "retryable"),
+    [(EngineFailed("broke"), False), (EngineUnavailable("away"), True), (RuntimeError("secret text"), False)],
 )
 async def test_a_failure_after_the_first_token_is_one_event_in_band(fault: Exception, retryable: bool) -> None:
     theater = stage([PromptProgress(5, 0), NewTokens("a", 1), fault])

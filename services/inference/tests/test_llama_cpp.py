@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -47,7 +48,12 @@ SEA = Chat((ChatTurn("user", "Write a sentence about the sea."),))
 def asked(content: object = SEA, *, tokens: int = 24, sampling: Sampling | None = None, **more: object) -> Generation:
     source = Chat((ChatTurn("user", content),)) if isinstance(content, str) else content
     return Generation(
-        "id", "smollm2", source, sampling=(sampling or Sampling()).over(DEFAULT_SAMPLING), stopping=Stopping(max_tokens=tokens), **more
+        "id",
+        "smollm2",
+        source,
+        sampling=(sampling or Sampling()).over(DEFAULT_SAMPLING),
+        stopping=Stopping(max_tokens=tokens),
+        **more,
     )  # type: ignore[arg-type]
 
 
@@ -100,23 +106,34 @@ async def test_the_event_loop_goes_on_while_the_engine_computes(engine: LlamaCpp
 
 async def test_the_same_seed_gives_the_same_answer_and_another_seed_another(engine: LlamaCpp) -> None:
     hot = Sampling(temperature=1.0, top_p=1.0, seed=7)
-    first, again, other = [text_of(await steps_of(engine, asked(sampling=replace(hot, seed=seed)))) for seed in (7, 7, 8)]
+    first, again, other = [
+        text_of(await steps_of(engine, asked(sampling=replace(hot, seed=seed)))) for seed in (7, 7, 8)
+    ]
     assert first == again != other
 
 
 async def test_a_zero_temperature_is_greedy_whatever_the_seed(engine: LlamaCpp) -> None:
-    answers = {text_of(await steps_of(engine, asked(sampling=Sampling(temperature=0.0, seed=seed)))) for seed in (1, 2, 3)}
+    answers = {
+        text_of(await steps_of(engine, asked(sampling=Sampling(temperature=0.0, seed=seed)))) for seed in (1, 2, 3)
+    }
     assert len(answers) == 1
 
 
 async def test_four_requests_run_at_once_and_keep_apart(engine: LlamaCpp) -> None:
     words = ("apples", "trains", "music", "rain")
-    alone = [text_of(await steps_of(engine, asked(f"Write one sentence about {word}.", sampling=Sampling(seed=1)))) for word in words]
+    alone = [
+        text_of(await steps_of(engine, asked(f"Write one sentence about {word}.", sampling=Sampling(seed=1))))
+        for word in words
+    ]
     seen: list[int] = []
 
     async def generate(slot: int) -> str:
         text = ""
-        run = engine.start(asked(f"Write one sentence about {words[slot]}.", sampling=Sampling(seed=1)), slot=slot, may_reuse_cache=False)
+        run = engine.start(
+            asked(f"Write one sentence about {words[slot]}.", sampling=Sampling(seed=1)),
+            slot=slot,
+            may_reuse_cache=False,
+        )
         async for step in run:
             if isinstance(step, NewTokens):
                 seen.append(slot)
@@ -127,12 +144,14 @@ async def test_four_requests_run_at_once_and_keep_apart(engine: LlamaCpp) -> Non
     together = await asyncio.gather(*(generate(slot) for slot in range(4)))
     assert all(word.rstrip("s") in answer.lower() for word, answer in zip(words, together, strict=True))
     # Tokens of all four are interleaved: one after the other would show four runs of the same slot.
-    assert sum(a != b for a, b in zip(seen, seen[1:], strict=False)) > 8
+    assert sum(a != b for a, b in itertools.pairwise(seen)) > 8
     assert len(alone) == 4
 
 
 async def test_stop_really_stops_decoding(engine: LlamaCpp) -> None:
-    run = engine.start(replace(asked(tokens=500), stopping=Stopping(max_tokens=500, ignore_eos=True)), slot=1, may_reuse_cache=False)
+    run = engine.start(
+        replace(asked(tokens=500), stopping=Stopping(max_tokens=500, ignore_eos=True)), slot=1, may_reuse_cache=False
+    )
     async for step in run:
         if isinstance(step, NewTokens) and step.generated >= 3:
             break
@@ -187,10 +206,19 @@ async def test_cached_tokens_are_counted_only_where_reuse_is_allowed(engine: Lla
 
 
 async def test_guides_are_followed(engine: LlamaCpp) -> None:
-    choice = await steps_of(engine, asked("Is water wet?", guide=Guide(GuideKind.CHOICE, choices=('ja "gewiß"', "nein\n"))))
+    choice = await steps_of(
+        engine, asked("Is water wet?", guide=Guide(GuideKind.CHOICE, choices=('ja "gewiß"', "nein\n")))
+    )
     assert text_of(choice) in ('ja "gewiß"', "nein\n")
-    schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"], "additionalProperties": False}
-    answer = await steps_of(engine, asked("Tom is 7.", tokens=60, guide=Guide(GuideKind.JSON_SCHEMA, source=json.dumps(schema))))
+    schema = {
+        "type": "object",
+        "properties": {"age": {"type": "integer"}},
+        "required": ["age"],
+        "additionalProperties": False,
+    }
+    answer = await steps_of(
+        engine, asked("Tom is 7.", tokens=60, guide=Guide(GuideKind.JSON_SCHEMA, source=json.dumps(schema)))
+    )
     assert isinstance(json.loads(text_of(answer))["age"], int)
 
 
@@ -207,13 +235,22 @@ async def test_logprobs_and_token_ids_come_with_the_tokens(engine: LlamaCpp) -> 
     assert len(first.token_ids) == len(first.logprobs) == 1
     assert len(first.logprobs[0].alternatives) == 2
     assert first.logprobs[0].logprob <= 0.0
-    raw = await steps_of(engine, asked(RawPrompt("The capital of France is"), tokens=1, return_token_ids=True, sampling=Sampling(temperature=0.0)))
+    raw = await steps_of(
+        engine,
+        asked(
+            RawPrompt("The capital of France is"), tokens=1, return_token_ids=True, sampling=Sampling(temperature=0.0)
+        ),
+    )
     assert text_of(raw) == " Paris"
     assert next(step for step in raw if isinstance(step, NewTokens)).token_ids == (7042,)
 
 
 async def test_a_logit_bias_keeps_a_token_away(engine: LlamaCpp) -> None:
-    biased = asked(RawPrompt("The capital of France is"), tokens=1, sampling=Sampling(temperature=0.0, logit_bias=((7042, -100.0),)))
+    biased = asked(
+        RawPrompt("The capital of France is"),
+        tokens=1,
+        sampling=Sampling(temperature=0.0, logit_bias=((7042, -100.0),)),
+    )
     assert text_of(await steps_of(engine, biased)) != " Paris"
 
 
@@ -303,7 +340,11 @@ async def test_a_damaged_model_is_told_and_nothing_else_happens(tmp_path: Path, 
     damaged = tmp_path / "damaged.gguf"
     with whole.open("rb") as source:
         damaged.write_bytes(source.read(4_000_000))
-    backend = LlamaCpp(LlamaCppOptions(damaged, slots=1, context_tokens=256, threads=1), model=engine.model, gguf=gguf.read_facts(whole))
+    backend = LlamaCpp(
+        LlamaCppOptions(damaged, slots=1, context_tokens=256, threads=1),
+        model=engine.model,
+        gguf=gguf.read_facts(whole),
+    )
     with pytest.raises(ModelUnusable, match="cannot load"):
         await backend.load()
 
@@ -325,6 +366,9 @@ def test_the_engines_errors_are_sorted() -> None:
 
 def test_a_chunk_without_text_still_counts_its_token() -> None:
     reader = ChunkReader(eos_token_id=2)
-    chunk = {"choices": [{"finish_reason": None, "delta": {"content": None}}], "timings": {"predicted_n": 1, "prompt_ms": 5.0}}
+    chunk = {
+        "choices": [{"finish_reason": None, "delta": {"content": None}}],
+        "timings": {"predicted_n": 1, "prompt_ms": 5.0},
+    }
     (step,) = reader.read(chunk)
     assert (step.text, step.generated, step.prefill_seconds) == ("", 1, 0.005)  # type: ignore[union-attr]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ def run(chunks: list[str], stops: list[str], *, include: bool = False) -> tuple[
 
 def cut(text: str, points: list[int]) -> list[str]:
     edges = [0, *sorted(point % (len(text) + 1) for point in points), len(text)]
-    return [text[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [text[start:end] for start, end in itertools.pairwise(edges)]
 
 
 @given(TEXTS, STOPS, st.lists(st.integers(0, 1000), max_size=20), st.booleans())

@@ -30,7 +30,14 @@ MODEL = ModelFacts(
     max_output_tokens=50,
     vocabulary_size=1000,
     capabilities=Capabilities(
-        chat=True, logprobs=True, json_schema=True, choice=True, token_input=True, logit_bias=True, grammar=False, tools=False
+        chat=True,
+        logprobs=True,
+        json_schema=True,
+        choice=True,
+        token_input=True,
+        logit_bias=True,
+        grammar=False,
+        tools=False,
     ),
     default_sampling=Sampling(temperature=0.2, top_p=0.9, top_k=40, repetition_penalty=1.1),
 )

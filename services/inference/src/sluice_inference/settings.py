@@ -50,5 +50,7 @@ class InferenceSettings(GrpcServiceSettings):
         if value in LATER_BACKENDS:
             raise ValueError(f"the backend {value} comes with a later release; use llama_cpp.")
         if value != "llama_cpp":
-            raise ValueError("there is no such backend; use llama_cpp (tensorrt_llm and openai_http come with a later release).")
+            raise ValueError(
+                "there is no such backend; use llama_cpp (tensorrt_llm and openai_http come with a later release)."
+            )
         return value

@@ -57,7 +57,13 @@ from sluice_inference.domain.validation import prompt_too_long
 
 # Greedy SmolLM2 repeats itself for ever; these values are what PARTS.md found to work. The rest are llama.cpp's own.
 DEFAULT_SAMPLING = Sampling(
-    temperature=0.2, top_p=0.9, top_k=40, min_p=0.05, frequency_penalty=0.0, presence_penalty=0.0, repetition_penalty=1.1
+    temperature=0.2,
+    top_p=0.9,
+    top_k=40,
+    min_p=0.05,
+    frequency_penalty=0.0,
+    presence_penalty=0.0,
+    repetition_penalty=1.1,
 )
 # Prompt tokens computed between two chances to stop: 256 take about 1 s on two busy cores and cost no speed there.
 PROMPT_BATCH = 256
@@ -181,7 +187,9 @@ class LlamaCpp:
             self._get("/slots", key=None)
         except urllib.error.HTTPError as refusal:
             if refusal.code != 401:
-                raise ModelUnusable(f"llama.cpp's loopback port answered {refusal.code} to a call without key.") from refusal
+                raise ModelUnusable(
+                    f"llama.cpp's loopback port answered {refusal.code} to a call without key."
+                ) from refusal
         else:
             raise ModelUnusable("llama.cpp's loopback port answers without a key; it must not be opened.")
 
@@ -346,7 +354,9 @@ def request_body(
     if generation.logprobs is not None or generation.return_token_ids or stopping.stop_token_ids:
         body["logprobs"] = True if isinstance(generation.input, Chat) else max(1, generation.logprobs or 0)
         body["top_logprobs"] = body["n_probs"] = max(1, generation.logprobs or 0)
-    return body | _input_fields(generation, control_tokens) | (_guide_fields(generation.guide) if generation.guide else {})
+    return (
+        body | _input_fields(generation, control_tokens) | (_guide_fields(generation.guide) if generation.guide else {})
+    )
 
 
 def _input_fields(generation: Generation, control_tokens: re.Pattern[str] | None) -> dict[str, Any]:

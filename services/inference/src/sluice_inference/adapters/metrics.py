@@ -25,7 +25,9 @@ REQUEST_DURATION = Histogram(
     buckets=(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
 )
 TOKENS = Counter(
-    "sluice_inference_tokens_total", "Tokens processed, in buckets that never overlap.", ("gen_ai_response_model", "kind")
+    "sluice_inference_tokens_total",
+    "Tokens processed, in buckets that never overlap.",
+    ("gen_ai_response_model", "kind"),
 )
 CPU_SECONDS = Counter(
     "sluice_inference_attributed_cpu_seconds_total", "CPU time attributed to generations.", ("gen_ai_response_model",)
@@ -34,8 +36,11 @@ RUNNING = Gauge("sluice_inference_running_requests", "Generations being computed
 QUEUED = Gauge("sluice_inference_queued_requests", "Generations waiting for a slot.")
 SHED = Counter("sluice_inference_shed_requests_total", "Requests refused because the queue was full.")
 PROFILES_SKIPPED = Counter(
-    "sluice_inference_profiles_skipped_total", "Measurements published without language and embedding: the worker was behind."
+    "sluice_inference_profiles_skipped_total",
+    "Measurements published without language and embedding: the worker was behind.",
 )
-ENGINE_FAULTS = Counter("sluice_inference_engine_faults_total", "Failures of the engine that were not of its known kinds.")
+ENGINE_FAULTS = Counter(
+    "sluice_inference_engine_faults_total", "Failures of the engine that were not of its known kinds."
+)
 EVENTS_LOST = Counter("sluice_inference_events_lost_total", "Events that the outbox did not take.")
 EMBEDDED_TEXTS = Counter("sluice_inference_embedded_texts_total", "Texts turned into vectors by Embed.")

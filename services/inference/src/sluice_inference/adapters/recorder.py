@@ -21,6 +21,7 @@ from sluice_inference.domain.profiles import TextProfile, lengths, profiled_prom
 
 log = logger(__name__)
 
+
 class Publisher(Protocol):
     """What is needed of sluice_kit.publisher.EventPublisher."""
 

@@ -21,7 +21,12 @@ from sluice_inference.domain.generation import (
 )
 from sluice_inference.domain.refusals import InvalidRequest
 
-_ROLES = {chat_pb2.ROLE_SYSTEM: "system", chat_pb2.ROLE_USER: "user", chat_pb2.ROLE_ASSISTANT: "assistant", chat_pb2.ROLE_TOOL: "tool"}
+_ROLES = {
+    chat_pb2.ROLE_SYSTEM: "system",
+    chat_pb2.ROLE_USER: "user",
+    chat_pb2.ROLE_ASSISTANT: "assistant",
+    chat_pb2.ROLE_TOOL: "tool",
+}
 
 
 def read_generation(spec: pb.GenerationSpec, *, request_id: str, cache_salt: str) -> Generation:
@@ -67,7 +72,9 @@ def _read_input(spec: pb.GenerationSpec) -> GenerationInput:
 def _read_turn(index: int, message: chat_pb2.ChatMessage) -> ChatTurn:
     role = _ROLES.get(message.role)
     if role is None:
-        raise InvalidRequest(f"chat.messages[{index}].role", f"message {index} has no known role: use system, user or assistant.")
+        raise InvalidRequest(
+            f"chat.messages[{index}].role", f"message {index} has no known role: use system, user or assistant."
+        )
     return ChatTurn(role, message.content, message.name)
 
 

@@ -22,7 +22,9 @@ from sluice_inference.domain.generation import (
 )
 
 
-def stream_event(event: GenerationEvent, *, request_id: str, model: ModelFacts, accepted_at: Timestamp, ids: bool, logprobs: bool) -> pb.GenerateStreamResponse:
+def stream_event(
+    event: GenerationEvent, *, request_id: str, model: ModelFacts, accepted_at: Timestamp, ids: bool, logprobs: bool
+) -> pb.GenerateStreamResponse:
     """One message of a stream; token ids and log probabilities only where they were asked for."""
     match event:
         case Started():
@@ -46,10 +48,14 @@ def stream_event(event: GenerationEvent, *, request_id: str, model: ModelFacts, 
 
 def finished_message(event: Finished) -> pb.GenerationFinished:
     output = pb.OutputFinished(finish_reason=FINISH_REASONS[event.reason], stop_match=match_message(event.match))
-    return pb.GenerationFinished(outputs=[output], usage=usage_message(event.usage), timings=timings_message(event.timings))
+    return pb.GenerationFinished(
+        outputs=[output], usage=usage_message(event.usage), timings=timings_message(event.timings)
+    )
 
 
-def whole_answer(deltas: list[Delta], end: Finished, *, request_id: str, model_id: str, ids: bool, logprobs: bool) -> pb.GenerateResponse:
+def whole_answer(
+    deltas: list[Delta], end: Finished, *, request_id: str, model_id: str, ids: bool, logprobs: bool
+) -> pb.GenerateResponse:
     output = pb.GenerationOutput(
         text="".join(delta.text for delta in deltas),
         token_ids=[i for delta in deltas for i in delta.token_ids] if ids else (),
@@ -106,7 +112,9 @@ def model_message(model: ModelFacts, *, ready: bool) -> pb.ModelInfo:
         license=model.license,
         parameter_count=model.parameter_count,
         quantization=pb.Quantization(
-            quant_algo=model.quant_algo, kv_cache_quant_algo=model.kv_cache_quant_algo, group_size=model.quant_group_size
+            quant_algo=model.quant_algo,
+            kv_cache_quant_algo=model.kv_cache_quant_algo,
+            group_size=model.quant_group_size,
         ),
         capabilities=capabilities_message(model.capabilities),
         ready=ready,

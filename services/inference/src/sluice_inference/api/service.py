@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -86,7 +87,9 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
     async def Embed(self, request: pb.EmbedRequest, context: grpc.aio.ServicerContext) -> pb.EmbedResponse:
         with told():
             if request.model and not self._embedding_model.is_called(request.model):
-                raise UnknownModel(f"there is no such embedding model here; this service runs {self._embedder.model_id}.")
+                raise UnknownModel(
+                    f"there is no such embedding model here; this service runs {self._embedder.model_id}."
+                )
             texts = tuple(request.texts)
             dimensions = request.dimensions if request.HasField("dimensions") else None
             check_embedding(
@@ -107,7 +110,9 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
     async def Abort(self, request: pb.AbortRequest, context: grpc.aio.ServicerContext) -> pb.AbortResponse:
         return pb.AbortResponse(aborted=self._conductor.abort(request.request_id))
 
-    async def ListModels(self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext) -> pb.ListModelsResponse:
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ListModelsResponse:
         return pb.ListModelsResponse(models=[self._info(model) for model in self._models()])
 
     async def GetModelInfo(
@@ -160,7 +165,7 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
         return responses.model_message(model, ready=model is self._embedding_model or self._readiness.ready)
 
     @contextlib.contextmanager
-    def _embed_place(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[misc]
+    def _embed_place(self) -> Iterator[None]:
         if self._embedding >= EMBED_LIMIT:
             raise Overloaded(f"{EMBED_LIMIT} Embed calls are running, which is the limit.", retry_after_seconds=1.0)
         self._embedding += 1
@@ -175,11 +180,11 @@ def _stop_when_gone(session: Session, context: grpc.aio.ServicerContext, remaini
     loop = asyncio.get_running_loop()
     deadline = None if remaining is None else loop.time() + remaining
 
-    def call_ended(_: object) -> None:
+    def call_ended(_: Any) -> None:
         is_late = deadline is not None and loop.time() >= deadline - DEADLINE_SLACK_SECONDS
         session.abort(FinishReason.TIMEOUT if is_late else FinishReason.CANCELLED)
 
-    context.add_done_callback(call_ended)
+    context.add_done_callback(call_ended)  # type: ignore[arg-type]  # grpc-stubs wants parameter names
 
 
 def embedding_facts(embedder: StaticEmbedding) -> ModelFacts:

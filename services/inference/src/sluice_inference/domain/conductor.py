@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -150,7 +150,7 @@ class Session:
         self._pending = _Pending()
         self._stops = StopStrings(generation.stopping.stop, include=generation.stopping.include_stop_in_output)
 
-    async def events(self) -> AsyncIterator[GenerationEvent]:
+    async def events(self) -> AsyncGenerator[GenerationEvent, None]:
         while True:
             item = await self._mailbox.get()
             if isinstance(item, InferenceRefusal):
@@ -212,7 +212,9 @@ class Session:
     def finish_aborted(self) -> None:
         cause = self.cause or FinishReason.CANCELLED
         if cause is FinishReason.ERROR:
-            self.refuse(EngineUnavailable("the engine made no progress and was stopped; the request can be tried again."))
+            self.refuse(
+                EngineUnavailable("the engine made no progress and was stopped; the request can be tried again.")
+            )
         elif self.lifecycle.has_streamed:
             self.finish(cause, StopMatch())
         elif cause is FinishReason.TIMEOUT:
@@ -248,7 +250,7 @@ class Session:
         return count
 
     async def _send_pending(self, interval: int) -> None:
-        if not self._pending.text or self._pending.count < interval and interval > 1:
+        if not self._pending.text or (self._pending.count < interval and interval > 1):
             return
         delta = self._pending.take()
         self.progress.answer.append(delta.text)

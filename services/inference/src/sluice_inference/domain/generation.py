@@ -62,8 +62,18 @@ class Sampling:
 
     def over(self, defaults: Sampling) -> Sampling:
         """These values, and the defaults where none was given."""
-        names = ("temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty")
-        chosen = {name: getattr(defaults, name) if getattr(self, name) is None else getattr(self, name) for name in names}
+        names = (
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+            "frequency_penalty",
+            "presence_penalty",
+            "repetition_penalty",
+        )
+        chosen = {
+            name: getattr(defaults, name) if getattr(self, name) is None else getattr(self, name) for name in names
+        }
         return Sampling(**chosen, seed=self.seed, num_sequences=self.num_sequences, logit_bias=self.logit_bias)
 
 

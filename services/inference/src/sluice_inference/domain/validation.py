@@ -30,9 +30,15 @@ def admissible(generation: Generation, *, model: ModelFacts, limits: Limits) -> 
     """The request with the model's defaults filled in. Raises InvalidRequest, UnknownModel, UnsupportedRequest."""
     check_model(generation.model, model)
     if len(generation.request_id) > limits.request_id_characters:
-        raise InvalidRequest("request_id", f"request_id has {len(generation.request_id)} characters; the limit is {limits.request_id_characters}.")
+        raise InvalidRequest(
+            "request_id",
+            f"request_id has {len(generation.request_id)} characters; the limit is {limits.request_id_characters}.",
+        )
     if len(generation.cache_salt) > limits.cache_salt_characters:
-        raise InvalidRequest("cache.cache_salt", f"cache_salt has {len(generation.cache_salt)} characters; the limit is {limits.cache_salt_characters}.")
+        raise InvalidRequest(
+            "cache.cache_salt",
+            f"cache_salt has {len(generation.cache_salt)} characters; the limit is {limits.cache_salt_characters}.",
+        )
     if generation.extra_keys:
         raise InvalidRequest("extra", f"extra has {len(generation.extra_keys)} keys, and this backend knows none.")
     _check_input(generation, model, limits)
@@ -62,9 +68,13 @@ def _with_defaults(generation: Generation, model: ModelFacts) -> Generation:
 def _check_input(generation: Generation, model: ModelFacts, limits: Limits) -> None:
     match generation.input:
         case Chat(turns):
-            _check_chat(turns_count=len(turns), characters=sum(len(t.content) + len(t.name) for t in turns), limits=limits)
+            _check_chat(
+                turns_count=len(turns), characters=sum(len(t.content) + len(t.name) for t in turns), limits=limits
+            )
             if generation.has_tools and model.capabilities.tools is False:
-                raise UnsupportedRequest(f"{model.model_id} cannot call tools: leave out tools, tool_calls and tool messages.")
+                raise UnsupportedRequest(
+                    f"{model.model_id} cannot call tools: leave out tools, tool_calls and tool messages."
+                )
         case RawPrompt(text):
             if not text:
                 raise InvalidRequest("prompt", "prompt is empty; give at least one character.")
@@ -85,7 +95,9 @@ def _check_chat(*, turns_count: int, characters: int, limits: Limits) -> None:
 
 def _check_length(field: str, characters: int, limit: int) -> None:
     if characters > limit:
-        raise InvalidRequest(field, f"the input has {characters} characters; the limit is {limit}.", reason="INPUT_TOO_LONG")
+        raise InvalidRequest(
+            field, f"the input has {characters} characters; the limit is {limit}.", reason="INPUT_TOO_LONG"
+        )
 
 
 def _check_tokens(token_ids: tuple[int, ...], model: ModelFacts) -> None:
@@ -95,7 +107,8 @@ def _check_tokens(token_ids: tuple[int, ...], model: ModelFacts) -> None:
         raise InvalidRequest("tokens.token_ids", "token_ids is empty; give at least one.")
     if model.vocabulary_size and max(token_ids) >= model.vocabulary_size:
         raise InvalidRequest(
-            "tokens.token_ids", f"token id {max(token_ids)} does not exist; the vocabulary has {model.vocabulary_size} tokens."
+            "tokens.token_ids",
+            f"token id {max(token_ids)} does not exist; the vocabulary has {model.vocabulary_size} tokens.",
         )
     if model.max_context_tokens and len(token_ids) >= model.max_context_tokens:
         raise prompt_too_long(len(token_ids), model.max_context_tokens, field="tokens.token_ids")
@@ -115,7 +128,9 @@ def _check_range(field: str, value: float | None, lowest: float, highest: float,
         return
     if not math.isfinite(value) or value > highest or value < lowest or (open_low and value == lowest):
         word = "over" if open_low else "at least"
-        raise InvalidRequest(f"sampling.{field}", f"{field} is {value:g}; it must be {word} {lowest:g} and at most {highest:g}.")
+        raise InvalidRequest(
+            f"sampling.{field}", f"{field} is {value:g}; it must be {word} {lowest:g} and at most {highest:g}."
+        )
 
 
 def _check_sampling(generation: Generation, model: ModelFacts, limits: Limits) -> None:
@@ -130,7 +145,9 @@ def _check_sampling(generation: Generation, model: ModelFacts, limits: Limits) -
     if sampling.num_sequences < 1:
         raise InvalidRequest("sampling.num_sequences", "num_sequences is 0; it must be at least 1.")
     if sampling.num_sequences > 1 and not model.capabilities.num_sequences:
-        raise UnsupportedRequest(f"{model.model_id} gives one answer per request: send {sampling.num_sequences} requests instead.")
+        raise UnsupportedRequest(
+            f"{model.model_id} gives one answer per request: send {sampling.num_sequences} requests instead."
+        )
     _check_logit_bias(sampling.logit_bias, model, limits)
 
 
@@ -140,7 +157,9 @@ def _check_logit_bias(biases: tuple[tuple[int, float], ...], model: ModelFacts, 
     if not model.capabilities.logit_bias:
         raise UnsupportedRequest(f"{model.model_id} takes no logit_bias here.")
     if len(biases) > limits.logit_biases:
-        raise InvalidRequest("sampling.logit_bias", f"logit_bias has {len(biases)} entries; the limit is {limits.logit_biases}.")
+        raise InvalidRequest(
+            "sampling.logit_bias", f"logit_bias has {len(biases)} entries; the limit is {limits.logit_biases}."
+        )
     for token_id, bias in biases:
         if not math.isfinite(bias) or abs(bias) > 100.0:
             raise InvalidRequest("sampling.logit_bias", f"a logit_bias is {bias:g}; it must lie between -100 and 100.")
@@ -149,25 +168,36 @@ def _check_logit_bias(biases: tuple[tuple[int, float], ...], model: ModelFacts, 
 
 def _check_token_id(field: str, token_id: int, model: ModelFacts) -> None:
     if model.vocabulary_size and token_id >= model.vocabulary_size:
-        raise InvalidRequest(field, f"token id {token_id} does not exist; the vocabulary has {model.vocabulary_size} tokens.")
+        raise InvalidRequest(
+            field, f"token id {token_id} does not exist; the vocabulary has {model.vocabulary_size} tokens."
+        )
 
 
 def _check_stopping(generation: Generation, model: ModelFacts, limits: Limits) -> None:
     stopping = generation.stopping
     most = model.max_output_tokens or model.max_context_tokens
     if stopping.max_tokens is not None and not 1 <= stopping.max_tokens <= most:
-        raise InvalidRequest("stopping.max_tokens", f"max_tokens is {stopping.max_tokens}; {model.model_id} allows 1 to {most}.")
+        raise InvalidRequest(
+            "stopping.max_tokens", f"max_tokens is {stopping.max_tokens}; {model.model_id} allows 1 to {most}."
+        )
     if stopping.min_tokens:
         raise UnsupportedRequest(f"{model.model_id} has no min_tokens here; leave it out.")
     if len(stopping.stop) > limits.stop_strings:
-        raise InvalidRequest("stopping.stop", f"stop has {len(stopping.stop)} strings; the limit is {limits.stop_strings}.")
+        raise InvalidRequest(
+            "stopping.stop", f"stop has {len(stopping.stop)} strings; the limit is {limits.stop_strings}."
+        )
     if "" in stopping.stop:
         raise InvalidRequest("stopping.stop", "a stop string is empty; leave it out.")
     longest = max((len(stop) for stop in stopping.stop), default=0)
     if longest > limits.stop_characters:
-        raise InvalidRequest("stopping.stop", f"a stop string has {longest} characters; the limit is {limits.stop_characters}.")
+        raise InvalidRequest(
+            "stopping.stop", f"a stop string has {longest} characters; the limit is {limits.stop_characters}."
+        )
     if len(stopping.stop_token_ids) > limits.stop_strings:
-        raise InvalidRequest("stopping.stop_token_ids", f"stop_token_ids has {len(stopping.stop_token_ids)} ids; the limit is {limits.stop_strings}.")
+        raise InvalidRequest(
+            "stopping.stop_token_ids",
+            f"stop_token_ids has {len(stopping.stop_token_ids)} ids; the limit is {limits.stop_strings}.",
+        )
     for token_id in stopping.stop_token_ids:
         _check_token_id("stopping.stop_token_ids", token_id, model)
 
@@ -184,7 +214,9 @@ def _check_response(generation: Generation, model: ModelFacts, limits: Limits) -
     if generation.lora_name:
         raise UnsupportedRequest(f"{model.model_id} has no LoRA adapters here; leave lora_name empty.")
     if not 1 <= generation.stream_interval <= 1024:
-        raise InvalidRequest("response.stream_interval", f"stream_interval is {generation.stream_interval}; it must be 1 to 1024.")
+        raise InvalidRequest(
+            "response.stream_interval", f"stream_interval is {generation.stream_interval}; it must be 1 to 1024."
+        )
 
 
 def _check_guide(guide: Guide, model: ModelFacts, limits: Limits) -> None:
@@ -197,14 +229,22 @@ def _check_guide(guide: Guide, model: ModelFacts, limits: Limits) -> None:
     if not able.get(guide.kind):
         raise UnsupportedRequest(f"{model.model_id} cannot follow guided.{guide.kind.value} here.")
     if len(guide.source) > limits.guide_characters:
-        raise InvalidRequest("guided", f"the guide has {len(guide.source)} characters; the limit is {limits.guide_characters}.")
+        raise InvalidRequest(
+            "guided", f"the guide has {len(guide.source)} characters; the limit is {limits.guide_characters}."
+        )
     if guide.kind is GuideKind.CHOICE and not 1 <= len(guide.choices) <= limits.choices:
-        raise InvalidRequest("guided.choice", f"choice has {len(guide.choices)} answers; it must have 1 to {limits.choices}.")
+        raise InvalidRequest(
+            "guided.choice", f"choice has {len(guide.choices)} answers; it must have 1 to {limits.choices}."
+        )
     if sum(map(len, guide.choices)) > limits.guide_characters or not all(guide.choices or ("x",)):
-        raise InvalidRequest("guided.choice", f"an answer is empty, or all together have over {limits.guide_characters} characters.")
+        raise InvalidRequest(
+            "guided.choice", f"an answer is empty, or all together have over {limits.guide_characters} characters."
+        )
 
 
-def check_embedding(texts: tuple[str, ...], *, dimensions: int | None, most_dimensions: int, characters_limit: int) -> None:
+def check_embedding(
+    texts: tuple[str, ...], *, dimensions: int | None, most_dimensions: int, characters_limit: int
+) -> None:
     """Raises InvalidRequest for what the embedding model does not take."""
     if not 1 <= len(texts) <= 256:
         raise InvalidRequest("texts", f"there are {len(texts)} texts; give 1 to 256.")

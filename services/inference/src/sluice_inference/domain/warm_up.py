@@ -16,7 +16,9 @@ async def bring_up(backend: Backend, *, clock: Callable[[], float]) -> float:
     try:
         await _generate_once(backend)
     except InferenceRefusal as refusal:
-        raise ModelUnusable(f"The model {backend.model.model_id} was loaded, but cannot answer: {refusal.message}") from refusal
+        raise ModelUnusable(
+            f"The model {backend.model.model_id} was loaded, but cannot answer: {refusal.message}"
+        ) from refusal
     return clock() - began
 
 

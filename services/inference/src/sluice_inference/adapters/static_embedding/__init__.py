@@ -49,7 +49,8 @@ class StaticEmbedding:
         ids = [encoding.ids for encoding in encodings]
         vectors = np.stack([self._sum(row, width) for row in ids]) if ids else np.zeros((0, width), np.float32)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return Embedded(vectors / np.where(lengths == 0, 1.0, lengths), sum(map(len, ids)))
+        unit: NDArray[np.float32] = (vectors / np.where(lengths == 0, 1.0, lengths)).astype(np.float32)
+        return Embedded(unit, sum(map(len, ids)))
 
     def _sum(self, ids: list[int], width: int) -> NDArray[np.float32]:
         """The direction of the mean; its length goes away with the scaling."""
@@ -65,9 +66,13 @@ def _verify(folder: Path) -> None:
         for name in _FILES:
             total.update((folder / name).read_bytes())
     except OSError as error:
-        raise ModelUnusable(f"The embedding model in {folder} cannot be read ({error.strerror}); install again.") from error
+        raise ModelUnusable(
+            f"The embedding model in {folder} cannot be read ({error.strerror}); install again."
+        ) from error
     if total.hexdigest() != SHA256:
-        raise ModelUnusable(f"The embedding model in {folder} is damaged: its sha256 is {total.hexdigest()}; install again.")
+        raise ModelUnusable(
+            f"The embedding model in {folder} is damaged: its sha256 is {total.hexdigest()}; install again."
+        )
 
 
 def _tokenizer(vocabulary: Path) -> Tokenizer:
