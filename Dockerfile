@@ -9,7 +9,7 @@ WORKDIR /src
 COPY requirements/uv.txt requirements/${SERVICE}.txt requirements/
 RUN python3 -m venv /opt/sluice \
  && /opt/sluice/bin/python -m pip install --quiet --require-hashes -r requirements/uv.txt \
- && /opt/sluice/bin/uv pip install --quiet --python /opt/sluice/bin/python --require-hashes -r requirements/${SERVICE}.txt
+ && /opt/sluice/bin/uv pip install --quiet --python /opt/sluice/bin/python --no-deps --require-hashes -r requirements/${SERVICE}.txt
 COPY LICENSE pyproject.toml ./
 COPY protos protos
 COPY services/_kit services/_kit

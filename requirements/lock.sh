@@ -9,12 +9,12 @@ for name in protos kit cli gateway inference redaction moderation feedback cost 
 compile() {
   uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" ${UPGRADE:-} "${omit[@]}" "$@"
 }
-services=(services/[a-z]*)
+services=(services/[a-z]*/pyproject.toml)
 
 compile requirements/uv.in -o requirements/uv.txt
 compile requirements/go.in -o requirements/go.txt
-compile requirements/build.in protos/pyproject.toml services/_kit/pyproject.toml services/_cli/pyproject.toml "${services[@]/%//pyproject.toml}" --all-extras -o requirements/run.txt
+compile requirements/build.in protos/pyproject.toml services/_kit/pyproject.toml services/_cli/pyproject.toml "${services[@]}" --extra embedded -o requirements/run.txt
 compile requirements/dev.in -c requirements/run.txt -o requirements/dev.txt
 for service in "${services[@]}"; do
-  compile requirements/build.in protos/pyproject.toml services/_kit/pyproject.toml "$service/pyproject.toml" -c requirements/run.txt -o "requirements/$(basename "$service").txt"
+  compile requirements/build.in protos/pyproject.toml services/_kit/pyproject.toml "$service" -c requirements/run.txt -o "requirements/$(basename "$(dirname "$service")").txt"
 done
