@@ -246,5 +246,5 @@ async def dead_letters(kafka: str) -> list[bytes | None]:
     async with reading(kafka, topic_of(RequestCompleted).name + ".dlq") as consumer:
         found = await consumer.getmany(timeout_ms=3000)
         records = [record for batch in found.values() for record in batch]
-        assert all(dict(record.headers)["error.reason"] for record in records)
+        assert all(dict(record.headers)["sluice_error_reason"] == b"malformed" for record in records)
         return [record.value for record in records]

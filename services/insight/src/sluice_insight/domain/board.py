@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sluice_insight.domain.catalogue import Metric, Value, metric
@@ -30,6 +30,10 @@ class Query:
     def group(self, series: Series) -> Series:
         """The series with only the dimensions grouped by."""
         return Series(**{name: getattr(series, name) for name in self.group_by})
+
+    def place(self, part: Part) -> tuple[Series, int]:
+        """The series and the window that a part counts for."""
+        return self.group(part.series), part.start - part.start % self.window
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,15 +89,73 @@ class Board:
         for family in {each.family for each in metrics}:
             wanted = [each for each in metrics if each.family == family]
             parts = self._matching(query, family)
-            found += _readings(parts, wanted, query) if family == "drift" else _merged(parts, wanted, query)
+            if family == "drift":
+                found += _readings(parts, wanted)
+            else:
+                found += self._merge(parts, wanted, length=query.window, place=query.place)
         return sorted(found, key=lambda point: (point.metric, point.unit, _order(point.series), point.start))
 
+    def merged(self, query: Query, *, name: Callable[[Series], Series]) -> list[Point]:
+        """The query's whole range as one window, by the series that `name` gives each part's. Not for drift."""
+        metrics = [metric(each) for each in query.metrics]
+        found: list[Point] = []
+        for family in {each.family for each in metrics}:
+            wanted = [each for each in metrics if each.family == family]
+            found += self._merge(
+                self._matching(query, family),
+                wanted,
+                length=query.end - query.start,
+                place=lambda part: (name(part.series), query.start),
+            )
+        return found
+
     def _matching(self, query: Query, family: str) -> Iterable[Part]:
-        starts = [start for start in self._by_start if query.start <= start < query.end]
+        # Copies, because Prometheus asks from another thread.
+        starts = [start for start in list(self._by_start) if query.start <= start < query.end]
         for start in starts:
-            for part in self._by_start[start].values():
+            for part in list(self._by_start.get(start, {}).values()):
                 if part.family == family and query.matches(part.series):
                     yield part
+
+    def _merge(
+        self,
+        parts: Iterable[Part],
+        metrics: Sequence[Metric],
+        *,
+        length: int,
+        place: Callable[[Part], tuple[Series, int]],
+    ) -> list[Point]:
+        groups: defaultdict[tuple[Series, int, str], list[Part]] = defaultdict(list)
+        for part in parts:
+            # A currency is no dimension of a series, but amounts of two currencies must never be added.
+            groups[(*place(part), _currency(part))].append(part)
+        found = []
+        for (series, start, currency), members in groups.items():
+            totals = Totals()
+            for part in members:
+                totals.merge(part.totals)
+            for each in metrics:
+                assert each.compute is not None
+                value = each.compute(totals)
+                if value.sample_count == 0:
+                    continue  # nothing of the kind was observed: no point, rather than a zero that looks measured
+                found.append(
+                    Point(
+                        metric=each.name,
+                        unit=f"nano-{currency}" if each.name == "cost.nano_units" and currency else each.unit,
+                        series=series,
+                        start=start,
+                        length=length,
+                        value=value,
+                        revision=sum(part.revision for part in members),
+                        closed=all(self._is_closed(part) for part in members),
+                    )
+                )
+        return found
+
+    def _is_closed(self, part: Part) -> bool:
+        # Nobody closes minutes of cost: they count as closed when a newer one has begun.
+        return part.closed or (part.family == "cost" and part.start + 2 * part.length <= self._newest)
 
     def _hear(self, part: Part, now: int) -> None:
         if part.complete_up_to:
@@ -111,42 +173,11 @@ def _order(series: Series) -> tuple[str, ...]:
     return tuple(getattr(series, name) for name in Series.__dataclass_fields__)
 
 
-def _merged(parts: Iterable[Part], metrics: Sequence[Metric], query: Query) -> list[Point]:
-    groups: defaultdict[tuple[Series, int, str], list[Part]] = defaultdict(list)
-    for part in parts:
-        start = part.start - part.start % query.window
-        # A currency is no dimension of a series, but amounts of two currencies must never be added.
-        groups[query.group(part.series), start, _currency(part)].append(part)
-    found = []
-    for (series, start, currency), members in groups.items():
-        totals = Totals()
-        for part in members:
-            totals.merge(part.totals)
-        for each in metrics:
-            assert each.compute is not None
-            value = each.compute(totals)
-            if value.sample_count == 0 and value.value in (None, 0.0):
-                continue  # nothing of the kind was observed: no point, rather than a zero that looks measured
-            found.append(
-                Point(
-                    metric=each.name,
-                    unit=f"nano-{currency}" if each.name == "cost.nano_units" and currency else each.unit,
-                    series=series,
-                    start=start,
-                    length=query.window,
-                    value=value,
-                    revision=sum(part.revision for part in members),
-                    closed=all(part.closed for part in members),
-                )
-            )
-    return found
-
-
 def _currency(part: Part) -> str:
     return part.key.rsplit("|", 1)[1] if part.family == "cost" else ""
 
 
-def _readings(parts: Iterable[Part], metrics: Sequence[Metric], query: Query) -> list[Point]:
+def _readings(parts: Iterable[Part], metrics: Sequence[Metric]) -> list[Point]:
     """Drift is measured over a whole series: its values are given as they are, never merged."""
     found = []
     for part in parts:

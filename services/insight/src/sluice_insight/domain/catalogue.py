@@ -47,10 +47,19 @@ def metric(name: str) -> Metric:
         raise UnknownMetric(name) from None
 
 
+_OBSERVED = {
+    "requests": ("requests.requests",),
+    "feedback": ("feedback.received",),
+    "moderation": ("moderation.inputs", "moderation.outputs"),
+}
+
+
 def _count(field: str) -> Callable[[Totals], Value]:
+    """A count, of so many observed: no failure among ten requests is a measured 0, no request at all is not."""
+    whole = _OBSERVED.get(field.split(".")[0], ("records",))
+
     def compute(totals: Totals) -> Value:
-        count = totals.counts[field]
-        return Value(float(count), abs(count))
+        return Value(float(totals.counts[field]), sum(totals.counts[name] for name in whole))
 
     return compute
 

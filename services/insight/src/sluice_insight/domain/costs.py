@@ -50,7 +50,7 @@ class Costs:
             length=MINUTE,
             partition=charge.partition,
             revision=counts["records"],
-            closed=start + 2 * MINUTE < now,
+            closed=False,
             totals=Totals(counts),
         )
         if known is None:

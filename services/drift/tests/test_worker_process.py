@@ -1,0 +1,172 @@
+"""Real worker processes on a real broker: killed in the middle, every observation counts once, and drift is found."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from sluice.events.v1 import drift_pb2
+from sluice.events.v1.drift_pb2 import DriftMeasured
+from sluice.events.v1.inference_pb2 import InferenceMeasured
+from sluice_drift.settings import DriftSettings
+from sluice_kit import broker
+from sluice_kit.events import decode, encode, topic_of
+
+NOIDA = Path(sys.executable).with_name("noida-db")
+pytestmark = pytest.mark.skipif(not NOIDA.exists(), reason="the embedded broker (noida-db) is not installed")
+
+SECOND = 1_000_000
+WINDOW = 300 * SECOND
+BASE = 1_760_000_100 * SECOND
+REFERENCE = 100
+EACH_WINDOW = 150
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def process(arguments: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
+    with log.open("ab") as output:
+        running = subprocess.Popen(arguments, env={**os.environ, **environment}, stdout=output, stderr=output)
+    try:
+        yield running
+    finally:
+        running.send_signal(signal.SIGINT)
+        try:
+            running.wait(10)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait(5)
+
+
+@pytest.fixture()
+def kafka(tmp_path: Path) -> Iterator[str]:
+    port = free_port()
+    command = [str(NOIDA), "start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", str(tmp_path / "kafka")]
+    with process(command, {}, tmp_path / "kafka.log"):
+        yield f"127.0.0.1:{port}"
+
+
+def generation(rng: np.random.Generator, number: int, *, at: int, drifted: bool) -> InferenceMeasured:
+    event = InferenceMeasured(model="small")
+    event.metadata.event_id = f"event-{number}"
+    event.metadata.request_id = f"request-{number}"
+    event.metadata.tenant_id = "acme"
+    event.metadata.occurred_at.FromMicroseconds(at)
+    for profile in (event.prompt_profile, event.answer_profile):
+        profile.language = rng.choice(["en", "de"], p=[0.3, 0.7] if drifted else [0.8, 0.2])
+        profile.words = int(rng.integers(5, 40))
+        vector = rng.standard_normal(64) + (1.0 if drifted else 0.0) * np.eye(64)[3] * 4
+        profile.embedding.extend((vector / np.linalg.norm(vector)).tolist())
+        profile.embedding_model_digest = "sha256:a"
+    return event
+
+
+def traffic() -> list[InferenceMeasured]:
+    """A reference and two quiet windows, then one with another language and other topics."""
+    rng = np.random.default_rng(5)
+    events = []
+    for window in range(4):
+        for position in range(REFERENCE if window == 0 else EACH_WINDOW):
+            at = BASE + window * WINDOW + position * SECOND
+            events.append(generation(rng, len(events), at=at, drifted=window == 3))
+    return events
+
+
+async def send(kafka: str, events: list[InferenceMeasured]) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=kafka, acks="all") as producer:
+        for event in events:
+            record = encode(event)
+            await producer.send(record.topic, record.value, key=record.key, headers=record.headers)
+        await producer.flush()
+
+
+async def wait_for_health(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
+            status = await reader.readline()
+            writer.close()
+            await writer.wait_closed()
+            if b" 200 " in status:
+                return
+        await asyncio.sleep(0.1)
+    raise TimeoutError("the worker did not become ready")
+
+
+async def read_until(consumer: AIOKafkaConsumer, windows: dict[int, DriftMeasured], observations: int) -> None:
+    """Read windows until they hold so many observations."""
+    deadline = time.monotonic() + 40
+    while sum(each.observations for each in windows.values()) < observations and time.monotonic() < deadline:
+        for records in (await consumer.getmany(timeout_ms=300)).values():
+            for record in records:
+                event = decode(record.topic, record.value, record.headers)
+                assert isinstance(event, DriftMeasured)
+                known = windows.get(event.window.start.ToMicroseconds())
+                if known is None or event.part.revision >= known.part.revision:
+                    windows[event.window.start.ToMicroseconds()] = event
+
+
+async def test_a_killed_worker_counts_every_observation_once_and_finds_the_drift(kafka: str, tmp_path: Path) -> None:
+    port = free_port()
+    environment = {
+        "SLUICE_HOME": str(tmp_path),
+        "SLUICE_KAFKA_BOOTSTRAP": kafka,
+        "SLUICE_KAFKA_EMBEDDED": "true",
+        "SLUICE_DRIFT_WEB_PORT": str(port),
+        "SLUICE_DRIFT_REFERENCE_OBSERVATIONS": str(REFERENCE),
+        "SLUICE_DRIFT_RETENTION_SECONDS": "86400",
+    }
+    settings = DriftSettings(SLUICE_KAFKA_BOOTSTRAP=kafka, SLUICE_KAFKA_EMBEDDED=True)  # type: ignore[call-arg]
+    await broker.ensure_topics(settings)
+    command = [sys.executable, "-c", "from sluice_drift.main import main; main()"]
+    events = traffic()
+    windows: dict[int, DriftMeasured] = {}
+    topic = topic_of(DriftMeasured).name
+    async with AIOKafkaConsumer(topic, bootstrap_servers=kafka, auto_offset_reset="earliest") as consumer:
+        with process(command, environment, tmp_path / "drift.log") as first:
+            await wait_for_health(port)
+            await send(kafka, events[: REFERENCE + EACH_WINDOW])
+            await read_until(consumer, windows, REFERENCE + EACH_WINDOW // 2)
+            first.send_signal(signal.SIGKILL)
+            await send(kafka, events[REFERENCE + EACH_WINDOW :])
+            first.wait(5)
+        with process(command, environment, tmp_path / "drift.log"):
+            await wait_for_health(port)
+            await read_until(consumer, windows, len(events))
+            await read_until_settled(consumer, windows)
+    log = (tmp_path / "drift.log").read_text()[-3000:]
+    ordered = [windows[start] for start in sorted(windows)]
+    assert sum(each.observations for each in ordered) == len(events), log
+    assert {(each.reference.version, each.reference.pinned, each.reference.observations) for each in ordered} == {
+        (1, True, REFERENCE)
+    }
+    last = ordered[-1]
+    assert last.verdict == drift_pb2.DRIFT_VERDICT_DRIFTED
+    drifted = {each.feature for each in last.features if each.verdict == drift_pb2.DRIFT_VERDICT_DRIFTED}
+    assert drifted == {"prompt.language", "answer.language", "prompt.embedding", "answer.embedding"}
+    assert all(each.verdict != drift_pb2.DRIFT_VERDICT_DRIFTED for each in ordered[:-1])
+
+
+async def read_until_settled(consumer: AIOKafkaConsumer, windows: dict[int, DriftMeasured]) -> None:
+    """One publishing interval more, so that every window's last revision is in."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(6):
+            await read_until(consumer, windows, 10**9)

@@ -1,0 +1,200 @@
+"""InsightService over the board."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from sluice.insight.v1 import insight_service_pb2 as pb
+from sluice.insight.v1 import insight_service_pb2_grpc as pb_grpc
+from sluice.types.v1 import metric_pb2
+from sluice_kit.errors import InvalidInput, ResourceExhausted
+
+from sluice_insight.domain.board import MINUTE, Board, Point, Query
+from sluice_insight.domain.catalogue import UnknownMetric, metric
+from sluice_insight.domain.part import DIMENSIONS, Series
+from sluice_insight.domain.watch import Watcher, Watchers
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["InsightService"].full_name
+DEFAULT_PAGE = 1000
+LARGEST_PAGE = 10_000
+LONGEST_WINDOW = 24 * 60 * MINUTE
+MOST_METRICS = 200
+HEARTBEAT_SECONDS = 15.0
+SETTLE_SECONDS = 0.2
+_HOUR = 60 * MINUTE
+_DIMENSIONS = {
+    pb.DIMENSION_TENANT: "tenant_id",
+    pb.DIMENSION_PROJECT: "project_id",
+    pb.DIMENSION_MODEL: "model",
+    pb.DIMENSION_ROUTE: "route",
+    pb.DIMENSION_PROMPT_VERSION: "prompt_version",
+    pb.DIMENSION_EXPERIMENT_ARM: "experiment_arm",
+}
+
+
+class InsightService(pb_grpc.InsightServiceServicer):
+    """Answers questions about what the mesh measures, and pushes what changes."""
+
+    def __init__(self, *, board: Board, watchers: Watchers, now: Callable[[], float] = time.time) -> None:
+        self._board = board
+        self._watchers = watchers
+        self._now = now
+
+    async def QueryMetrics(
+        self, request: pb.QueryMetricsRequest, context: grpc.aio.ServicerContext
+    ) -> pb.QueryMetricsResponse:
+        """One page of points. INVALID_ARGUMENT on an unknown metric or dimension, a bad window, range or page token."""
+        query = self._query(request)
+        first = _page_start(request.page_token)
+        size = min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
+        points = self._board.points(query)
+        more = first + size < len(points)
+        return pb.QueryMetricsResponse(
+            points=[_point(point) for point in points[first : first + size]],
+            complete_up_to=self._complete_up_to(),
+            next_page_token=str(first + size) if more else "",
+        )
+
+    async def WatchMetrics(
+        self, request: pb.WatchMetricsRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[pb.WatchMetricsResponse]:
+        """Points whenever they change; a heartbeat after 15 s of silence. RESOURCE_EXHAUSTED when too many watch."""
+        query = _selection(request.query)
+        watcher = self._watchers.join(frozenset(metric(name).family for name in query["metrics"]))
+        if watcher is None:
+            raise ResourceExhausted("too many watchers; try again later", retry_after_seconds=30)
+        try:
+            if request.HasField("history"):
+                start = self._microseconds() - request.history.ToMicroseconds()
+                yield self._update(Query(**query, start=start - start % query["window"]), coalesced=0)
+            while True:
+                yield await self._next(watcher, query)
+        finally:
+            self._watchers.leave(watcher)
+
+    async def ListAlerts(self, request: pb.ListAlertsRequest, context: grpc.aio.ServicerContext) -> pb.ListAlertsResponse:
+        """No alert rules exist yet, so there are no alerts."""
+        return pb.ListAlertsResponse()
+
+    async def _next(self, watcher: Watcher, query: dict) -> pb.WatchMetricsResponse:
+        changed = await watcher.changed(timeout=HEARTBEAT_SECONDS, settle=SETTLE_SECONDS)
+        if changed is None:
+            return pb.WatchMetricsResponse(heartbeat=pb.WatchHeartbeat(complete_up_to=self._complete_up_to()))
+        starts, coalesced = changed
+        # gRPC asks for the next message only when the reader has room: what changes meanwhile is merged by the watcher.
+        window = query["window"]
+        first, last = min(starts), max(starts)
+        windows = {start - start % window for start in starts}
+        asked = Query(**query, start=first - first % window, end=last - last % window + window)
+        return self._update(asked, coalesced=coalesced, only=windows)
+
+    def _update(self, query: Query, *, coalesced: int, only: set[int] | None = None) -> pb.WatchMetricsResponse:
+        points = [
+            _point(point)
+            for point in self._board.points(query)
+            if only is None or point.start - point.start % query.window in only
+        ]
+        update = pb.MetricUpdate(points=points, coalesced=coalesced, complete_up_to=self._complete_up_to())
+        return pb.WatchMetricsResponse(update=update)
+
+    def _query(self, request: pb.QueryMetricsRequest) -> Query:
+        selection = _selection(request.query)
+        end = request.end_time.ToMicroseconds() if request.HasField("end_time") else self._microseconds()
+        start = request.start_time.ToMicroseconds() if request.HasField("start_time") else end - _HOUR
+        if start >= end:
+            raise InvalidInput("start_time must be before end_time", field="start_time")
+        return Query(**selection, start=start - start % selection["window"], end=end)
+
+    def _complete_up_to(self) -> Timestamp | None:
+        moment = self._board.complete_up_to(self._microseconds())
+        return _timestamp(moment) if moment else None
+
+    def _microseconds(self) -> int:
+        return int(self._now() * 1_000_000)
+
+
+def _selection(query: pb.MetricQuery) -> dict:
+    if not query.metrics:
+        raise InvalidInput("name at least one metric", field="query.metrics")
+    if len(query.metrics) > MOST_METRICS:
+        raise InvalidInput(f"ask for at most {MOST_METRICS} metrics at once", field="query.metrics")
+    for name in query.metrics:
+        _check_metric(name)
+    filters: dict[str, frozenset[str]] = {}
+    for chosen in query.filters:
+        name = _dimension(chosen.dimension, field="query.filters")
+        filters[name] = filters.get(name, frozenset(chosen.values)) & frozenset(chosen.values)
+    return {
+        "metrics": tuple(dict.fromkeys(query.metrics)),
+        "filters": filters,
+        "group_by": tuple(_dimension(each, field="query.group_by") for each in query.group_by),
+        "window": _window(query),
+    }
+
+
+def _check_metric(name: str) -> None:
+    try:
+        metric(name)
+    except UnknownMetric as error:
+        known = ", ".join(error.known)
+        raise InvalidInput(f"unknown metric; known are: {known}", reason="UNKNOWN_METRIC", field="query.metrics") from None
+
+
+def _dimension(value: int, *, field: str) -> str:
+    try:
+        return _DIMENSIONS[value]  # type: ignore[index]
+    except KeyError:
+        known = ", ".join(pb.Dimension.Name(each) for each in _DIMENSIONS)
+        raise InvalidInput(f"unknown dimension; known are: {known}", reason="UNKNOWN_DIMENSION", field=field) from None
+
+
+def _window(query: pb.MetricQuery) -> int:
+    window = query.window.ToMicroseconds() if query.HasField("window") else MINUTE
+    if window <= 0 or window % MINUTE or window > LONGEST_WINDOW:
+        raise InvalidInput("window must be a whole number of minutes, at most a day", field="query.window")
+    return window
+
+
+def _page_start(token: str) -> int:
+    if not token:
+        return 0
+    if not token.isascii() or not token.isdigit() or len(token) > 9:
+        raise InvalidInput("page_token must come from an earlier answer", field="page_token")
+    return int(token)
+
+
+def _point(point: Point) -> metric_pb2.MetricPoint:
+    value = point.value
+    return metric_pb2.MetricPoint(
+        metric=point.metric,
+        unit=point.unit,
+        series=_series(point.series),
+        window=metric_pb2.MetricWindow(start=_timestamp(point.start), length=_duration(point.length)),
+        value=value.value,
+        sample_count=value.sample_count,
+        lower=value.lower,
+        upper=value.upper,
+        revision=point.revision,
+        closed=point.closed,
+        verdict=point.verdict,
+    )
+
+
+def _series(series: Series) -> metric_pb2.MetricSeries:
+    return metric_pb2.MetricSeries(**{name: getattr(series, name) for name in DIMENSIONS})
+
+
+def _timestamp(microseconds: int) -> Timestamp:
+    moment = Timestamp()
+    moment.FromMicroseconds(microseconds)
+    return moment
+
+
+def _duration(microseconds: int) -> Duration:
+    span = Duration()
+    span.FromMicroseconds(microseconds)
+    return span

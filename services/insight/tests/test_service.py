@@ -1,0 +1,247 @@
+"""InsightService over real gRPC, fed with events as the processors publish them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from prometheus_client import CollectorRegistry, generate_latest
+from sluice.events.v1 import drift_pb2
+from sluice.events.v1.cost_pb2 import CostRecorded
+from sluice.events.v1.drift_pb2 import DriftMeasured
+from sluice.events.v1.quality_pb2 import QualityMeasured
+from sluice.insight.v1 import insight_service_pb2 as pb
+from sluice.insight.v1.insight_service_pb2_grpc import InsightServiceStub, add_InsightServiceServicer_to_server
+from sluice_insight.adapters.exposition import LiveWindows
+from sluice_insight.api import SERVICE_NAME, InsightService
+from sluice_insight.consumer import Feed
+from sluice_insight.domain.board import MINUTE, Board
+from sluice_insight.domain.costs import Costs
+from sluice_insight.domain.watch import Watchers
+from sluice_insight.settings import InsightSettings
+from sluice_kit.consumer import ConsumedEvent
+from sluice_kit.server import GrpcServer
+
+NOW = 1_760_000_040.0
+START = int(NOW) * 1_000_000
+
+
+class Mesh:
+    """A read model with its server, and a way to publish to it."""
+
+    def __init__(self) -> None:
+        day = 24 * 60 * MINUTE
+        self.board, self.watchers = Board(history=day), Watchers(limit=3)
+        self.feed = Feed(board=self.board, costs=Costs(history=day), watchers=self.watchers, now=lambda: NOW)
+        self.stub: InsightServiceStub
+        self.offset = 0
+
+    async def publish(self, *events: Message) -> None:
+        await self.feed.handle([self._consumed(event) for event in events])
+
+    def _consumed(self, event: Message) -> ConsumedEvent:
+        self.offset += 1
+        return ConsumedEvent(
+            message=event, topic="", partition=0, offset=self.offset, key=b"", headers={}, event_id="", timestamp_ms=0
+        )
+
+
+@pytest.fixture()
+async def mesh() -> AsyncIterator[Mesh]:
+    made = Mesh()
+    settings = InsightSettings(grpc_listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", drain_seconds=0.1)
+    server = GrpcServer(service="insight", settings=settings)
+    service = InsightService(board=made.board, watchers=made.watchers, now=lambda: NOW)
+    add_InsightServiceServicer_to_server(service, server.grpc)
+    await server.start(service_names=[SERVICE_NAME])
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        made.stub = InsightServiceStub(channel)
+        yield made
+    await server.stop()
+
+
+def quality(partition: int, requests: int, *, revision: int, tenant: str = "acme", model: str = "small") -> QualityMeasured:
+    event = QualityMeasured()
+    event.series.tenant_id, event.series.model = tenant, model
+    event.window.start.FromMicroseconds(START)
+    event.window.length.FromMicroseconds(MINUTE)
+    event.part.part_key = f"quality|{tenant}|{model}|{partition}"
+    event.part.source_partition, event.part.revision = partition, revision
+    event.part.complete_up_to.FromMicroseconds(START + 1)
+    event.requests.requests = requests
+    event.requests.succeeded = requests - 1
+    event.requests.failed = 1
+    sketch = event.requests.latency_microseconds
+    sketch.relative_accuracy = 0.01
+    sketch.bucket_indexes.extend([600, 700])
+    sketch.bucket_counts.extend([requests - 1, 1])
+    sketch.sum = requests * 1000
+    return event
+
+
+def drift() -> DriftMeasured:
+    event = DriftMeasured(verdict=drift_pb2.DRIFT_VERDICT_DRIFTED, observations=80)
+    event.series.tenant_id, event.series.model = "acme", "small"
+    event.window.start.FromMicroseconds(START)
+    event.window.length.FromMicroseconds(5 * MINUTE)
+    event.part.part_key, event.part.revision = "drift|acme|small", 80
+    feature = event.features.add(feature="prompt.language", statistic="chi_squared", value=30.0, p_value=0.0002)
+    feature.verdict = drift_pb2.DRIFT_VERDICT_DRIFTED
+    feature.population_stability_index, feature.observations = 0.4, 80
+    return event
+
+
+def asked(*metrics: str, **selection: object) -> pb.QueryMetricsRequest:
+    request = pb.QueryMetricsRequest(query=pb.MetricQuery(metrics=metrics, **selection))  # type: ignore[arg-type]
+    request.end_time.FromMicroseconds(START + 10 * MINUTE)
+    return request
+
+
+async def test_partitions_are_merged_and_a_newer_revision_replaces_an_older_one(mesh: Mesh) -> None:
+    await mesh.publish(quality(0, 10, revision=10), quality(0, 20, revision=20), quality(1, 5, revision=5))
+    await mesh.publish(quality(0, 10, revision=10))
+    answer = await mesh.stub.QueryMetrics(asked("quality.requests", "quality.failed_ratio", "quality.latency_seconds.p50"))
+    values = {point.metric: point for point in answer.points}
+    assert values["quality.requests"].value == 25
+    ratio = values["quality.failed_ratio"]
+    assert (ratio.value, ratio.sample_count) == (2 / 25, 25)
+    assert 0 < ratio.lower < ratio.value < ratio.upper < 0.3
+    assert values["quality.latency_seconds.p50"].value == pytest.approx(0.161, rel=0.02)
+    assert answer.complete_up_to.ToMicroseconds() == START + 1
+
+
+async def test_a_point_carries_its_series_window_unit_and_revision(mesh: Mesh) -> None:
+    await mesh.publish(quality(0, 10, revision=10))
+    request = asked("quality.requests", group_by=[pb.DIMENSION_TENANT, pb.DIMENSION_MODEL])
+    [point] = (await mesh.stub.QueryMetrics(request)).points
+    assert (point.series.tenant_id, point.series.model, point.unit) == ("acme", "small", "1")
+    assert (point.window.start.ToMicroseconds(), point.window.length.seconds, point.revision) == (START, 60, 10)
+    assert not point.closed
+
+
+async def test_pages_follow_one_another(mesh: Mesh) -> None:
+    await mesh.publish(*[quality(0, 5, revision=5, tenant=f"tenant-{n}") for n in range(5)])
+    request = asked("quality.requests", group_by=[pb.DIMENSION_TENANT])
+    request.page_size = 2
+    seen: list[str] = []
+    while True:
+        answer = await mesh.stub.QueryMetrics(request)
+        seen += [point.series.tenant_id for point in answer.points]
+        if not answer.next_page_token:
+            break
+        request.page_token = answer.next_page_token
+    assert seen == [f"tenant-{n}" for n in range(5)]
+
+
+def with_window(seconds: int) -> pb.QueryMetricsRequest:
+    request = asked("quality.requests")
+    request.query.window.seconds = seconds
+    return request
+
+
+def backwards() -> pb.QueryMetricsRequest:
+    request = asked("quality.requests")
+    request.start_time.FromMicroseconds(START + 20 * MINUTE)
+    return request
+
+
+@pytest.mark.parametrize(
+    ("request_", "field", "hint"),
+    [
+        (pb.QueryMetricsRequest(), "query.metrics", "at least one"),
+        (asked("quality.happiness"), "query.metrics", "quality.requests"),
+        (asked("quality.requests", group_by=[0]), "query.group_by", "DIMENSION_TENANT"),
+        (asked("quality.requests", filters=[pb.DimensionFilter(dimension=99)]), "query.filters", "DIMENSION_TENANT"),
+        (with_window(61), "query.window", "whole number of minutes"),
+        (with_window(0), "query.window", "whole number of minutes"),
+        (with_window(10**9), "query.window", "at most a day"),
+        (backwards(), "start_time", "before end_time"),
+        (pb.QueryMetricsRequest(query=pb.MetricQuery(metrics=["cost.records"]), page_token="-1"), "page_token", "earlier"),
+    ],
+    ids=["none", "metric", "group", "filter", "61s", "0s", "years", "range", "token"],
+)
+async def test_bad_questions_get_a_clear_answer(
+    mesh: Mesh, request_: pb.QueryMetricsRequest, field: str, hint: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await mesh.stub.QueryMetrics(request_)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert hint in (caught.value.details() or "")
+    status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]
+    violation = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(violation) for detail in status.details)
+    assert violation.field_violations[0].field == field
+
+
+async def test_a_watcher_sees_history_then_changes(mesh: Mesh) -> None:
+    await mesh.publish(quality(0, 10, revision=10))
+    request = pb.WatchMetricsRequest(query=pb.MetricQuery(metrics=["quality.requests"]))
+    request.history.seconds = 3600
+    watch = mesh.stub.WatchMetrics(request)
+    first = await watch.read()
+    assert [point.value for point in first.update.points] == [10]
+    await until(lambda: len(mesh.watchers) == 1)
+    for revision in range(11, 40):
+        await mesh.publish(quality(0, revision, revision=revision))
+    second = await watch.read()
+    assert [point.value for point in second.update.points] == [39]
+    assert second.update.coalesced == 28
+    watch.cancel()
+    await until(lambda: len(mesh.watchers) == 0)
+
+
+async def test_a_watcher_too_many_is_told_to_come_back(mesh: Mesh) -> None:
+    request = pb.WatchMetricsRequest(query=pb.MetricQuery(metrics=["quality.requests"]))
+    request.history.seconds = 60
+    watches = [mesh.stub.WatchMetrics(request) for _ in range(3)]
+    for watch in watches:
+        await watch.read()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await mesh.stub.WatchMetrics(request).read()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    for watch in watches:
+        watch.cancel()
+
+
+async def test_drift_and_cost_are_answered_too(mesh: Mesh) -> None:
+    cost = CostRecorded(model="small")
+    cost.metadata.tenant_id = "acme"
+    cost.metadata.occurred_at.FromMicroseconds(START + 1)
+    cost.amount.currency_code, cost.amount.nano_units = "USD", 1_500
+    await mesh.publish(drift(), cost, cost)
+    answer = await mesh.stub.QueryMetrics(
+        asked("drift.drifted", "drift.prompt.language.psi", "cost.nano_units", "cost.records")
+    )
+    values = {point.metric: (point.value, point.unit, point.verdict) for point in answer.points}
+    assert values == {
+        "cost.nano_units": (3_000, "nano-USD", ""),
+        "cost.records": (2, "1", ""),
+        "drift.drifted": (1, "1", "drifted"),
+        "drift.prompt.language.psi": (0.4, "nats", "drifted"),
+    }
+
+
+async def test_there_are_no_alerts_yet(mesh: Mesh) -> None:
+    assert not (await mesh.stub.ListAlerts(pb.ListAlertsRequest())).alerts
+
+
+async def test_prometheus_sees_a_bounded_number_of_series_and_nothing_is_left_out(mesh: Mesh) -> None:
+    await mesh.publish(*[quality(0, 10 + n, revision=1, model=f"model-{n}") for n in range(100)], drift())
+    registry = CollectorRegistry()
+    registry.register(LiveWindows(board=mesh.board, limit=5, now=lambda: NOW + 60))
+    text = generate_latest(registry).decode()
+    requests = [line for line in text.splitlines() if line.startswith("sluice_insight_quality_requests{")]
+    assert len(requests) == 6
+    assert sum(float(line.rsplit(" ", 1)[1]) for line in requests) == sum(10 + n for n in range(100))
+    assert any('tenant="other"' in line for line in requests)
+
+
+async def until(condition: object) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.01)
