@@ -1,0 +1,88 @@
+"""Sums what was spent: whole hours from the hourly sums, the rest of a range from the ledger rows themselves."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, time
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, select
+
+from sluice_cost.adapters import tables
+from sluice_cost.adapters.database import Database
+from sluice_cost.adapters.moments import DAY_US, HOUR_US, from_microseconds, to_microseconds
+from sluice_cost.adapters.sql_ledger import LEDGER_SUMS, read_positions
+from sluice_cost.domain.spend import (
+    MOST_GROUPS,
+    Dimension,
+    Spend,
+    SpendGroup,
+    SpendQuery,
+    SpendReport,
+    TooManyGroups,
+    largest_first,
+)
+
+_HOUR_SUMS: Mapping[str, Any] = {name: func.sum(tables.spend_hours.c[name]) for name in tables.SPEND_SUMS}
+
+
+class SqlSpend:
+    """Fits domain.spend.SpendReader."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def spend(self, query: SpendQuery) -> SpendReport:
+        """Sums, groups and tells how far the events were read, all in one view of the data."""
+        return await self._database.read(lambda connection: _report(connection, query))
+
+
+def _report(connection: Connection, query: SpendQuery) -> SpendReport:
+    groups: dict[SpendGroup, Spend] = {}
+    for statement in _statements(query):
+        for row in connection.execute(statement.limit(MOST_GROUPS + 1)):
+            values = tuple(_text(query.group_by[i], row[i]) for i in range(len(query.group_by)))
+            sums = Spend(**{name: int(getattr(row, name) or 0) for name in tables.SPEND_SUMS})
+            groups.setdefault(SpendGroup(values, row.currency), Spend()).add(sums)
+    if len(groups) > MOST_GROUPS:
+        raise TooManyGroups
+    return SpendReport(largest_first(groups), read_positions(connection))
+
+
+def _statements(query: SpendQuery) -> Iterator[Select[Any]]:
+    start, end = to_microseconds(query.start), to_microseconds(query.end)
+    first_hour, last_hour = -(-start // HOUR_US) * HOUR_US, end // HOUR_US * HOUR_US
+    # The hourly sums do not know subjects: there are too many of them.
+    needs_rows = Dimension.SUBJECT in {*query.group_by, *(chosen.dimension for chosen in query.filters)}
+    if needs_rows or first_hour >= last_hour:
+        yield _sums(tables.ledger, tables.ledger.c.occurred_at_us, LEDGER_SUMS, query, start, end)
+        return
+    yield _sums(tables.spend_hours, tables.spend_hours.c.hour_us, _HOUR_SUMS, query, first_hour, last_hour)
+    for edge in ((start, first_hour), (last_hour, end)):
+        if edge[0] < edge[1]:
+            yield _sums(tables.ledger, tables.ledger.c.occurred_at_us, LEDGER_SUMS, query, *edge)
+
+
+def _sums(
+    table: Table, moment: ColumnElement[int], sums: Mapping[str, Any], query: SpendQuery, start: int, end: int
+) -> Select[Any]:
+    def column(dimension: Dimension) -> ColumnElement[Any]:
+        return moment - moment % DAY_US if dimension is Dimension.DAY else table.c[dimension.value]
+
+    def chosen(dimension: Dimension, values: Sequence[str]) -> ColumnElement[bool]:
+        return column(dimension).in_([_stored(dimension, value) for value in values])
+
+    grouped = [column(dimension).label(f"group_{i}") for i, dimension in enumerate(query.group_by)]
+    return (
+        select(*grouped, table.c.currency, *(value.label(name) for name, value in sums.items()))
+        .where(and_(moment >= start, moment < end, *(chosen(f.dimension, f.values) for f in query.filters)))
+        .group_by(*grouped, table.c.currency)
+    )
+
+
+def _stored(dimension: Dimension, value: str) -> Any:
+    if dimension is not Dimension.DAY:
+        return value
+    return to_microseconds(datetime.combine(date.fromisoformat(value), time(), UTC))
+
+
+def _text(dimension: Dimension, value: Any) -> str:
+    return from_microseconds(value).date().isoformat() if dimension is Dimension.DAY else str(value)

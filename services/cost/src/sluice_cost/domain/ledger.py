@@ -1,0 +1,119 @@
+"""Ledger entries: one for every request that completed, whatever its outcome, and never changed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID, uuid5
+
+from sluice_cost.domain.pricing import Charge, Price, PriceHistory, charge
+from sluice_cost.domain.usage import Usage
+
+# Fixed for ever: it makes the id of a CostRecorded from the id of its RequestCompleted.
+_COST_RECORDED_NAMESPACE = UUID("b1f6b7be-30b2-5a3f-9d0e-6f8f4a1f6c55")
+
+# Kinds of ledger row. Corrections come with the issue that makes them.
+INFERENCE = "inference"
+SYNTHETIC = "synthetic"
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Where a fact was read."""
+
+    topic: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the ledger keeps of a completed request. No text, no person's name."""
+
+    event_id: str
+    occurred_at: datetime
+    request_id: str
+    tenant_id: str
+    project_id: str
+    subject_id: str
+    """Pseudonym; empty where none was given."""
+    api_key_id: str
+    operation: str
+    """What was called: `chat`, `embed`."""
+    model: str
+    """Alias that was asked for; empty when it was not readable."""
+    served_model: str
+    """The model that answered; empty when none did."""
+    route: str
+    """Route that was taken, `alias/deployment`; empty when none was."""
+    outcome: str
+    usage: Usage
+    is_synthetic: bool
+    traceparent: str
+    partition: Partition
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """A completion and what it was charged."""
+
+    completion: Completion
+    charge: Charge
+    recorded_at: datetime
+
+    @property
+    def charge_kind(self) -> str:
+        return SYNTHETIC if self.completion.is_synthetic else INFERENCE
+
+    @property
+    def cost_event_id(self) -> str:
+        """Id of the CostRecorded that tells of this entry: the same however often it is sent."""
+        return str(uuid5(_COST_RECORDED_NAMESPACE, self.completion.event_id))
+
+
+class UnusableCompletion(ValueError):
+    """A completion that can never become an entry, such as one without an id."""
+
+
+def enter(completion: Completion, prices: PriceHistory, *, recorded_at: datetime) -> LedgerEntry:
+    """Prices a completion at what was in force when it happened."""
+    if not completion.event_id or not completion.request_id or not completion.tenant_id:
+        raise UnusableCompletion("event_id, request_id and tenant_id must be set")
+    charged = charge(
+        completion.usage,
+        _price_of(completion, prices),
+        is_synthetic=completion.is_synthetic,
+        currency=prices.default_currency,
+    )
+    return LedgerEntry(completion, charged, recorded_at)
+
+
+def _price_of(completion: Completion, prices: PriceHistory) -> Price | None:
+    """The price of the model that answered, else of the alias it was asked for by."""
+    served = prices.find(completion.served_model, completion.occurred_at)
+    return served or prices.find(completion.model, completion.occurred_at)
+
+
+class Ledger(Protocol):
+    """Where entries are kept."""
+
+    async def append(
+        self,
+        completions: Sequence[Completion],
+        next_offsets: Mapping[Partition, int],
+        *,
+        recorded_at: datetime,
+        encode: Callable[[LedgerEntry], bytes],
+    ) -> Sequence[LedgerEntry]:
+        """Enters what is new among `completions`, with spend, outbox and offsets, all or nothing.
+
+        Returns the entries that were new. `encode` gives the event that tells of an entry.
+        Raises LedgerUnavailable when the database cannot be reached.
+        """
+
+    async def next_offsets(self, partitions: set[Partition]) -> Mapping[Partition, int]:
+        """The offset to read next of every partition that was read before."""
+
+
+class LedgerUnavailable(Exception):
+    """The database cannot be reached now; trying again later may help."""

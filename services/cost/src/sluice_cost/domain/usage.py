@@ -1,0 +1,48 @@
+"""What a request consumed, in buckets that never overlap."""
+
+from dataclasses import dataclass
+
+# No request has a billion tokens: a larger number is a broken event, and could overflow a 64-bit amount.
+LARGEST_TOKEN_COUNT = 10**9
+
+
+class AbsurdUsage(ValueError):
+    """A token count that no request can have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens in disjoint buckets: their sum is what the model processed."""
+
+    uncached_input_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    is_estimated: bool = False
+    """The backend gave no usage and Sluice counted for itself."""
+
+    def __post_init__(self) -> None:
+        for name in TOKEN_BUCKETS:
+            count = getattr(self, name)
+            if not 0 <= count <= LARGEST_TOKEN_COUNT:
+                raise AbsurdUsage(f"{name} is {count}; it must be 0 to {LARGEST_TOKEN_COUNT}")
+
+    @property
+    def total_tokens(self) -> int:
+        return (
+            self.uncached_input_tokens
+            + self.cached_input_tokens
+            + self.cache_write_tokens
+            + self.output_tokens
+            + self.reasoning_tokens
+        )
+
+
+TOKEN_BUCKETS = (
+    "uncached_input_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+)

@@ -1,0 +1,24 @@
+"""Settings of the cost service, from SLUICE_COST_* variables."""
+
+from pathlib import Path
+
+from pydantic import Field
+from sluice_kit.settings import GrpcServiceSettings, settings_config
+
+
+class CostSettings(GrpcServiceSettings):
+    """What the cost service reads beside the settings of the mesh."""
+
+    model_config = settings_config("cost")
+
+    database_url: str = Field("", pattern=r"^(sqlite|postgresql(\+psycopg)?)://.+|^$")
+    """`sqlite:///file` or `postgresql://user:password@host/name`; empty means cost.db under SLUICE_HOME."""
+    price_book_file: Path | None = None
+    """Price book in YAML; absent means the one that is shipped."""
+
+    @property
+    def database(self) -> str:
+        """The database's URL for SQLAlchemy."""
+        if not self.database_url:
+            return f"sqlite:///{self.home.absolute() / 'cost.db'}"
+        return self.database_url.replace("postgresql://", "postgresql+psycopg://", 1)
