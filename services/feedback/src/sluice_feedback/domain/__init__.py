@@ -1,0 +1,1 @@
+"""Feedback in plain Python: what is good feedback, whose it is, when it counts."""
