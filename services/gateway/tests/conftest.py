@@ -163,6 +163,7 @@ class FakeInference(_Neighbour, inference_rpc.InferenceServiceServicer):
         self.script: list[str] = ["Hello ", "there. ", "All is well."]
         self.pause_after: int | None = None
         self.fail_after: int | None = None
+        self.may_fail = asyncio.Event()
         self.finish = finish_reason_pb2.FINISH_REASON_STOP
         self.refuse: grpc.StatusCode | None = None
         self.specs: list[inference.GenerationSpec] = []
@@ -182,6 +183,7 @@ class FakeInference(_Neighbour, inference_rpc.InferenceServiceServicer):
                 if i == self.pause_after:
                     await asyncio.Event().wait()
                 if i == self.fail_after:
+                    await self.may_fail.wait()
                     error = inference.GenerationError(code=14, message="lost a device")
                     yield inference.GenerateStreamResponse(error=error)
                     return

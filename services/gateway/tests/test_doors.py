@@ -223,6 +223,7 @@ async def test_a_model_that_is_away_is_unavailable_and_has_used_nothing(mesh: An
 async def test_a_model_that_fails_midway_ends_the_answer_with_an_error(mesh: Any, ask: Route) -> None:
     mesh.inference.script = ["One sentence. ", "Two ", "three"]
     mesh.inference.fail_after = 2
+    mesh.inference.may_fail.set()
     answer = await ask(mesh, ["hello"])
     assert answer.status == 503
     assert answer.finish == ""

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import uvicorn
 from sluice_kit.process import PortTaken
+from sluice_kit.telemetry import logger
 from starlette.types import ASGIApp
+
+log = logger(__name__)
 
 
 class _Quiet(uvicorn.Server):
@@ -66,6 +69,7 @@ class HttpListener:
         self.port = listening.getsockname()[1]
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]))
         await self._server.ready.wait()
+        log.info("http.listening", port=self.port)
 
     async def stop(self) -> None:
         """Take no more requests, let running ones end for the drain time, stop."""
