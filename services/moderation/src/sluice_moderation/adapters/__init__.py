@@ -1,0 +1,1 @@
+"""What moderation needs from outside: model weights, policy files, SQLite, threads."""

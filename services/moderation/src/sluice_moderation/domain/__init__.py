@@ -1,0 +1,1 @@
+"""What moderation means: normalisation, windows, policies, verdicts; no transport, no files."""

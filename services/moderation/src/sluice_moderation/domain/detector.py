@@ -1,0 +1,45 @@
+"""What moderation asks of a classifier, and the categories there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Scores = npt.NDArray[np.float32]
+
+TOXICITY = "toxicity"
+IDENTITY_ATTACK = "identity_attack"
+PROMPT_INJECTION = "prompt_injection"
+TOXICITY_CATEGORIES = (TOXICITY, "severe_toxicity", "obscenity", "threat", "insult", IDENTITY_ATTACK)
+CATEGORIES = (*TOXICITY_CATEGORIES, PROMPT_INJECTION)
+
+
+class Detector(Protocol):
+    """Gives scores in 0 to 1 for each of its categories. Must be safe to call from several threads."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str:
+        """`sha256:<hex>` of the weights."""
+        ...
+
+    @property
+    def categories(self) -> tuple[str, ...]: ...
+
+    def scores(self, texts: Sequence[str]) -> Scores:
+        """Scores of texts (plain or folded views), shape (len(texts), len(categories))."""
+        ...
+
+
+class ExplainingDetector(Detector, Protocol):
+    """A detector that can say which features of its own vocabulary moved a score."""
+
+    @property
+    def method(self) -> str: ...
+
+    def contributions(self, text: str, *, limit: int) -> list[tuple[str, float]]: ...

@@ -1,0 +1,29 @@
+"""What the moderation service reads from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from sluice_kit.settings import GrpcServiceSettings, settings_config
+
+
+class Settings(GrpcServiceSettings):
+    """Prefix `SLUICE_MODERATION_`."""
+
+    model_config = settings_config("moderation")
+
+    policies: Path | None = None
+    """Folder with policies (*.yaml) of your own; one with the id of a shipped policy replaces it."""
+    max_characters: int = Field(400_000, ge=1)
+    """Most characters (code points) in one call, over all segments."""
+    max_segments: int = Field(20_000, ge=1)
+    """Most segments in one call."""
+    threads: int = Field(2, ge=1, le=64)
+    """Threads that run classifiers."""
+    queue_windows: int = Field(16_384, ge=64)
+    """Windows (about a sentence each) that may wait for a thread; more calls get RESOURCE_EXHAUSTED."""
+    evidence_rows: int = Field(200_000, ge=1)
+    """Decisions kept for Explain."""
+    evidence_days: int = Field(30, ge=1)
+    """Days a decision is kept for Explain."""

@@ -1,0 +1,57 @@
+"""The evidence store: survives a restart, stays bounded."""
+
+import asyncio
+import dataclasses
+from pathlib import Path
+
+from sluice_moderation.adapters.evidence_sqlite import SqliteEvidence
+from sluice_moderation.domain.policy import Action, CategoryScore, Direction
+from sluice_moderation.domain.verdict import Contribution, Evidence, Skipped, Verdict
+
+DAY_MS = 86_400_000
+
+
+def evidence(decision_id: str = "d1", *, decided_at_ms: int = 10 * DAY_MS) -> Evidence:
+    return Evidence(
+        verdict=Verdict(decision_id, Action.BLOCK, "general", 1, (CategoryScore("toxicity", 0.98, 0.9, Action.BLOCK),),
+                        (Skipped("threat", "not_in_policy"),), {"m": "sha256:1"}, {"toxicity": "m"}),
+        tenant_id="t", request_id="r", direction=Direction.INPUT, decided_at_ms=decided_at_ms, latency_us=1500, segment_count=2,
+        characters=40, offending_segment_ids=("messages[0].content",),
+        contributions=(Contribution("prompt_injection", "ignore", 1.5),), method="m",
+    )  # fmt: skip
+
+
+async def test_evidence_survives_a_restart_unchanged(tmp_path: Path) -> None:
+    store = SqliteEvidence(tmp_path / "e.db", max_rows=10, max_days=5)
+    await store.append(evidence())
+    store.close()
+    reopened = SqliteEvidence(tmp_path / "e.db", max_rows=10, max_days=5)
+    assert await reopened.find("d1") == evidence()
+    assert await reopened.find("d2") is None
+    reopened.close()
+
+
+async def test_many_at_once_are_all_kept(tmp_path: Path) -> None:
+    store = SqliteEvidence(tmp_path / "e.db", max_rows=10_000, max_days=5)
+    await asyncio.gather(*(store.append(evidence(f"d{i}")) for i in range(500)))
+    assert all([await store.find(f"d{i}") for i in range(500)])
+    store.close()
+
+
+async def test_rows_beyond_the_limits_go(tmp_path: Path) -> None:
+    store = SqliteEvidence(tmp_path / "e.db", max_rows=100, max_days=5)
+    for i in range(600):
+        await store.append(evidence(f"d{i}"))
+    assert await store.find("d0") is None
+    assert await store.find("d599") is not None
+    await asyncio.gather(*(store.append(evidence(f"later{i}", decided_at_ms=20 * DAY_MS)) for i in range(300)))
+    assert await store.find("d599") is None
+    store.close()
+
+
+def test_the_summary_says_what_reached_what_and_where() -> None:
+    assert evidence().summary == (
+        "Blocked: toxicity 0.980 reached 0.900 in messages[0].content (policy general version 1)."
+    )
+    verdict = dataclasses.replace(evidence().verdict, scores=(), action=Action.ALLOW)
+    assert dataclasses.replace(evidence(), verdict=verdict).summary.startswith("Let through: no score")
