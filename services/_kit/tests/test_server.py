@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import time
 from collections.abc import AsyncIterator
 
 import grpc
@@ -25,6 +26,10 @@ def settings(**values: object) -> Settings:
     return Settings(grpc_listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", drain_seconds=0.2, **values)
 
 
+def deserialized(data: bytes) -> str:
+    return data.decode("utf-8")
+
+
 class Behaviour:
     """Handlers of all four kinds that answer with the request id, or raise what they are told."""
 
@@ -32,6 +37,7 @@ class Behaviour:
         self.error = error
         self.cancelled = asyncio.Event()
         self.hang = False
+        self.waited_seconds = 0.0
 
     async def _answer(self) -> bytes:
         if self.hang:
@@ -51,13 +57,38 @@ class Behaviour:
         return await self._answer()
 
     async def stream(self, request: object, _context: object) -> AsyncIterator[bytes]:
+        if hasattr(request, "__aiter__"):
+            async for _ in request:
+                pass
         yield await self._answer()
+
+    async def written(self, _request: object, servicer_context: grpc.aio.ServicerContext) -> None:
+        """A handler in the other style that grpc.aio knows: no generator."""
+        await servicer_context.write(await self._answer())
+
+    async def aborted(self, _request: object, servicer_context: grpc.aio.ServicerContext) -> bytes:
+        await servicer_context.abort(grpc.StatusCode.NOT_FOUND, "no such thing")
+        return b""
+
+    async def calls_on(self, request: bytes, _context: object) -> bytes:
+        """Calls a neighbour that hangs, without a timeout of its own; the time it waited."""
+        begun = time.monotonic()
+        async with connect(request.decode(), settings()) as channel:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await channel.unary_unary("/test.v1.TestService/unary_unary")(b"x")
+        self.waited_seconds = time.monotonic() - begun
+        return b""
 
     def handlers(self) -> grpc.GenericRpcHandler:
         made = {
-            kind: getattr(grpc, f"{kind}_rpc_method_handler")(self.unary if kind.endswith("unary") else self.stream)
+            kind: getattr(grpc, f"{kind}_rpc_method_handler")(
+                self.unary if kind.endswith("unary") else self.stream, request_deserializer=deserialized
+            )
             for kind in KINDS
         }
+        made["written"] = grpc.unary_stream_rpc_method_handler(self.written)
+        made["aborted"] = grpc.unary_unary_rpc_method_handler(self.aborted)
+        made["calls_on"] = grpc.unary_unary_rpc_method_handler(self.calls_on)
         return grpc.method_handlers_generic_handler("test.v1.TestService", made)
 
 
@@ -72,13 +103,13 @@ async def server():
     await made.stop()
 
 
-async def call(channel: object, kind: str, **options: object) -> bytes:
+async def call(channel: object, kind: str, request: bytes = b"x", **options: object) -> bytes:
     multi = getattr(channel, kind)(f"/test.v1.TestService/{kind}")
 
     async def requests() -> AsyncIterator[bytes]:
-        yield b"x"
+        yield request
 
-    started = multi(requests() if kind.startswith("stream") else b"x", **options)
+    started = multi(requests() if kind.startswith("stream") else request, **options)
     if kind.endswith("unary"):
         return await started
     return [message async for message in started][0]
@@ -124,6 +155,43 @@ async def test_an_unexpected_error_tells_the_caller_nothing(server, kind):
     assert "internal error; request" in caught.value.details()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_request_that_is_no_message_is_the_callers_mistake(server, kind):
+    async with connect(f"127.0.0.1:{server.port}", settings()) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(channel, kind, b"\xff\xfe", timeout=5)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert from_rpc_error(caught.value).reason == "UNREADABLE_REQUEST"
+
+
+async def test_a_handler_may_write_to_its_context(server):
+    async with connect(f"127.0.0.1:{server.port}", settings()) as channel:
+        stream = channel.unary_stream("/test.v1.TestService/written")(b"x", timeout=5)
+        assert len([message async for message in stream]) == 1
+        server.behaviour.error = InvalidInput("wrong")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            [message async for message in channel.unary_stream("/test.v1.TestService/written")(b"x", timeout=5)]
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_an_aborted_call_is_counted_under_its_own_code(server):
+    async with connect(f"127.0.0.1:{server.port}", settings()) as channel:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await channel.unary_unary("/test.v1.TestService/aborted")(b"x", timeout=5)
+    _, body = await asyncio.to_thread(get, server.metrics_port, "/metrics")
+    assert b'server_call_duration_seconds_count{code="NOT_FOUND",method="test.v1.TestService/aborted"}' in body
+    assert b'client_call_duration_seconds_count{code="NOT_FOUND",method="test.v1.TestService/aborted"}' in body
+
+
+async def test_a_call_to_a_neighbour_inherits_the_callers_deadline(server):
+    server.behaviour.hang = True
+    address = f"127.0.0.1:{server.port}"
+    async with connect(address, settings()) as channel:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await channel.unary_unary("/test.v1.TestService/calls_on")(address.encode(), timeout=0.5)
+    await asyncio.wait_for(server.behaviour.cancelled.wait(), 5)
+
+
 async def test_a_full_service_says_when_to_come_back(server):
     server.behaviour.error = ResourceExhausted("the queue is full", retry_after_seconds=1.5)
     async with connect(f"127.0.0.1:{server.port}", settings()) as channel:
@@ -167,6 +235,22 @@ async def test_health_is_the_sum_of_the_checks(server):
     await until(overall_is_not)
     server.health.set("model", True)
     await until(overall_is_serving)
+
+
+async def test_health_can_be_listed_and_watched(server):
+    server.health.set("model", False)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+
+        async def model_is_listed() -> bool:
+            return "model" in (await stub.List(health_pb2.HealthListRequest())).statuses
+
+        await until(model_is_listed)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service="test.v1.TestService"))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        server.health.set("model", True)
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:

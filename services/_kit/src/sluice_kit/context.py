@@ -1,6 +1,7 @@
 """Who asks and in which trace: the context that travels with every call and into every event."""
 
 import contextlib
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
@@ -28,6 +29,7 @@ class RequestContext:
 
 _EMPTY = RequestContext()
 _current: ContextVar[RequestContext] = ContextVar("sluice_request_context", default=_EMPTY)
+_deadline: ContextVar[float | None] = ContextVar("sluice_deadline", default=None)
 
 
 def current() -> RequestContext:
@@ -76,6 +78,13 @@ def outgoing_metadata(context: RequestContext | None = None) -> tuple[tuple[str,
     return tuple((key, value) for key, value in pairs if value)
 
 
-def enter(context: RequestContext) -> None:
-    """Make context the current one for the rest of this task."""
+def enter(context: RequestContext, seconds_left: float | None = None) -> None:
+    """Make context, and a deadline if there is one, the current ones for the rest of this task."""
     _current.set(context)
+    _deadline.set(None if seconds_left is None else time.monotonic() + seconds_left)
+
+
+def time_remaining() -> float | None:
+    """Seconds until the deadline of the RPC that this task serves, negative when it has passed; None where there is none."""
+    deadline = _deadline.get()
+    return None if deadline is None else deadline - time.monotonic()

@@ -6,18 +6,31 @@ from typing import Any
 
 from grpc_health.v1 import health, health_pb2
 
+from sluice_kit.telemetry import logger
+
+log = logger(__name__)
+
 OVERALL = ""
 _STATUS = {True: health_pb2.HealthCheckResponse.SERVING, False: health_pb2.HealthCheckResponse.NOT_SERVING}
+
+
+class _Servicer(health.aio.HealthServicer):  # type: ignore[name-defined,misc]
+    """grpcio's servicer with the List that it lacks."""
+
+    async def List(self, request: Any, context: Any) -> health_pb2.HealthListResponse:
+        statuses = {name: health_pb2.HealthCheckResponse(status=s) for name, s in self._server_status.items()}
+        return health_pb2.HealthListResponse(statuses=statuses)
 
 
 class HealthBoard:
     """Named checks. The overall status (`""` and every service name) is SERVING when all checks pass and the server runs."""
 
     def __init__(self) -> None:
-        self.servicer: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self.servicer: Any = _Servicer()
         self._checks: dict[str, bool] = {}
         self._service_names: tuple[str, ...] = ()
         self._running = False
+        self._told: bool | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def set(self, check: str, serving: bool) -> None:
@@ -47,6 +60,10 @@ class HealthBoard:
         return dict(self._checks)
 
     def _publish(self) -> None:
+        if self._running and self._told is not self.serving:
+            self._told = self.serving
+            failing = sorted(check for check, passes in self._checks.items() if not passes)
+            log.info("service.ready") if self.serving else log.warning("service.not_ready", failing=failing)
         statuses = dict.fromkeys((OVERALL, *self._service_names), self.serving) | self._checks
         task = asyncio.get_running_loop().create_task(self._send(statuses))
         self._tasks.add(task)

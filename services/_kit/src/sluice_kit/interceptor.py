@@ -1,6 +1,7 @@
 """What happens round every RPC: its context, its span, its metrics, and one table from errors to statuses."""
 
 import asyncio
+import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -11,7 +12,7 @@ from opentelemetry import trace
 from prometheus_client import Histogram
 
 from sluice_kit import context, telemetry
-from sluice_kit.errors import Internal, SluiceError, from_rpc_error, to_status
+from sluice_kit.errors import Internal, InvalidInput, SluiceError, from_rpc_error, to_status
 from sluice_kit.process import describe
 
 log = telemetry.logger(__name__)
@@ -22,6 +23,7 @@ CALL_SECONDS = Histogram(
     ("method", "code"),
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
+_UNREADABLE = object()
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -48,8 +50,41 @@ def _rebuilt(handler: Any, **behaviour: Any) -> grpc.RpcMethodHandler:
     ((kind, function),) = behaviour.items()
     make = getattr(grpc, f"{kind}_rpc_method_handler")
     return make(
-        function, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+        function,
+        request_deserializer=_lenient(handler.request_deserializer),
+        response_serializer=handler.response_serializer,
     )
+
+
+def _lenient(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    """Bytes that are no message reach the handler's wrapper, which refuses them; gRPC itself would answer UNKNOWN."""
+    if deserialize is None:
+        return None
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except Exception:
+            return _UNREADABLE
+
+    return read
+
+
+def _readable(request: Any) -> Any:
+    """The request, or the stream of requests, that raises InvalidInput where something came that is no message."""
+    if hasattr(request, "__aiter__"):
+        return _readable_stream(request)
+    if request is _UNREADABLE:
+        raise InvalidInput(
+            "the request is not a message of this method: check its encoding, and that every text is UTF-8",
+            reason="UNREADABLE_REQUEST",
+        )
+    return request
+
+
+async def _readable_stream(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _readable(request)
 
 
 class _Call:
@@ -62,25 +97,29 @@ class _Call:
     def unary(self, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def handle(request: Any, servicer_context: grpc.aio.ServicerContext) -> Any:
             begun = time.perf_counter()
-            with self._span() as span:
+            with self._span(servicer_context) as span:
                 try:
-                    response = await behaviour(request, servicer_context)
+                    response = await behaviour(_readable(request), servicer_context)
                 except BaseException as error:
                     await self._fail(error, servicer_context, span, begun)
                     raise
-            self._observe("OK", begun)
+            self._observe(_code_of(servicer_context), begun)
             return response
 
         return handle
 
-    def streaming(self, behaviour: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+    def streaming(self, behaviour: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
         async def handle(request: Any, servicer_context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
             begun = time.perf_counter()
-            with self._span() as span:
-                responses = behaviour(request, servicer_context)
+            with self._span(servicer_context) as span:
+                responses = None
                 try:
-                    async for response in responses:
-                        yield response
+                    responses = behaviour(_readable(request), servicer_context)
+                    if inspect.isawaitable(responses):  # a handler that writes to its context itself
+                        responses = await responses
+                    else:
+                        async for response in responses:
+                            yield response
                 except GeneratorExit:
                     self._observe("CANCELLED", begun)
                     raise
@@ -89,12 +128,13 @@ class _Call:
                     raise
                 finally:
                     # Cancelling an RPC must reach the handler's own clean-up at once, not when it is collected.
-                    await responses.aclose()  # type: ignore[attr-defined]
-            self._observe("OK", begun)
+                    if inspect.isasyncgen(responses):
+                        await responses.aclose()
+            self._observe(_code_of(servicer_context), begun)
 
         return handle
 
-    def _span(self) -> Any:
+    def _span(self, servicer_context: Any) -> Any:
         span = telemetry.tracer().start_as_current_span(
             self._method,
             context=telemetry.extract(self._metadata),
@@ -103,7 +143,7 @@ class _Call:
             record_exception=False,
             set_status_on_exception=False,
         )
-        return _Entered(span, self._metadata)
+        return _Entered(span, self._metadata, servicer_context.time_remaining())
 
     def _observe(self, code: str, begun: float) -> None:
         CALL_SECONDS.labels(self._method, code).observe(time.perf_counter() - begun)
@@ -114,7 +154,9 @@ class _Call:
             self._observe("CANCELLED", begun)
             return
         if isinstance(error, grpc.aio.AbortError):
-            self._observe("ABORTED_BY_HANDLER", begun)
+            code = _code_of(servicer_context)
+            span.set_status(trace.Status(trace.StatusCode.ERROR, code))
+            self._observe(code, begun)
             return
         known = _as_sluice_error(error)
         span.set_status(trace.Status(trace.StatusCode.ERROR, known.reason))
@@ -122,16 +164,24 @@ class _Call:
         await servicer_context.abort_with_status(rpc_status.to_status(to_status(known, context.current().request_id)))
 
 
-class _Entered:
-    """A span entered together with the request context, whose traceparent is the span."""
+def _code_of(servicer_context: Any) -> str:
+    """Name of the status a handler left behind; grpc.aio tells a number, a StatusCode, or nothing yet."""
+    code = servicer_context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    return next((known.name for known in grpc.StatusCode if known.value[0] == code), "OK")
 
-    def __init__(self, span: Any, metadata: dict[str, str]) -> None:
-        self._span, self._metadata = span, metadata
+
+class _Entered:
+    """A span entered together with the request context, whose traceparent is the span, and the deadline."""
+
+    def __init__(self, span: Any, metadata: dict[str, str], seconds_left: float | None) -> None:
+        self._span, self._metadata, self._seconds_left = span, metadata, seconds_left
 
     def __enter__(self) -> trace.Span:
         span = self._span.__enter__()
         here = telemetry.traceparent_of_current_span() or self._metadata.get(context.TRACEPARENT, "")
-        context.enter(context.from_metadata(self._metadata | {context.TRACEPARENT: here}))
+        context.enter(context.from_metadata(self._metadata | {context.TRACEPARENT: here}), self._seconds_left)
         return span
 
     def __exit__(self, *error: Any) -> None:

@@ -3,21 +3,29 @@
 import json
 import threading
 from collections.abc import Callable, Iterable
-from socketserver import ThreadingMixIn
+from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import make_wsgi_app
 
 from sluice_kit.health import HealthBoard
-from sluice_kit.process import PortTaken
+from sluice_kit.process import check_free
 
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
+    def server_bind(self) -> None:
+        """Bind without looking up the host's name, as http.server would: without DNS that takes seconds."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
 
 class _SilentHandler(WSGIRequestHandler):
+    timeout = 10
+
     def log_message(self, format: str, *args: object) -> None:
         """A scrape is no event."""
 
@@ -25,12 +33,11 @@ class _SilentHandler(WSGIRequestHandler):
 class MetricsServer:
     """Serves /metrics (Prometheus text) and /healthz (200, or 503 with the failing checks)."""
 
-    def __init__(self, listen: str, board: HealthBoard) -> None:
+    def __init__(self, listen: str, board: HealthBoard, *, variable: str = "the metrics address") -> None:
+        """Listens at once. Raises PortTaken naming `variable`, the setting to change."""
+        check_free(listen, variable)
         host, port = listen.rsplit(":", 1)
-        try:
-            self._server = _Server((host, int(port)), _SilentHandler)
-        except OSError:
-            raise PortTaken(listen, "the service's ..._METRICS_LISTEN") from None
+        self._server = _Server((host, int(port)), _SilentHandler)
         self._server.set_app(_application(board))  # type: ignore[arg-type]
         self.port: int = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from sluice_kit.health import HealthBoard
 from sluice_kit.interceptor import CallInterceptor
 from sluice_kit.metrics import MetricsServer
-from sluice_kit.process import PortTaken, StartFailed
+from sluice_kit.process import PortTaken, StartFailed, check_free
 from sluice_kit.settings import GrpcServiceSettings, MeshSettings
 from sluice_kit.telemetry import logger
 
@@ -65,7 +65,9 @@ class GrpcServer:
         names = (*service_names, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self.grpc)
         self.port = self._bind()
-        self._metrics = MetricsServer(self._settings.metrics_listen, self.health)
+        self._metrics = MetricsServer(
+            self._settings.metrics_listen, self.health, variable=self._variable("METRICS_LISTEN")
+        )
         await self.grpc.start()
         self.health.start(tuple(service_names))
         log.info("service.listening", port=self.port, metrics_port=self._metrics.port)
@@ -77,10 +79,14 @@ class GrpcServer:
 
     def _bind(self) -> int:
         listen, secure = self._settings.grpc_listen, credentials(self._settings)
+        check_free(listen, self._variable("GRPC_LISTEN"))
         try:
             return self.grpc.add_secure_port(listen, secure) if secure else self.grpc.add_insecure_port(listen)
         except RuntimeError:
-            raise PortTaken(listen, f"SLUICE_{self._service.upper()}_GRPC_LISTEN") from None
+            raise PortTaken(listen, self._variable("GRPC_LISTEN")) from None
+
+    def _variable(self, name: str) -> str:
+        return f"SLUICE_{self._service.upper()}_{name}"
 
     async def stop(self) -> None:
         """Tell everybody, let running calls end for at most drain_seconds, stop."""
@@ -94,9 +100,7 @@ class GrpcServer:
         """Serve until SIGTERM or SIGINT."""
         stop = stop_on_signals()
         if not self._settings.grpc_listen:
-            raise StartFailed(
-                f"SLUICE_{self._service.upper()}_GRPC_LISTEN is needed: {self._service} has no default address."
-            )
+            raise StartFailed(f"{self._variable('GRPC_LISTEN')} is needed: {self._service} has no default address.")
         await self.start(service_names=service_names)
         try:
             await stop.wait()

@@ -5,23 +5,28 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, FilePath, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from sluice_kit.addresses import DEFAULT_PORTS, default_listen
 
 
 def settings_config(service: str) -> SettingsConfigDict:
     """The configuration of a service's Settings class: environment prefix `SLUICE_<SERVICE>_`, frozen."""
+    return _config(f"SLUICE_{service.upper()}_")
+
+
+def _config(env_prefix: str) -> SettingsConfigDict:
+    # Compose files and Helm charts pass `NAME=` for what is not set: empty means absent, so that it is the default that counts.
     return SettingsConfigDict(
-        env_prefix=f"SLUICE_{service.upper()}_", frozen=True, extra="ignore", populate_by_name=True
+        env_prefix=env_prefix, frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True
     )
 
 
 class MeshSettings(BaseSettings):
     """What every process of the mesh reads, under the same names everywhere."""
 
-    model_config = SettingsConfigDict(env_prefix="SLUICE_", frozen=True, extra="ignore", populate_by_name=True)
+    model_config = _config("SLUICE_")
 
     home: Path = Field(Path(".sluice"), validation_alias="SLUICE_HOME")
     """Folder for state: outboxes, databases, model caches."""
@@ -29,15 +34,19 @@ class MeshSettings(BaseSettings):
     """`host:port[,host:port]` of the broker; empty means the default address on loopback."""
     kafka_embedded: bool = Field(False, validation_alias="SLUICE_KAFKA_EMBEDDED")
     """True when the broker is the embedded one, which needs its four rules (PARTS.md)."""
-    kafka_security_protocol: str = Field("PLAINTEXT", validation_alias="SLUICE_KAFKA_SECURITY_PROTOCOL")
+    kafka_security_protocol: str = Field(
+        "PLAINTEXT",
+        pattern=r"^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$",
+        validation_alias="SLUICE_KAFKA_SECURITY_PROTOCOL",
+    )
     """PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."""
     kafka_sasl_mechanism: str = Field("SCRAM-SHA-512", validation_alias="SLUICE_KAFKA_SASL_MECHANISM")
     """SASL mechanism, where the protocol has SASL."""
     kafka_username: str | None = Field(None, validation_alias="SLUICE_KAFKA_USERNAME")
     """SASL user."""
-    kafka_password_file: Path | None = Field(None, validation_alias="SLUICE_KAFKA_PASSWORD_FILE")
+    kafka_password_file: FilePath | None = Field(None, validation_alias="SLUICE_KAFKA_PASSWORD_FILE")
     """File with the SASL password."""
-    kafka_ca_file: Path | None = Field(None, validation_alias="SLUICE_KAFKA_CA_FILE")
+    kafka_ca_file: FilePath | None = Field(None, validation_alias="SLUICE_KAFKA_CA_FILE")
     """Certificate authority of the broker."""
     kafka_replication: int = Field(0, ge=0, validation_alias="SLUICE_KAFKA_REPLICATION")
     """Replicas of the topics that are created; 0 means 1 on a single broker and 3 otherwise."""
@@ -49,17 +58,24 @@ class MeshSettings(BaseSettings):
     """Least level that is logged."""
     otlp_endpoint: str | None = Field(None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
     """Where spans are sent; none means that only the context is passed on."""
-    tls_cert_file: Path | None = Field(None, validation_alias="SLUICE_TLS_CERT_FILE")
+    tls_cert_file: FilePath | None = Field(None, validation_alias="SLUICE_TLS_CERT_FILE")
     """Certificate of this process; none means plaintext."""
-    tls_key_file: Path | None = Field(None, validation_alias="SLUICE_TLS_KEY_FILE")
+    tls_key_file: FilePath | None = Field(None, validation_alias="SLUICE_TLS_KEY_FILE")
     """Key of the certificate."""
-    tls_ca_file: Path | None = Field(None, validation_alias="SLUICE_TLS_CA_FILE")
+    tls_ca_file: FilePath | None = Field(None, validation_alias="SLUICE_TLS_CA_FILE")
     """Authority that signs the mesh's certificates."""
 
     @model_validator(mode="after")
     def _fill_in_addresses(self) -> "MeshSettings":
         if not self.kafka_bootstrap:
             object.__setattr__(self, "kafka_bootstrap", default_listen("kafka", self.port_base_offset))
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_half_a_certificate(self) -> "MeshSettings":
+        # One without the other would mean plaintext in silence.
+        if (self.tls_cert_file is None) is not (self.tls_key_file is None):
+            raise ValueError("SLUICE_TLS_CERT_FILE and SLUICE_TLS_KEY_FILE go together: set both or neither")
         return self
 
     @property
@@ -101,15 +117,20 @@ def load(settings_class: type[S]) -> S:
         for line in _mistakes(settings_class, error):
             print(line, file=sys.stderr)
         raise SystemExit(2) from None
+    except SettingsError as error:
+        # A list or mapping that is no JSON: pydantic-settings stops at the first one, naming the field.
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def _mistakes(settings_class: type[MeshSettings], error: ValidationError) -> list[str]:
     prefix = str(settings_class.model_config.get("env_prefix", ""))
     lines = []
     for mistake in error.errors(include_input=False, include_url=False):
-        name = str(mistake["loc"][0]) if mistake["loc"] else "settings"
+        name = str(mistake["loc"][0]) if mistake["loc"] else ""
         variable = name if name.isupper() else f"{prefix}{name}".upper()
-        lines.append(f"{variable}: {mistake['msg']}")
+        message = mistake["msg"].removeprefix("Value error, ")
+        lines.append(f"{variable}: {message}" if mistake["loc"] else message)
     return lines
 
 

@@ -3,7 +3,10 @@
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import structlog
 from opentelemetry import trace
@@ -44,10 +47,11 @@ def _configure_logs(service: str, settings: MeshSettings) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, _drop_foreign_exceptions],
+            foreign_pre_chain=shared,
             processors=[
+                _keep_only_the_class_of_exceptions,
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
+                structlog.processors.JSONRenderer(default=_named),
             ],
         )
     )
@@ -67,17 +71,24 @@ def _add_context(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
     return event
 
 
-def _drop_foreign_exceptions(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A library's traceback may quote user text: keep the class of the exception only."""
+def _keep_only_the_class_of_exceptions(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """A traceback ends in the exception's message, which may quote user text."""
     info = event.pop("exc_info", None)
-    if info and isinstance(info, tuple) and info[0] is not None:
-        event["error"] = info[0].__name__
-    elif isinstance(info, BaseException):
-        event["error"] = type(info).__name__
-    record = event.get("_record")
-    if record is not None:
-        record.exc_info, record.exc_text = None, None
+    if info is True:
+        info = sys.exc_info()
+    kind = info[0] if isinstance(info, tuple) else type(info) if isinstance(info, BaseException) else None
+    if kind is not None:
+        event.setdefault("error", kind.__name__)
+    event.pop("exception", None)
+    event.pop("stack_info", None)
     return event
+
+
+def _named(value: object) -> str:
+    """What JSON cannot hold is named, never shown: a protobuf message would show the user's text."""
+    return f"<{type(value).__name__}>" if not isinstance(value, Path | UUID | Decimal) else str(value)
 
 
 def _configure_spans(service: str, settings: MeshSettings) -> None:
@@ -102,8 +113,13 @@ def extract(carrier: Mapping[str, str]) -> Any:
     return _propagator.extract(carrier)
 
 
+def traceparent_of(span: trace.Span) -> str:
+    """A span as a W3C `traceparent`; empty for a span that is none."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier, context=trace.set_span_in_context(span))
+    return carrier.get("traceparent", "")
+
+
 def traceparent_of_current_span() -> str:
     """The current span as a W3C `traceparent`; empty outside of a span."""
-    carrier: dict[str, str] = {}
-    _propagator.inject(carrier)
-    return carrier.get("traceparent", "")
+    return traceparent_of(trace.get_current_span())
