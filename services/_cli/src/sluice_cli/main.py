@@ -1,5 +1,7 @@
 """The `sluice` command."""
 
+import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -8,6 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from sluice_cli import events as event_stream
+from sluice_cli.demo import performance
 from sluice_cli.mesh import operation
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
@@ -60,6 +64,50 @@ def down() -> None:
 def status() -> None:
     """Show the processes. Exit code 0 when all of them are ready."""
     raise typer.Exit(0 if operation.status(_home(), _offset(), console=console) else 1)
+
+
+@events.command()
+def tail(
+    type_: Annotated[
+        list[str] | None,
+        typer.Option("--type", help="Only this event: RequestCompleted or its full type (may be repeated)."),
+    ] = None,
+    from_beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="Also the events that are there already.")
+    ] = False,
+    no_follow: Annotated[bool, typer.Option("--no-follow", help="End after the events that are there.")] = False,
+    max_: Annotated[int | None, typer.Option("--max", min=1, help="End after this many.")] = None,
+) -> None:
+    """Print events as they come, one JSON line each."""
+    topics = event_stream.topics_named(type_ or ())
+    settings = event_stream.connection(_home())
+
+    async def show() -> None:
+        left = max_
+        async with contextlib.aclosing(
+            event_stream.follow(settings, topics, from_beginning=from_beginning or no_follow, live=not no_follow)
+        ) as seen:
+            async for event in seen:
+                print(event.as_json(), flush=True)
+                left = left - 1 if left else None
+                if left == 0:
+                    return
+
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+        asyncio.run(show())
+
+
+@app.command()
+def demo(
+    count: Annotated[int, typer.Option(min=1, max=1000, help="Conversations to send.")] = 36,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same conversations.")] = 7,
+    concurrency: Annotated[int, typer.Option(min=1, max=32, help="Conversations at a time.")] = 4,
+) -> None:
+    """Send real conversations through the running mesh, and show what it measured. Exit code 0 when all counts agree."""
+    home = _home()
+    operation.require_running(home)
+    agreed = asyncio.run(performance.perform(home, console, count=count, seed=seed, concurrency=concurrency))
+    raise typer.Exit(0 if agreed else 1)
 
 
 def main() -> None:

@@ -55,6 +55,11 @@ def read(home: Home) -> dict[str, str]:
     return {name: "".join(shlex.split(value)) for name, value in pairs}
 
 
+def tenant_keys(environment: Mapping[str, str]) -> dict[str, str]:
+    """Tenant to API key, from what demo.env assigns."""
+    return {tenant: environment[variable] for variable, tenant in _variables().items() if environment.get(variable)}
+
+
 def _keys(home: Home) -> dict[str, str]:
     """Tenant to key. Only demo.env knows the keys in clear; without it new ones are made, and the gateway's file anew."""
     known = read(home) if home.demo_env.exists() and home.gateway_file.exists() else {}

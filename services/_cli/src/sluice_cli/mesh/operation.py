@@ -205,12 +205,18 @@ def down(home: Home, *, console: Console) -> None:
     )
 
 
-def status(home: Home, offset: int, *, console: Console) -> bool:
-    """Shows the processes; True when all of them are ready. MeshProblem when no mesh runs."""
+def require_running(home: Home) -> Supervisor:
+    """The supervisor of the mesh. MeshProblem when none runs."""
     supervisor = Supervisor(home)
     if not supervisor.pid():
         left = "; processes of a killed one are left, `sluice mesh down` ends them" if supervisor.leftovers() else ""
         raise MeshProblem(f"No mesh runs in SLUICE_HOME={home.path}{left}: start one with `make run`.")
+    return supervisor
+
+
+def status(home: Home, offset: int, *, console: Console) -> bool:
+    """Shows the processes; True when all of them are ready. MeshProblem when no mesh runs."""
+    supervisor = require_running(home)
     states = _by_name(supervisor)
     programs = plan.running(tuple(states), offset)
     with ThreadPoolExecutor(len(programs)) as pool:

@@ -1,0 +1,1 @@
+"""A demonstration: real conversations through the running mesh, and what the mesh itself says it measured."""

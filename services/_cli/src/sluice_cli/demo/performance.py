@@ -1,0 +1,172 @@
+"""The whole demonstration: compose, send, wait until the mesh has counted, show."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import grpc
+from rich.console import Console
+from rich.progress import Progress
+from sluice.events.v1 import gateway_pb2
+from sluice.insight.v1 import insight_service_pb2
+from sluice.types.v1 import metric_pb2
+
+from sluice_cli import events
+from sluice_cli.demo import show
+from sluice_cli.demo.conversations import Conversation, compose
+from sluice_cli.demo.sending import Caller, Outcome, of_status
+from sluice_cli.demo.witness import Books, EventWitness, kinds
+from sluice_cli.mesh import demo_env
+from sluice_cli.mesh.home import Home
+from sluice_cli.mesh.problem import MeshProblem
+
+CATCH_UP_SECONDS = 45.0
+QUALITY = (
+    "quality.requests",
+    "quality.latency_seconds.p50",
+    "quality.latency_seconds.p95",
+    "quality.tokens_per_second.p50",
+)
+QUALITY += ("quality.blocked_ratio", "quality.redacted_ratio", "quality.feedback_score")
+DRIFT = ("drift.observations", "drift.reference_observations", "drift.drifted")
+
+
+async def perform(home: Home, console: Console, *, count: int, seed: int, concurrency: int) -> bool:
+    """Sends that many conversations; True when all counts agree. MeshProblem when the mesh does not run."""
+    environment = demo_env.read(home)
+    settings = events.connection(home)
+    keys = demo_env.tenant_keys(environment)
+    conversations = compose(count, seed, tuple(keys))
+    console.print(
+        f"\n[bold]{count} conversations[/] of {' and '.join(keys)}, over HTTP and gRPC ([bold]≈[/] streamed), {concurrency} at a time\n"
+    )
+    # Whole seconds, and one to spare: the ledger's moments are finer than the clock's reading here.
+    since = time.time() - 1
+    async with EventWitness(settings) as witness, Caller(environment, keys) as caller, Books(environment) as books:
+        try:
+            before = await books.requests_measured(since - 60)
+            outcomes = await _send_all(conversations, caller, console, concurrency)
+            return await _report(outcomes, witness, books, console, since=since, measured_before=before)
+        except grpc.aio.AioRpcError as error:
+            raise MeshProblem(f"A service does not answer ({error.code().name}): see `sluice mesh status`.") from None
+
+
+async def _send_all(
+    conversations: Sequence[Conversation], caller: Caller, console: Console, concurrency: int
+) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    gate = asyncio.Semaphore(concurrency)
+    with show.progress(console) as bar:
+        task = bar.add_task("talking", total=len(conversations), tally="")
+
+        async def send(conversation: Conversation) -> None:
+            async with gate:
+                outcome = await caller.send(conversation)
+            outcomes.append(outcome)
+            _advance(bar, task, outcomes)
+
+        async with asyncio.TaskGroup() as group:
+            for conversation in conversations:
+                group.create_task(send(conversation))
+    return outcomes
+
+
+def _advance(bar: Progress, task: object, outcomes: Sequence[Outcome]) -> None:
+    bar.console.print(show.line(outcomes[-1]), highlight=False, no_wrap=True, overflow="ellipsis")
+    bar.update(task, advance=1, tally=show.tally(outcomes))  # type: ignore[arg-type]
+
+
+async def _report(
+    outcomes: Sequence[Outcome],
+    witness: EventWitness,
+    books: Books,
+    console: Console,
+    *,
+    since: float,
+    measured_before: int,
+) -> bool:
+    ids = {outcome.request_id for outcome in outcomes if outcome.request_id}
+    judged = sum(1 for outcome in outcomes if outcome.feedback)
+    with console.status("[dim]waiting until the mesh has counted it all[/]"):
+        wanted = {"RequestCompleted": len(outcomes), "CostRecorded": len(outcomes), "FeedbackReceived": judged}
+        await witness.wait_for(wanted, ids, CATCH_UP_SECONDS)
+        measured = (
+            await books.wait_for_requests(measured_before + len(outcomes), since - 60, CATCH_UP_SECONDS)
+            - measured_before
+        )
+    ledger = await books.spend(since)
+    counted = [(f"{name} events", len(witness.about(name, ids)), number) for name, number in wanted.items()]
+    rows = [
+        ("requests sent", len(ids), len(outcomes)),
+        *counted,
+        ("ledger rows (GetSpend)", sum(row.requests for row in ledger), len(outcomes)),
+        ("requests in quality windows", measured, len(outcomes)),
+    ]
+    console.print(_summary(outcomes, witness, ids))
+    console.print(show.spend(ledger))
+    console.print(await _quality(books, since))
+    console.print(await _drift(books, since))
+    console.print(show.checks(rows))
+    if any(count > number for _, count, number in rows):
+        console.print("  [dim]More than sent: others use this mesh at the same time.[/]")
+    return not of_status(outcomes, "failed") and all(count == number for _, count, number in rows)
+
+
+def _summary(outcomes: Sequence[Outcome], witness: EventWitness, ids: set[str]) -> show.Columns:
+    completed = witness.about("RequestCompleted", ids)
+    ends = Counter(
+        gateway_pb2.RequestOutcome.Name(event.outcome).removeprefix("REQUEST_OUTCOME_") for event in completed
+    )
+    reasons = Counter(category for event in completed for category in event.blocked_categories)
+    return show.side_by_side(
+        show.bars("How they ended", ends, "green"),
+        show.bars("Personal data hidden", kinds(completed, "redacted_input", "redacted_output"), "cyan"),
+        show.bars("Blocked because of", reasons, "red"),
+    )
+
+
+async def _quality(books: Books, since: float) -> show.Panel:
+    points = await books.metrics(QUALITY, since - 60, by=[insight_service_pb2.DIMENSION_TENANT])
+    rows = [
+        [show.clock(start), tenant, *(_value(values.get(name)) for name in QUALITY)]
+        for (start, tenant), values in _by_window(points).items()
+        if values.get(QUALITY[0])
+    ]
+    columns = ("window", "tenant", "requests", "p50", "p95", "tokens/s", "blocked", "redacted", "feedback")
+    return show.windows("Quality", "InsightService.QueryMetrics", columns, rows)
+
+
+async def _drift(books: Books, since: float) -> show.Panel:
+    points = await books.metrics(DRIFT, since - 300, by=[insight_service_pb2.DIMENSION_TENANT])
+    verdicts = {
+        (point.window.start.seconds, point.series.tenant_id): point.verdict for point in points if point.verdict
+    }
+    rows = [
+        [
+            show.clock(start),
+            tenant,
+            *(_value(values.get(name)) for name in DRIFT[:2]),
+            verdicts.get((start, tenant), ""),
+        ]
+        for (start, tenant), values in _by_window(points).items()
+    ]
+    columns = ("window", "tenant", "observations", "reference", "verdict")
+    return show.windows("Drift", "InsightService.QueryMetrics", columns, rows)
+
+
+def _by_window(points: Sequence[metric_pb2.MetricPoint]) -> Mapping[tuple[int, str], dict[str, metric_pb2.MetricPoint]]:
+    found: dict[tuple[int, str], dict[str, metric_pb2.MetricPoint]] = {}
+    for point in points:
+        found.setdefault((point.window.start.seconds, point.series.tenant_id), {})[point.metric] = point
+    return dict(sorted(found.items()))
+
+
+def _value(point: metric_pb2.MetricPoint | None) -> str:
+    if point is None or not point.HasField("value"):
+        return "-"
+    if point.unit == "ratio":
+        return f"{point.value:.0%}"
+    if point.unit == "seconds":
+        return f"{point.value:.2f} s"
+    return f"{point.value:.0f}" if point.unit == "1" else f"{point.value:.1f}"

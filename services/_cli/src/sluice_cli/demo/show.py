@@ -1,0 +1,143 @@
+"""The demonstration on the terminal: a line a conversation, then what the mesh measured."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from sluice_cli.demo.sending import Outcome
+from sluice_cli.demo.witness import Spend
+
+_MARKS = {"answered": "[green]✓[/]", "blocked": "[red]■[/]", "filtered": "[yellow]▲[/]", "failed": "[bold red]✗[/]"}
+BARS = 18
+
+
+def progress(console: Console) -> Progress:
+    """The bar at the bottom."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=40),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, TextColumn("[dim]{task.fields[tally]}"), console=console, transient=True)
+
+
+def line(outcome: Outcome) -> str:
+    """One conversation: whose, by which door, what was said, what became of it."""
+    conversation = outcome.conversation
+    said = _cut(conversation.turns[-1].text, 52)
+    door = f"{conversation.door}{'≈' if conversation.streamed else ' '}"
+    return (
+        f" {_MARKS[outcome.status]} [dim]{conversation.tenant:<7}{door:<6}[/]{escape(said):<53}"
+        f"{_result(outcome)}  [dim]{outcome.seconds:.1f} s[/]"
+    )
+
+
+def _result(outcome: Outcome) -> str:
+    if outcome.status == "blocked":
+        return f"[red]blocked:[/] {escape(outcome.note.replace(',', ', '))}"
+    if outcome.status == "failed":
+        return f"[bold red]failed:[/] {escape(outcome.note)}"
+    hidden = f"[cyan]{_kinds(outcome.redacted)} hidden from the model[/]  " if outcome.redacted else ""
+    judged = f"  [magenta]{outcome.feedback}[/]" if outcome.feedback else ""
+    withheld = "[yellow]withheld:[/] " if outcome.status == "filtered" else ""
+    return f"{hidden}{withheld}[italic]{escape(_cut(outcome.answer, 30 if hidden else 60))}[/]{judged}"
+
+
+def _cut(text: str, length: int) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= length else f"{flat[: length - 1]}…"
+
+
+def _kinds(counts: Mapping[str, int]) -> str:
+    return ", ".join(
+        f"{kind.lower().replace('_', ' ')}{f' ×{count}' if count > 1 else ''}" for kind, count in counts.items()
+    )
+
+
+def tally(outcomes: Sequence[Outcome]) -> str:
+    """How many of each so far."""
+    counts = Counter(outcome.status for outcome in outcomes)
+    return "  ".join(f"{count} {status}" for status, count in counts.items())
+
+
+def bars(title: str, counts: Mapping[str, int], colour: str) -> Panel:
+    """Counts as bars, largest first."""
+    table = Table.grid(padding=(0, 1))
+    most = max(counts.values(), default=1) or 1
+    for name, count in sorted(counts.items(), key=lambda pair: -pair[1]):
+        table.add_row(
+            name.lower().replace("_", " "), f"[{colour}]{'█' * max(1, round(BARS * count / most))}[/]", str(count)
+        )
+    return Panel(
+        table if counts else "[dim]none[/]",
+        title=f"[bold]{title}[/]",
+        title_align="left",
+        border_style="dim",
+        padding=(0, 1),
+    )
+
+
+def spend(rows: Sequence[Spend]) -> Panel:
+    """The ledger, a line a tenant."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    table.add_column("tenant")
+    for column in ("requests", "tokens in", "tokens out", "cost"):
+        table.add_column(column, justify="right")
+    for row in sorted(rows, key=lambda row: row.tenant):
+        cost = f"{row.nano_units / 1e9:.7f} {row.currency}" if row.currency else "-"
+        table.add_row(row.tenant, str(row.requests), str(row.tokens_in), str(row.tokens_out), cost)
+    return Panel(
+        table,
+        title="[bold]Cost[/] [dim]CostService.GetSpend[/]",
+        title_align="left",
+        border_style="dim",
+        padding=(0, 1),
+    )
+
+
+def windows(title: str, source: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Panel:
+    """Live metrics, a line a window."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < 2 else "right")
+    for row in rows:
+        table.add_row(*row)
+    body: RenderableType = table if rows else "[dim]no window yet[/]"
+    return Panel(
+        body, title=f"[bold]{title}[/] [dim]{source}[/]", title_align="left", border_style="dim", padding=(0, 1)
+    )
+
+
+def checks(rows: Sequence[tuple[str, int, int]]) -> Panel:
+    """Whether the counts agree: what, how many there are, how many there should be."""
+    table = Table.grid(padding=(0, 2))
+    for name, count, wanted in rows:
+        mark = "[green]✓[/]" if count == wanted else "[red]✗[/]"
+        table.add_row(mark, name, f"[bold]{count}[/]", "" if count == wanted else f"[red]should be {wanted}[/]")
+    return Panel(
+        table, title="[bold]Nothing lost, nothing twice[/]", title_align="left", border_style="dim", padding=(0, 1)
+    )
+
+
+def page(*parts: RenderableType) -> Group:
+    """The summary."""
+    return Group(*parts)
+
+
+def side_by_side(*panels: RenderableType) -> Columns:
+    """Panels in a row where the terminal is wide enough."""
+    return Columns(panels, padding=(0, 1))
+
+
+def clock(seconds: float) -> str:
+    """Local time of a window's start."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%H:%M")
