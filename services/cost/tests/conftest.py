@@ -1,0 +1,155 @@
+"""What the tests of the cost service share: databases to run against, and completions to enter."""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sluice_cost.adapters.database import Database, open_database
+from sluice_cost.domain.ledger import Completion, Partition
+from sluice_cost.domain.pricing import Price
+from sluice_cost.domain.usage import Usage
+
+TOPIC = "sluice.gateway.request_completed.v1"
+NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a PostgreSQL server: SLUICE_TEST_POSTGRES_URL, or one started for these tests, or a skip."""
+    if given := os.environ.get("SLUICE_TEST_POSTGRES_URL"):
+        yield given
+        return
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not programs:
+        pytest.skip("no PostgreSQL: set SLUICE_TEST_POSTGRES_URL, or install Debian's `postgresql`")
+    yield from _throw_away_cluster(programs[-1])
+
+
+def _throw_away_cluster(programs: Path) -> Iterator[str]:
+    # PostgreSQL refuses to run as root.
+    user: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+    folder = Path(tempfile.mkdtemp(prefix="sluice-pg-"))
+    if user:
+        shutil.chown(folder, "nobody", "nogroup")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **user}
+    cluster = str(folder / "data")
+    subprocess.run(
+        [programs / "initdb", "-D", cluster, "-A", "trust", "-U", "sluice", "--no-sync"], check=True, **quiet
+    )
+    options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -c fsync=off"
+    try:
+        subprocess.run([programs / "pg_ctl", "-D", cluster, "-w", "-o", options, "start"], check=True, **quiet)
+        yield f"postgresql://sluice@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run([programs / "pg_ctl", "-D", cluster, "-m", "immediate", "stop"], check=False, **quiet)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite database with the schema in it, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "cost.db"
+    _migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: str) -> str:
+    """Name of a PostgreSQL database with the schema in it, to be used as a template."""
+    name = f"template_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+    _migrate(_within(postgres, name))
+    return name
+
+
+def _migrate(url: str) -> None:
+    asyncio.run(open_database(url).close())
+
+
+def _within(server: str, name: str) -> str:
+    return server.rsplit("/", 1)[0].replace("postgresql://", "postgresql+psycopg://") + f"/{name}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A fresh database of each kind."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "cost.db")
+        yield f"sqlite:///{tmp_path / 'cost.db'}"
+        return
+    server, template = request.getfixturevalue("postgres"), request.getfixturevalue("migrated_postgres")
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")  # type: ignore[call-overload]
+        yield _within(server, name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[call-overload]
+
+
+@pytest.fixture
+async def database(database_url: str) -> Any:
+    opened = Database(database_url)
+    yield opened
+    await opened.close()
+
+
+def price(model: str = "small", **amounts: Any) -> Price:
+    """Nano-units per million tokens, so 1 token of input is 2,000 nano-units and 1 of output 5,000."""
+    defaults: dict[str, Any] = {
+        "currency": "USD",
+        "effective_from": NOON - timedelta(days=100),
+        "uncached_input": 2_000_000_000,
+        "cached_input": 1_000_000_000,
+        "cache_write": 3_000_000_000,
+        "output": 5_000_000_000,
+        "reasoning": 7_000_000_000,
+        "approved_by": "test",
+    }
+    return Price(model=model, **{**defaults, **amounts})
+
+
+@pytest.fixture
+def make_price() -> Callable[..., Price]:
+    return price
+
+
+@pytest.fixture
+def make_completion() -> Callable[..., Completion]:
+    """Makes the n-th completion: 10 tokens in, 4 out, so 40,000 nano-units at `price()`."""
+
+    def make(number: int, **changes: Any) -> Completion:
+        values: dict[str, Any] = {
+            "event_id": f"event-{number}",
+            "occurred_at": NOON + timedelta(seconds=number),
+            "request_id": f"request-{number}",
+            "tenant_id": "acme",
+            "project_id": "shop",
+            "subject_id": "",
+            "api_key_id": "key-1",
+            "operation": "chat",
+            "model": "alias",
+            "served_model": "small",
+            "route": "alias/small",
+            "outcome": "completed",
+            "usage": Usage(uncached_input_tokens=10, output_tokens=4),
+            "is_synthetic": False,
+            "traceparent": "",
+            "partition": Partition(TOPIC, number % 4),
+            "offset": number // 4,
+        }
+        return Completion(**{**values, **changes})
+
+    return make

@@ -1,0 +1,169 @@
+"""CostService over real gRPC."""
+
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from sluice.cost.v1 import cost_service_pb2 as pb
+from sluice.cost.v1 import cost_service_pb2_grpc as pb_grpc
+from sluice_cost.adapters.cost_events import encode
+from sluice_cost.adapters.database import Database
+from sluice_cost.adapters.sql_ledger import SqlLedger
+from sluice_cost.adapters.sql_prices import SqlPrices
+from sluice_cost.adapters.sql_spend import SqlSpend
+from sluice_cost.api import CostServicer
+from sluice_cost.domain.ledger import Completion, Partition
+from sluice_cost.domain.pricing import Price
+from sluice_cost.settings import CostSettings
+from sluice_kit.server import GrpcServer
+
+NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+ACME = (("x-sluice-tenant-id", "acme"),)
+
+
+def moment(at: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(at)
+    return stamp
+
+
+@pytest.fixture
+async def stub(
+    database: Database, make_price: Callable[..., Price], make_completion: Callable[..., Completion], tmp_path: Any
+) -> AsyncIterator[Any]:
+    prices = SqlPrices(database, default_currency="USD")
+    await prices.put(make_price(), recorded_at=NOON)
+    completions = [
+        make_completion(1),
+        make_completion(2, tenant_id="umbrella"),
+        make_completion(3, served_model="unheard-of"),
+        make_completion(4, is_synthetic=True),
+    ]
+    ledger = SqlLedger(database, default_currency="USD")
+    await ledger.append(completions, {Partition("t", 1): 9}, recorded_at=NOON, encode=encode)
+    settings = CostSettings(home=tmp_path, grpc_listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", drain_seconds=0)
+    server = GrpcServer(service="cost", settings=settings)
+    servicer = CostServicer(spend=SqlSpend(database), prices=prices, clock=lambda: NOON + timedelta(minutes=10))
+    pb_grpc.add_CostServiceServicer_to_server(servicer, server.grpc)
+    await server.start(service_names=["sluice.cost.v1.CostService"])
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        yield pb_grpc.CostServiceStub(channel)
+    await server.stop()
+
+
+async def test_spend_tells_sums_and_how_complete_they_are(stub: Any) -> None:
+    answer = await stub.GetSpend(
+        pb.GetSpendRequest(group_by=[pb.SPEND_DIMENSION_TENANT, pb.SPEND_DIMENSION_CHARGE_KIND])
+    )
+    groups = {tuple(group.values): group for group in answer.groups}
+    assert set(groups) == {("acme", "inference"), ("umbrella", "inference"), ("acme", "synthetic")}
+    acme = groups["acme", "inference"]
+    assert (acme.amount.currency_code, acme.amount.nano_units) == ("USD", 40_000)
+    assert (acme.request_count, acme.row_count, acme.unpriced_request_count) == (2, 2, 1)
+    assert (acme.usage.uncached_input_tokens, acme.usage.output_tokens) == (20, 8)
+    assert groups["acme", "synthetic"].amount.nano_units == 0
+    (position,) = answer.complete_up_to
+    assert (position.topic, position.partition, position.next_offset) == ("t", 1, 9)
+
+
+async def test_a_tenant_sees_its_own_spend_only(stub: Any) -> None:
+    answer = await stub.GetSpend(pb.GetSpendRequest(group_by=[pb.SPEND_DIMENSION_TENANT]), metadata=ACME)
+    assert [list(group.values) for group in answer.groups] == [["acme"]]
+    others = pb.SpendFilter(dimension=pb.SPEND_DIMENSION_TENANT, values=["umbrella"])
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.GetSpend(pb.GetSpendRequest(filters=[others]), metadata=ACME)
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_range_without_requests_has_no_groups(stub: Any) -> None:
+    answer = await stub.GetSpend(pb.GetSpendRequest(until=moment(NOON - timedelta(hours=1))))
+    assert not answer.groups
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (pb.GetSpendRequest(group_by=[pb.SPEND_DIMENSION_UNSPECIFIED]), "group_by[0]"),
+        (pb.GetSpendRequest(group_by=[77]), "group_by[0]"),  # type: ignore[list-item]
+        (pb.GetSpendRequest(group_by=[pb.SPEND_DIMENSION_DAY] * 2), "group_by"),
+        (pb.GetSpendRequest(filters=[pb.SpendFilter(dimension=pb.SPEND_DIMENSION_MODEL)]), "filters[0].values"),
+        (
+            pb.GetSpendRequest(filters=[pb.SpendFilter(dimension=pb.SPEND_DIMENSION_DAY, values=["today"])]),
+            "filters[0].values",
+        ),
+        (
+            pb.GetSpendRequest(filters=[pb.SpendFilter(dimension=pb.SPEND_DIMENSION_MODEL, values=["\0"])]),
+            "filters[0].values",
+        ),
+        (pb.GetSpendRequest(until=Timestamp(seconds=10**15)), "until"),
+        (pb.GetSpendRequest(**{"from": moment(NOON)}, until=moment(NOON - timedelta(1))), "from"),
+    ],
+)
+async def test_a_question_that_makes_no_sense_is_refused_with_the_field(stub: Any, request_: Any, field: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.GetSpend(request_)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert field.encode() in dict(caught.value.trailing_metadata())["grpc-status-details-bin"]
+
+
+def new_price(**changes: Any) -> pb.PutPriceRequest:
+    texts = {
+        "model": "large",
+        "currency_code": "USD",
+        "approved_by": "me",
+        "input_per_million": "3",
+        "output_per_million": "15",
+    }
+    return pb.PutPriceRequest(price=pb.Price(**{**texts, **changes}))
+
+
+async def test_a_price_that_was_put_is_listed_with_all_it_stands_for(stub: Any) -> None:
+    put = (await stub.PutPrice(new_price(per_request="0.001", minimum="0"))).price
+    assert (put.version, put.cached_input_per_million, put.reasoning_per_million) == (1, "3", "15")
+    listed = (await stub.ListPrices(pb.ListPricesRequest())).prices
+    assert [price.model for price in listed] == ["large", "small"]
+    assert listed[0] == put
+    assert listed[0].per_request == "0.001"
+    before = await stub.ListPrices(pb.ListPricesRequest(at=moment(NOON - timedelta(days=1))))
+    assert [price.model for price in before.prices] == ["small"]
+
+
+async def test_a_second_price_is_a_new_version_and_does_not_reach_back(stub: Any) -> None:
+    await stub.PutPrice(new_price())
+    assert (await stub.PutPrice(new_price(output_per_million="16"))).price.version == 2
+    with pytest.raises(grpc.aio.AioRpcError, match="not charged anew") as caught:
+        await stub.PutPrice(new_price(effective_from=moment(NOON - timedelta(days=1))))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_every_mistake_in_a_price_is_named(stub: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.PutPrice(
+            new_price(input_per_million="cheap", output_per_million="", approved_by=" ", currency_code="$")
+        )
+    message = caught.value.details() or ""
+    for name in ("input_per_million", "output_per_million", "approved_by", "currency_code"):
+        assert f"price.{name}:" in message
+
+
+async def test_a_tenant_can_not_set_prices(stub: Any) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.PutPrice(new_price(), metadata=ACME)
+    assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_what_is_not_served_yet_says_so(stub: Any) -> None:
+    calls = (
+        stub.Reserve(pb.ReserveRequest()),
+        stub.Settle(pb.SettleRequest()),
+        stub.Extend(pb.ExtendRequest()),
+        stub.GetBudget(pb.GetBudgetRequest()),
+        stub.ExportFocus(pb.ExportFocusRequest()).read(),
+    )
+    for call in calls:
+        with pytest.raises(grpc.aio.AioRpcError, match="not served yet") as caught:
+            await call
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -1,0 +1,94 @@
+"""A price book is read strictly."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sluice_cost.adapters.price_file import load_price_book
+from sluice_cost.domain.price_book import PriceBookMistakes, read_price_book
+
+
+def book(**changes: Any) -> dict[str, Any]:
+    good = {
+        "id": "test",
+        "version": "1",
+        "currency": "USD",
+        "effective_from": datetime(2026, 1, 1, tzinfo=UTC),
+        "approved_by": "somebody",
+        "models": {"small": {"input_per_million": "0.15", "output_per_million": "0.6"}},
+    }
+    return {**good, **changes}
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    return book(models={"small": {"input_per_million": "0.15", "output_per_million": "0.6", **changes}})
+
+
+def test_what_is_not_written_takes_the_price_it_is_stated_to_take() -> None:
+    (price,) = read_price_book(small()).prices
+    assert (price.uncached_input, price.cached_input, price.cache_write) == (150_000_000,) * 3
+    assert (price.output, price.reasoning) == (600_000_000,) * 2
+    assert (price.per_request, price.minimum, price.book) == (0, 0, "test@1")
+
+
+def test_what_is_written_is_held_exactly() -> None:
+    (price,) = read_price_book(
+        small(cached_input_per_million="0.000000001", minimum="12", reasoning_per_million="0")
+    ).prices
+    assert (price.cached_input, price.minimum, price.reasoning) == (1, 12_000_000_000, 0)
+
+
+@pytest.mark.parametrize(
+    ("document", "mistake"),
+    [
+        (None, "must be a mapping"),
+        ([], "must be a mapping"),
+        (book(currency="dollars"), "currency:"),
+        (book(version=1), "version: must be a text"),
+        (book(approved_by=""), "approved_by:"),
+        (book(effective_from="soon"), "effective_from:"),
+        (book(discount="10"), "discount: unknown field"),
+        (book(models={}), "models: must be a mapping"),
+        (book(models={"small": "cheap"}), "models.small: must be a mapping"),
+        (book(models={7: {"input_per_million": "1", "output_per_million": "1"}}), "models.7: a model name"),
+        (book(models={"small": {"output_per_million": "1"}}), "models.small.input_per_million: missing"),
+        (small(input_per_million=0.15), "0.15 is not a text; write decimals in quotes"),
+        (small(input_per_million="a lot"), "'a lot' is not a decimal number"),
+        (small(input_per_million="NaN"), "'NaN' must be 0 or more"),
+        (small(input_per_million="-1"), "'-1' must be 0 or more"),
+        (small(input_per_million="1e9"), "'1e9' is more than 100000"),
+        (small(input_per_million="0.0000000001"), "more than 9 decimal places"),
+        (small(imput_per_million="1"), "models.small.imput_per_million: unknown field"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(document: Any, mistake: str) -> None:
+    with pytest.raises(PriceBookMistakes) as caught:
+        read_price_book(document)
+    assert mistake in str(caught.value)
+    assert len(caught.value.mistakes) == 1
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    with pytest.raises(PriceBookMistakes) as caught:
+        read_price_book(book(currency="", version="", models={"small": {"input_per_million": "x"}, "large": 1}))
+    assert [mistake.split(":")[0] for mistake in caught.value.mistakes] == [
+        "version",
+        "currency",
+        "models.small.input_per_million",
+        "models.small.output_per_million",
+        "models.large",
+    ]
+
+
+def test_the_shipped_book_is_good_and_prices_the_packaged_model() -> None:
+    assert "smollm2-135m-instruct" in {price.model for price in load_price_book(None).prices}
+
+
+@pytest.mark.parametrize(("content", "mistake"), [(None, "cannot be read"), ("a: [", "is not YAML")])
+def test_a_file_that_is_no_book_is_named(tmp_path: Path, content: str | None, mistake: str) -> None:
+    path = tmp_path / "book.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(PriceBookMistakes, match=f"book.yaml: {mistake}"):
+        load_price_book(path)
