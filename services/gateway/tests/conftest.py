@@ -5,11 +5,11 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import pytest_asyncio
 from google.protobuf.message import Message
 from sluice.events.v1 import gateway_pb2
 from sluice.gateway.v1 import gateway_service_pb2_grpc
@@ -35,13 +35,13 @@ from sluice_gateway.domain.neighbours import Neighbours
 from sluice_gateway.domain.validation import Bounds
 from sluice_kit.channel import connect
 from sluice_kit.interceptor import CallInterceptor
-from sluice_kit.settings import GrpcServiceSettings, settings_config
+from sluice_kit.settings import MeshSettings, settings_config
 
 EMAIL = re.compile(r"[\w.]+@[\w.]+\w")
 PLACEHOLDER = re.compile(r"<[A-Z_]+_\d+>")
 
 
-class _Settings(GrpcServiceSettings):
+class _Settings(MeshSettings):
     model_config = settings_config("gateway")
 
 
@@ -280,9 +280,49 @@ def eventually() -> Callable[..., Awaitable[None]]:
     return until
 
 
-@pytest.fixture
-async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
-    """Everything started; filters may take 2 s."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running_mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
+    """Everything started, once for a module: starting and stopping servers takes longer than most tests."""
+    settings = _Settings(home=tmp_path_factory.mktemp("home"))
+    admission = Admission(max_in_flight=64, clock=time.monotonic)
+    configuration, key = _configuration()
+    mesh = Mesh(FakeRedaction(), FakeModeration(), FakeInference(), RecordingPublisher(), configuration, key, admission)
+    neighbours, targets = await _start_neighbours(mesh)
+    channels = {name: connect(target, settings) for name, target in targets.items()}
+    mesh.gateway = gateway = _gateway(mesh, channels)
+    server = grpc.aio.server(interceptors=[CallInterceptor()])
+    grpc_door.add_to_server(gateway, server, request_seconds=20)
+    port = server.add_insecure_port("127.0.0.1:0")
+    app = http_door.application(gateway, http_door.HttpLimits(100_000, 2, 20), healthy=lambda: True)
+    listener = HttpListener(app, "127.0.0.1:0", drain_seconds=1, cert_file=None, key_file=None)
+    await server.start()
+    await listener.start()
+    mesh.http_url, mesh.grpc_target = f"http://127.0.0.1:{listener.port}", f"127.0.0.1:{port}"
+    yield mesh
+    await asyncio.gather(server.stop(1), listener.stop())
+    for channel in channels.values():
+        await channel.close()
+    await asyncio.gather(*(neighbour.stop(0) for neighbour in neighbours))
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def mesh(running_mesh: Mesh) -> AsyncIterator[Mesh]:
+    """The running mesh as new; filters may take 2 s. Fails a test that leaves a request running."""
+    mesh = running_mesh
+    for fake in (mesh.redaction, mesh.moderation, mesh.inference, mesh.published):
+        fake.__init__()  # type: ignore[misc]
+    mesh.configuration, mesh.key = _configuration()
+    mesh.admission._meters.clear()
+    assert mesh.gateway is not None
+    mesh.gateway._filter_timeout = 2.0
+    yield mesh
+    for channel in mesh._channels:
+        await channel.close()
+    mesh._channels.clear()
+    await until(lambda: mesh.admission.in_flight == 0 and mesh.inference.running == 0)
+
+
+def _configuration() -> tuple[Configuration, str]:
     key, sha256 = mint("test")
     configuration = Configuration(
         tenants={"acme": Tenant("acme", limits=Limits(requests_per_minute=100_000, max_tokens=1000))},
@@ -293,12 +333,11 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
         },
         created_at=1_700_000_000,
     )
-    admission = Admission(max_in_flight=64, clock=time.monotonic)
-    mesh = Mesh(FakeRedaction(), FakeModeration(), FakeInference(), RecordingPublisher(), configuration, key, admission)
-    settings = _Settings(home=tmp_path, grpc_listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", drain_seconds=1)
-    neighbours, targets = await _start_neighbours(mesh)
-    channels = {name: connect(target, settings) for name, target in targets.items()}
-    gateway = Gateway(
+    return configuration, key
+
+
+def _gateway(mesh: Mesh, channels: dict[str, Any]) -> Gateway:
+    return Gateway(
         Neighbours(
             model=GrpcModel(channels["inference"]),
             moderator=GrpcModerator(channels["moderation"]),
@@ -306,28 +345,12 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
             events=PublishedCompletions(mesh.published),
         ),
         configuration=lambda: mesh.configuration,
-        admission=admission,
+        admission=mesh.admission,
         bounds=Bounds(messages=100, characters=10_000),
         subject_key=b"k" * 32,
         filter_timeout=2.0,
         clock=time.monotonic,
     )
-    mesh.gateway = gateway
-    server = grpc.aio.server(interceptors=[CallInterceptor()])
-    grpc_door.add_to_server(gateway, server, request_seconds=20)
-    port = server.add_insecure_port("127.0.0.1:0")
-    app = http_door.application(gateway, http_door.HttpLimits(100_000, 2, 20), healthy=lambda: True)
-    listener = HttpListener(app, "127.0.0.1:0", drain_seconds=1, cert_file=None, key_file=None)
-    await server.start()
-    await listener.start()
-    mesh.http_url, mesh.grpc_target = f"http://127.0.0.1:{listener.port}", f"127.0.0.1:{port}"
-    yield mesh
-    for channel in mesh._channels:
-        await channel.close()
-    await asyncio.gather(server.stop(1), listener.stop())
-    for channel in channels.values():
-        await channel.close()
-    await asyncio.gather(*(neighbour.stop(0) for neighbour in neighbours))
 
 
 async def _start_neighbours(mesh: Mesh) -> tuple[list[grpc.aio.Server], dict[str, str]]:

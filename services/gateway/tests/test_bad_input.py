@@ -13,6 +13,8 @@ from sluice.gateway.v1 import gateway_service_pb2 as pb
 from sluice.types.v1 import chat_pb2
 from sluice_kit.errors import from_rpc_error
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 Until = Callable[..., Awaitable[None]]
 
 

@@ -6,13 +6,16 @@ from typing import Any
 
 import openai
 import pytest
+import pytest_asyncio
 from sluice_gateway.domain.configuration import Limits
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 EMAIL = "jane.doe@example.com"
 HELLO: Any = [{"role": "user", "content": f"hello {EMAIL}"}]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def client(mesh: Any) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(
         base_url=f"{mesh.http_url}/v1", api_key=mesh.key, max_retries=0, timeout=10

@@ -26,7 +26,7 @@ class Settings(GrpcServiceSettings):
     """Requests served at once, of all tenants."""
     max_messages: int = Field(512, ge=1)
     """Most messages in a conversation."""
-    max_characters: int = Field(400_000, ge=1)
+    max_characters: int = Field(200_000, ge=1)
     """Most characters in all texts of a request."""
 
     @model_validator(mode="after")

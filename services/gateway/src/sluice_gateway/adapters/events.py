@@ -92,7 +92,7 @@ class PublishedCompletions:
         except SluiceError as error:
             UNPUBLISHED.inc()
             raise Rejection(
-                Kind.EXHAUSTED,
+                Kind.UNAVAILABLE,
                 "The gateway cannot record requests now, so it does not answer them; try again later.",
                 reason=error.reason or "OUTBOX_FULL",
                 retry_after_seconds=5,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from sluice_kit.telemetry import logger
 from starlette.types import ASGIApp
 
 log = logger(__name__)
+# Its start and stop are told by our own events.
+logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
 class _Quiet(uvicorn.Server):

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
+from sluice_gateway.domain.basin import Basin
 from sluice_gateway.domain.chat import FinishReason
 from sluice_gateway.domain.completion import Completion
 from sluice_gateway.domain.neighbours import (
@@ -45,7 +46,7 @@ def _first(failures: BaseExceptionGroup) -> BaseException:
 
 
 class Relay:
-    """One answer on its way. Two tasks carry text from stream to stream; the caller's own task carries it out."""
+    """One answer on its way. Four tasks carry text from stream to stream, the caller's own task carries it out."""
 
     def __init__(
         self,
@@ -59,8 +60,9 @@ class Relay:
     ) -> None:
         self._model, self._moderation, self._redaction = model, moderation, redaction
         self._completion, self._filter_timeout, self._clock = completion, filter_timeout, clock
+        self._to_judge, self._judged = Basin(), Basin()
         self._limit = asyncio.timeout(None)
-        self._judging: asyncio.Task[None] | None = None
+        self._from_model: tuple[asyncio.Task[None], ...] = ()
         self._feeding = self._sending = self._owed = self._model_ended = False
         self._verdict: Verdict | None = None
         self._end: ModelEnd | None = None
@@ -72,8 +74,9 @@ class Relay:
         """Carry the whole answer. Returns how it ended; raises Rejection. Nothing runs on when it has returned."""
         try:
             async with together() as group:
-                self._judging = group.create_task(self._judge())
-                group.create_task(self._hand_on())
+                self._from_model = (group.create_task(self._listen()), group.create_task(self._judge()))
+                group.create_task(self._gather())
+                group.create_task(self._redact())
                 await self._release(audience)
         finally:
             for stream in (self._model, self._moderation, self._redaction):
@@ -83,16 +86,14 @@ class Relay:
         assert self._end is not None
         return self._end
 
-    async def _judge(self) -> None:
-        """Model -> moderation."""
+    async def _listen(self) -> None:
+        """Model -> basin."""
         while True:
             item = await self._model.receive()
             if isinstance(item, ModelText):
                 self.tokens_seen += item.tokens
                 if item.text:
-                    self._watch(feeding=True)
-                    await self._moderation.send(item.text)
-                    self._watch(feeding=False)
+                    await self._to_judge.put(item.text)
             elif isinstance(item, ModelStart):
                 self._completion.served_model = item.model
             else:
@@ -101,13 +102,21 @@ class Relay:
         self._end = item
         self._completion.generation_ended_at = self._clock()
         self._watch(model_ended=True)
+        self._to_judge.end()
+
+    async def _judge(self) -> None:
+        """Basin -> moderation."""
+        while (text := await self._to_judge.take()) is not None:
+            self._watch(feeding=True)
+            await self._moderation.send(text)
+            self._watch(feeding=False)
         await self._moderation.finish()
 
-    async def _hand_on(self) -> None:
-        """Moderation -> redaction."""
+    async def _gather(self) -> None:
+        """Moderation -> basin."""
         while isinstance(item := await self._moderation.receive(), str):
             self.judged.append(item)
-            await self._redaction.send(item)
+            await self._judged.put(item)
         self._verdict = item
         if item.decision_id:
             self._completion.decision_ids.append(item.decision_id)
@@ -115,15 +124,21 @@ class Relay:
             self._stop_model(item)
         elif not self._model_ended:
             raise FilterUnavailable("moderation", "ended_early")
-        await self._redaction.finish()
+        self._judged.end()
 
     def _stop_model(self, verdict: Verdict) -> None:
-        assert self._judging is not None
-        self._judging.cancel()
+        for task in self._from_model:
+            task.cancel()
         self._model.cancel()
         self._completion.blocked_categories = verdict.categories
         self._completion.generation_ended_at = self._clock()
         self._watch(model_ended=True)
+
+    async def _redact(self) -> None:
+        """Basin -> redaction."""
+        while (text := await self._judged.take()) is not None:
+            await self._redaction.send(text)
+        await self._redaction.finish()
 
     async def _release(self, audience: Audience) -> None:
         """Redaction -> caller."""

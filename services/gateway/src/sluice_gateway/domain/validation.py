@@ -17,7 +17,7 @@ class Bounds:
     """How large a request may be, whoever sends it."""
 
     messages: int = 512
-    characters: int = 400_000
+    characters: int = 200_000
     tools: int = 128
     embed_texts: int = 256
     stops: int = 16
