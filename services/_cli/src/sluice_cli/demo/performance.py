@@ -41,11 +41,11 @@ async def perform(home: Home, console: Console, *, count: int, seed: int, concur
     console.print(
         f"\n[bold]{count} conversations[/] of {' and '.join(keys)}, over HTTP and gRPC ([bold]≈[/] streamed), {concurrency} at a time\n"
     )
-    # Whole seconds, and one to spare: the ledger's moments are finer than the clock's reading here.
+    # One second to spare: the gateway may stamp a request a little before this reading of the clock.
     since = time.time() - 1
     async with EventWitness(settings) as witness, Caller(environment, keys) as caller, Books(environment) as books:
         try:
-            before = await books.requests_measured(since - 60)
+            before = await books.requests_measured(since)
             outcomes = await _send_all(conversations, caller, console, concurrency)
             return await _report(outcomes, witness, books, console, since=since, measured_before=before)
         except grpc.aio.AioRpcError as error:
@@ -73,7 +73,7 @@ async def _send_all(
 
 
 def _advance(bar: Progress, task: object, outcomes: Sequence[Outcome]) -> None:
-    bar.console.print(show.line(outcomes[-1]), highlight=False, no_wrap=True, overflow="ellipsis")
+    bar.console.print(show.line(outcomes[-1], bar.console.width), highlight=False, no_wrap=True, overflow="ellipsis")
     bar.update(task, advance=1, tally=show.tally(outcomes))  # type: ignore[arg-type]
 
 
@@ -92,8 +92,7 @@ async def _report(
         wanted = {"RequestCompleted": len(outcomes), "CostRecorded": len(outcomes), "FeedbackReceived": judged}
         await witness.wait_for(wanted, ids, CATCH_UP_SECONDS)
         measured = (
-            await books.wait_for_requests(measured_before + len(outcomes), since - 60, CATCH_UP_SECONDS)
-            - measured_before
+            await books.wait_for_requests(measured_before + len(outcomes), since, CATCH_UP_SECONDS) - measured_before
         )
     ledger = await books.spend(since)
     counted = [(f"{name} events", len(witness.about(name, ids)), number) for name, number in wanted.items()]
@@ -127,13 +126,13 @@ def _summary(outcomes: Sequence[Outcome], witness: EventWitness, ids: set[str]) 
 
 
 async def _quality(books: Books, since: float) -> show.Panel:
-    points = await books.metrics(QUALITY, since - 60, by=[insight_service_pb2.DIMENSION_TENANT])
+    points = await books.metrics(QUALITY, since, by=[insight_service_pb2.DIMENSION_TENANT])
     rows = [
         [show.clock(start), tenant, *(_value(values.get(name)) for name in QUALITY)]
         for (start, tenant), values in _by_window(points).items()
         if values.get(QUALITY[0])
     ]
-    columns = ("window", "tenant", "requests", "p50", "p95", "tokens/s", "blocked", "redacted", "feedback")
+    columns = ("", "tenant", "n", "p50", "p95", "tokens/s", "blocked", "redacted", "feedback")
     return show.windows("Quality", "InsightService.QueryMetrics", columns, rows)
 
 
@@ -151,7 +150,7 @@ async def _drift(books: Books, since: float) -> show.Panel:
         ]
         for (start, tenant), values in _by_window(points).items()
     ]
-    columns = ("window", "tenant", "observations", "reference", "verdict")
+    columns = ("", "tenant", "observations", "reference", "verdict")
     return show.windows("Drift", "InsightService.QueryMetrics", columns, rows)
 
 

@@ -15,7 +15,7 @@ from sluice_cli.demo.sending import Outcome
 from sluice_cli.demo.witness import Spend
 
 _MARKS = {"answered": "[green]✓[/]", "blocked": "[red]■[/]", "filtered": "[yellow]▲[/]", "failed": "[bold red]✗[/]"}
-BARS = 18
+BARS = 12
 
 
 def progress(console: Console) -> Progress:
@@ -30,31 +30,34 @@ def progress(console: Console) -> Progress:
     return Progress(*columns, TextColumn("[dim]{task.fields[tally]}"), console=console, transient=True)
 
 
-def line(outcome: Outcome) -> str:
-    """One conversation: whose, by which door, what was said, what became of it."""
+def line(outcome: Outcome, width: int) -> str:
+    """One conversation in one line of that many columns: whose, by which door, what was said, what became of it."""
     conversation = outcome.conversation
-    said = _cut(conversation.turns[-1].text, 52)
+    room = max(20, width - 26)
+    said = _cut(conversation.turns[-1].text, room * 2 // 5)
     door = f"{conversation.door}{'≈' if conversation.streamed else ' '}"
-    return (
-        f" {_MARKS[outcome.status]} [dim]{conversation.tenant:<7}{door:<6}[/]{escape(said):<53}"
-        f"{_result(outcome)}  [dim]{outcome.seconds:.1f} s[/]"
+    result = _result(outcome, room - room * 2 // 5)
+    return f" {_MARKS[outcome.status]} [dim]{conversation.tenant:<7}{door:<6}{outcome.seconds:4.1f} s[/]  {escape(said):<{room * 2 // 5}} {result}"
+
+
+def _result(outcome: Outcome, room: int) -> str:
+    if outcome.status in ("blocked", "failed"):
+        return f"[red]{outcome.status}:[/] [red dim]{escape(_cut(outcome.note.replace(',', ', '), room - 9))}[/]"
+    hidden = f"{_kinds(outcome.redacted)} hidden" if outcome.redacted else ""
+    judged = outcome.feedback or ("withheld" if outcome.status == "filtered" else "")
+    left = room - sum(len(part) + 2 for part in (hidden, judged) if part)
+    answer = f"[italic dim]{escape(_cut(outcome.answer, left))}[/]" if left > 8 else ""
+    return "  ".join(
+        filter(
+            None,
+            (f"[cyan]{_cut(hidden, room)}[/]" if hidden else "", answer, f"[magenta]{judged}[/]" if judged else ""),
+        )
     )
-
-
-def _result(outcome: Outcome) -> str:
-    if outcome.status == "blocked":
-        return f"[red]blocked:[/] {escape(outcome.note.replace(',', ', '))}"
-    if outcome.status == "failed":
-        return f"[bold red]failed:[/] {escape(outcome.note)}"
-    hidden = f"[cyan]{_kinds(outcome.redacted)} hidden from the model[/]  " if outcome.redacted else ""
-    judged = f"  [magenta]{outcome.feedback}[/]" if outcome.feedback else ""
-    withheld = "[yellow]withheld:[/] " if outcome.status == "filtered" else ""
-    return f"{hidden}{withheld}[italic]{escape(_cut(outcome.answer, 30 if hidden else 60))}[/]{judged}"
 
 
 def _cut(text: str, length: int) -> str:
     flat = " ".join(text.split())
-    return flat if len(flat) <= length else f"{flat[: length - 1]}…"
+    return flat if len(flat) <= length else f"{flat[: max(0, length - 1)]}…"
 
 
 def _kinds(counts: Mapping[str, int]) -> str:
@@ -106,7 +109,7 @@ def spend(rows: Sequence[Spend]) -> Panel:
 
 def windows(title: str, source: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Panel:
     """Live metrics, a line a window."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index < 2 else "right")
     for row in rows:

@@ -1,0 +1,160 @@
+"""Real conversations through both doors of a real mesh."""
+
+import subprocess
+from typing import Any
+
+import grpc
+import httpx
+import openai
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from sluice.gateway.v1 import gateway_service_pb2 as pb
+from sluice.gateway.v1 import gateway_service_pb2_grpc
+from sluice.types.v1 import chat_pb2, generation_pb2
+from sluice_cli.mesh.board import snippets
+
+from .conftest import Mesh, eventually
+
+PERSONAL = "My name is Maria Keller, write to maria.keller@example.com. Greet me."
+ABUSE = "You are a worthless piece of garbage and I hate you, you stupid idiot."
+SECONDS = 120
+
+
+def openai_client(mesh: Mesh, key: str = "") -> openai.OpenAI:
+    return openai.OpenAI(
+        base_url=f"{mesh.environment['SLUICE_HTTP_URL']}/v1",
+        api_key=key or mesh.environment["SLUICE_API_KEY"],
+        http_client=httpx.Client(trust_env=False, timeout=SECONDS),
+        max_retries=0,
+    )
+
+
+def spec(text: str, **more: Any) -> pb.ChatSpec:
+    message = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, content=text)
+    return pb.ChatSpec(
+        model="sluice-small", messages=[message], stopping=generation_pb2.StoppingParameters(max_tokens=24), **more
+    )
+
+
+def options(mesh: Mesh) -> dict[str, Any]:
+    return {"metadata": (("authorization", f"Bearer {mesh.environment['SLUICE_API_KEY']}"),), "timeout": SECONDS}
+
+
+def gateway(mesh: Mesh) -> tuple[grpc.Channel, Any]:
+    channel = grpc.insecure_channel(mesh.environment["SLUICE_GRPC_TARGET"], options=[("grpc.enable_http_proxy", 0)])
+    return channel, gateway_service_pb2_grpc.GatewayServiceStub(channel)
+
+
+def test_the_openai_client_gets_an_answer_whole_and_streamed(mesh: Mesh) -> None:
+    with openai_client(mesh) as client:
+        asked: dict[str, Any] = {
+            "model": "sluice-small",
+            "messages": [{"role": "user", "content": PERSONAL}],
+            "max_tokens": 24,
+        }
+        whole = client.chat.completions.create(**asked)
+        chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+        models = [model.id for model in client.models.list()]
+    assert whole.choices[0].message.content
+    assert whole.usage is not None
+    assert 0 < whole.usage.completion_tokens <= 24
+    assert whole.model_extra is not None
+    assert whole.model_extra["sluice"]["redacted_input"] == {"EMAIL_ADDRESS": 1, "PERSON": 1}
+    assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    assert [chunk.usage for chunk in chunks if chunk.usage]
+    assert models == ["sluice-small"]
+
+
+def test_grpc_callers_get_an_answer_whole_and_streamed(mesh: Mesh) -> None:
+    channel, stub = gateway(mesh)
+    with channel:
+        whole = stub.Chat(pb.ChatRequest(spec=spec(PERSONAL)), **options(mesh))
+        events = list(stub.ChatStream(pb.ChatStreamRequest(spec=spec(PERSONAL)), **options(mesh)))
+    assert whole.choices[0].message.content
+    assert {each.kind for each in whole.guard.redacted_input} == {"EMAIL_ADDRESS", "PERSON"}
+    assert [event.WhichOneof("event") for event in (events[0], events[-1])] == ["started", "finished"]
+    assert "".join(event.delta.content for event in events)
+    assert {event.request_id for event in events} == {events[0].request_id}
+
+
+def test_abuse_is_blocked_at_both_doors_before_the_model(mesh: Mesh) -> None:
+    with openai_client(mesh) as client, pytest.raises(openai.BadRequestError) as over_http:
+        client.chat.completions.create(model="sluice-small", messages=[{"role": "user", "content": ABUSE}])
+    assert over_http.value.code == "content_filter"
+    channel, stub = gateway(mesh)
+    with channel, pytest.raises(grpc.RpcError) as over_grpc:
+        stub.Chat(pb.ChatRequest(spec=spec(ABUSE)), **options(mesh))
+    assert over_grpc.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    info = error_details_pb2.ErrorInfo()
+    status = rpc_status.from_call(over_grpc.value)
+    assert any(detail.Unpack(info) for detail in status.details)
+    assert info.reason == "CONTENT_BLOCKED"
+
+
+def test_a_wrong_key_is_turned_away_at_both_doors(mesh: Mesh) -> None:
+    key = f"sk-sluice-acme-{'0' * 64}"
+    with openai_client(mesh, key) as client, pytest.raises(openai.AuthenticationError):
+        client.models.list()
+    channel, stub = gateway(mesh)
+    with channel, pytest.raises(grpc.RpcError) as refused:
+        stub.ListModels(pb.ListModelsRequest(), metadata=(("authorization", f"Bearer {key}"),), timeout=SECONDS)
+    assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_the_lines_to_paste_work_as_they_are(mesh: Mesh) -> None:
+    for title, snippet in snippets(mesh.home, mesh.environment).items():
+        done = subprocess.run(["bash", "-c", snippet], capture_output=True, text=True, timeout=SECONDS, check=False)
+        assert done.returncode == 0, (title, done.stderr)
+        assert len(done.stdout.strip()) > 1, title
+
+
+def test_every_service_serves_its_metrics(mesh: Mesh) -> None:
+    from sluice_kit.addresses import DEFAULT_PORTS
+
+    names = [name for name in DEFAULT_PORTS if name.startswith("metrics_") and name != "metrics_registry"] + [
+        "quality_web",
+        "drift_web",
+    ]
+    with httpx.Client(trust_env=False) as client:
+        for name in names:
+            answer = client.get(f"http://127.0.0.1:{DEFAULT_PORTS[name] + mesh.offset}/metrics")
+            assert (answer.status_code, "# TYPE" in answer.text) == (200, True), name
+
+
+def test_the_demonstration_ends_well_and_all_counts_agree(mesh: Mesh) -> None:
+    demo = mesh.sluice("demo", "--count", "12", "--seed", "3", timeout=300)
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert "Nothing lost, nothing twice" in demo.stdout
+    assert "✗" not in demo.stdout
+
+
+def test_events_are_readable_as_json_lines_and_a_broken_one_does_not_end_them(mesh: Mesh) -> None:
+    import asyncio
+
+    from aiokafka import AIOKafkaProducer
+
+    topic = "sluice.gateway.request_completed.v1"
+
+    async def send_garbage() -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=mesh.environment["SLUICE_KAFKA_BOOTSTRAP"])
+        await producer.start()
+        try:
+            await producer.send_and_wait(topic, b"\xff\xff no protobuf", key=b"x")
+        finally:
+            await producer.stop()
+
+    asyncio.run(send_garbage())
+    with openai_client(mesh) as client, pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model="sluice-small", messages=[{"role": "user", "content": ABUSE}])
+    lines = eventually(lambda: _with_both(mesh))
+    assert lines, "no error line, or nothing after it"
+    dead = eventually(lambda: mesh.sluice("events", "tail", "--no-follow", "--type", f"{topic}.dlq").stdout)
+    assert "malformed" in dead
+
+
+def _with_both(mesh: Mesh) -> list[dict[str, Any]]:
+    lines = mesh.events("RequestCompleted")
+    errors = [line for line in lines if "error" in line]
+    blocked = [line for line in lines if line.get("data", {}).get("outcome") == "REQUEST_OUTCOME_BLOCKED_INPUT"]
+    return lines if errors and blocked else []
