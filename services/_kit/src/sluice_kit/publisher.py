@@ -3,18 +3,30 @@
 import asyncio
 import contextlib
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
 from google.protobuf.message import Message
 from prometheus_client import Counter, Gauge
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
 from sluice_kit import context
 from sluice_kit.broker import client_options
 from sluice_kit.events import new_event_id, now
 from sluice_kit.outbox import Outbox, OutboxRow
+from sluice_kit.process import describe
 from sluice_kit.settings import MeshSettings
 from sluice_kit.telemetry import logger
 
@@ -23,28 +35,45 @@ log = logger(__name__)
 DEPTH = Gauge("sluice_outbox_depth", "Events that wait to be acknowledged by Kafka.", ("producer",))
 OLDEST = Gauge("sluice_outbox_oldest_seconds", "Age of the oldest event that waits.", ("producer",))
 PUBLISHED = Counter("sluice_events_published_total", "Events acknowledged by Kafka.", ("topic",))
+REFUSED = Counter("sluice_events_refused_total", "Events Kafka will never take, put aside in the outbox.", ("topic",))
 FAILURES = Counter("sluice_event_publish_failures_total", "Attempts to reach Kafka that failed.", ("error",))
 
 BATCH_ROWS = 1000
 # The embedded broker acknowledges before it writes: after a hard kill up to a second or two is gone (kafka-faust.md 1.2).
 EMBEDDED_KEEP_SECONDS = 5.0
 FLUSH_SECONDS = 5.0
+TOPIC_WAIT_SECONDS = 2.0
+RECONNECT_SECONDS = 0.2
 SCHEMA_VERSION = 1
+
+_RECORD_FAULTS = (MessageSizeTooLargeError, RecordListTooLargeError)
+_TOPIC_FAULTS = (UnknownTopicOrPartitionError, TopicAuthorizationFailedError, InvalidTopicError, TimeoutError)
+
+
+@dataclass(frozen=True)
+class _Parked:
+    """A topic that is left alone for a while: it does not exist yet, or may not be written."""
+
+    until: float
+    seconds: float
 
 
 class EventPublisher:
     """`await publish(event)` returns when the event is on disk, in well under a millisecond; it never waits for Kafka."""
 
     def __init__(self, *, producer: str, settings: MeshSettings, outbox_path: Path | None = None) -> None:
+        """`producer` is `sluice-<service>/<instance>`. Raises StartFailed when the outbox cannot be opened."""
         self._settings = settings
         name = producer.replace("/", "-")
         self._outbox = Outbox(outbox_path or settings.home / "outbox" / f"{name}.db", producer=producer)
-        self._label = producer
         self._appended = asyncio.Event()
-        self._stopping = False
-        self._relay: asyncio.Task[None] | None = None
-        self._watch: asyncio.Task[None] | None = None
-        self._last_sent = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._broker_watched = False
+        self._known_topics: set[str] = set()
+        self._parked: dict[str, _Parked] = {}
+        self._oldest_created: float | None = None
+        DEPTH.labels(producer).set_function(lambda: self._outbox.depth)
+        OLDEST.labels(producer).set_function(lambda: time.time() - self._oldest_created if self._oldest_created else 0)
 
     @property
     def depth(self) -> int:
@@ -53,21 +82,20 @@ class EventPublisher:
 
     async def start(self) -> None:
         """Begin to relay. Kafka may be away."""
-        self._relay = asyncio.create_task(self._run(), name="outbox-relay")
         if self._settings.kafka_embedded:
-            self._watch = asyncio.create_task(self._watch_embedded_broker(), name="outbox-broker-watch")
+            # Kept rows mean that the last process ended less than 5 s after its last ack: did the broker outlive it?
+            await self._outbox.call(self._outbox.reopen_acknowledged)
+            self._tasks.append(asyncio.create_task(self._watch_embedded_broker(), name="outbox-broker-watch"))
+        self._tasks.append(asyncio.create_task(self._relay(), name="outbox-relay"))
 
     async def stop(self) -> None:
         """Give the relay a few seconds to drain; what is left stays on disk for the next start."""
         deadline = time.monotonic() + FLUSH_SECONDS
-        while self._relay and not self._relay.done() and self.depth and time.monotonic() < deadline:
+        while self._tasks and self.depth and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
-        self._stopping = True
-        for task in (self._relay, self._watch):
-            if task is not None:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.depth:
             log.warning("outbox.left_for_next_start", events=self.depth)
         await asyncio.to_thread(self._outbox.close)
@@ -80,6 +108,7 @@ class EventPublisher:
         for event in events:
             self._complete(event.metadata)  # type: ignore[attr-defined]
         await self._outbox.append(events)
+        self._oldest_created = self._oldest_created or time.time()
         self._appended.set()
 
     def _complete(self, metadata: Any) -> None:
@@ -96,24 +125,34 @@ class EventPublisher:
 
     # --- the relay ---
 
-    async def _run(self) -> None:
-        pause = 0.2
-        while not self._stopping:
-            producer = self._new_producer()
+    async def _relay(self) -> None:
+        while True:
+            producer = await self._connected()
             try:
-                await producer.start()
-                pause = 0.2
                 await self._drain(producer)
-            except (KafkaError, OSError, TimeoutError) as error:
-                FAILURES.labels(type(error).__name__).inc()
-                log.warning("outbox.kafka_away", error=type(error).__name__, waiting=self.depth)
-                self._last_sent = 0
-                self._report(None)
+            except Exception as error:
+                self._note(error)
             finally:
-                with contextlib.suppress(KafkaError, OSError, TimeoutError):
-                    await asyncio.wait_for(producer.stop(), 10)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 5.0)
+                await _closed(producer)
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _connected(self) -> AIOKafkaProducer:
+        """A started producer, however long that takes."""
+        attempts = AsyncRetrying(
+            retry=retry_if_exception_type(Exception),
+            wait=wait_exponential_jitter(multiplier=RECONNECT_SECONDS, max=5, jitter=0.2),
+            before_sleep=self._note_attempt,
+        )
+        async for attempt in attempts:
+            with attempt:
+                producer = self._new_producer()
+                try:
+                    await producer.start()
+                except BaseException:
+                    await _closed(producer)
+                    raise
+                return producer
+        raise AssertionError("unreachable: the attempts have no end")
 
     def _new_producer(self) -> AIOKafkaProducer:
         return AIOKafkaProducer(
@@ -126,37 +165,89 @@ class EventPublisher:
             request_timeout_ms=15_000,
         )
 
+    def _note_attempt(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if error is not None:
+            self._note(error)
+
+    def _note(self, error: BaseException) -> None:
+        FAILURES.labels(type(error).__name__).inc()
+        expected = isinstance(error, KafkaError | OSError)
+        told = {"error": type(error).__name__} if expected else describe(error)
+        log.warning("outbox.kafka_away", waiting=self.depth, **told)
+
     async def _drain(self, producer: AIOKafkaProducer) -> None:
         while True:
             self._appended.clear()
-            rows = await self._outbox.call(self._outbox.pending, self._last_sent, BATCH_ROWS)
-            self._report(rows)
+            await self._forget_kept()
+            rows = await self._outbox.call(self._outbox.pending, BATCH_ROWS, self._parked_now())
             if rows:
+                self._oldest_created = rows[0].created
                 await self._send(producer, rows)
                 continue
-            if self._settings.kafka_embedded:
-                await self._outbox.call(self._outbox.forget_acknowledged, time.time() - EMBEDDED_KEEP_SECONDS)
+            if not self.depth:
+                self._oldest_created = None
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._appended.wait(), 1.0)
 
-    def _report(self, rows: list[OutboxRow] | None) -> None:
-        DEPTH.labels(self._label).set(self.depth)
-        if rows is not None:
-            OLDEST.labels(self._label).set(time.time() - rows[0].created if rows else 0)
+    async def _forget_kept(self) -> None:
+        # Only while the broker is seen alive: what it lost must still be here when it comes back.
+        if self._broker_watched:
+            await self._outbox.call(self._outbox.forget_acknowledged, time.time() - EMBEDDED_KEEP_SECONDS)
 
-    async def _send(self, producer: AIOKafkaProducer, rows: list[OutboxRow]) -> None:
-        """Send rows in order and acknowledge those the broker took. Raises the first failure; the rest is sent again later."""
-        waiting = [await producer.send(r.topic, key=r.key, value=r.value, headers=r.headers) for r in rows]
-        results = await asyncio.gather(*waiting, return_exceptions=True)
-        taken = [row for row, result in zip(rows, results, strict=True) if not isinstance(result, BaseException)]
+    async def _send(self, producer: AIOKafkaProducer, rows: Sequence[OutboxRow]) -> None:
+        """Send rows, each topic's in order. Raises when the broker is away; what was not acknowledged is sent again later."""
+        by_topic: dict[str, list[OutboxRow]] = {}
+        for row in rows:
+            by_topic.setdefault(row.topic, []).append(row)
+        sends = (self._send_topic(producer, topic, its_rows) for topic, its_rows in by_topic.items())
+        for failure in await asyncio.gather(*sends, return_exceptions=True):
+            if failure is not None:
+                raise failure
+
+    async def _send_topic(self, producer: AIOKafkaProducer, topic: str, rows: Sequence[OutboxRow]) -> None:
+        try:
+            await self._know(producer, topic)
+            results = await _sent(producer, rows)
+        except _TOPIC_FAULTS as error:
+            self._park(topic, error)
+            return
+        # Later rows may have arrived although an earlier one failed: they are sent again behind it, so that the order is kept.
+        taken = [row for row, _ in takewhile(lambda pair: pair[1] is None, zip(rows, results, strict=False))]
         if taken:
-            await self._outbox.call(self._outbox.acknowledge, [row.id for row in taken], self._settings.kafka_embedded)
-            for row in taken:
-                PUBLISHED.labels(row.topic).inc()
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        self._last_sent = rows[-1].id
+            await self._outbox.call(self._outbox.acknowledge, taken, self._settings.kafka_embedded)
+            PUBLISHED.labels(topic).inc(len(taken))
+        failure = next((result for result in results if result is not None), None)
+        if isinstance(failure, _RECORD_FAULTS):
+            await self._refuse(rows[len(taken)], failure)
+        elif isinstance(failure, _TOPIC_FAULTS):
+            self._park(topic, failure)
+        elif failure is not None:
+            raise failure
+
+    async def _know(self, producer: AIOKafkaProducer, topic: str) -> None:
+        """Wait shortly for a topic that was not seen before: a missing one would hold up the others for a request timeout."""
+        if topic not in self._known_topics:
+            await asyncio.wait_for(producer.partitions_for(topic), TOPIC_WAIT_SECONDS)
+            self._known_topics.add(topic)
+
+    def _park(self, topic: str, error: BaseException) -> None:
+        before = self._parked.get(topic)
+        seconds = min(before.seconds * 2, 30.0) if before else 0.5
+        self._parked[topic] = _Parked(time.monotonic() + seconds, seconds)
+        self._known_topics.discard(topic)
+        FAILURES.labels(type(error).__name__).inc()
+        log.warning("outbox.topic_refused", topic=topic, error=type(error).__name__, again_in_seconds=seconds)
+
+    def _parked_now(self) -> list[str]:
+        for topic in self._known_topics:
+            self._parked.pop(topic, None)
+        return [topic for topic, parked in self._parked.items() if parked.until > time.monotonic()]
+
+    async def _refuse(self, row: OutboxRow, error: BaseException) -> None:
+        await self._outbox.call(self._outbox.refuse, row, type(error).__name__)
+        REFUSED.labels(row.topic).inc()
+        log.error("outbox.event_refused", topic=row.topic, row=row.id, bytes=row.size, error=type(error).__name__)
 
     async def _watch_embedded_broker(self) -> None:
         """Hold a connection open; when it breaks the broker died, and what it acknowledged just before is sent again."""
@@ -170,18 +261,37 @@ class EventPublisher:
                 continue
             if connected_before:
                 await self._send_again()
-            connected_before = True
+            connected_before = self._broker_watched = True
             try:
                 await reader.read(1)
-            except OSError:
-                pass
+            except OSError as error:
+                log.debug("outbox.watch_broken", error=type(error).__name__)
             finally:
+                self._broker_watched = False
                 writer.close()
             await asyncio.sleep(0.1)
 
     async def _send_again(self) -> None:
-        # The outage itself is unknown in length: every row still kept is younger than the broker's last seconds.
-        again = await self._outbox.call(self._outbox.reopen_acknowledged, 0.0)
-        self._last_sent = 0
+        again = await self._outbox.call(self._outbox.reopen_acknowledged)
         self._appended.set()
         log.warning("outbox.broker_restarted", sent_again=again)
+
+
+async def _sent(producer: AIOKafkaProducer, rows: Sequence[OutboxRow]) -> list[BaseException | None]:
+    """Hand rows over in order and wait for the broker. One outcome a row, None for taken; ends at the first that is not handed over."""
+    waiting, outcomes = [], list[BaseException | None]()
+    handed_over: BaseException | None = None
+    for row in rows:
+        try:
+            waiting.append(await producer.send(row.topic, key=row.key, value=row.value, headers=row.headers))
+        except KafkaError as error:
+            handed_over = error
+            break
+    for result in await asyncio.gather(*waiting, return_exceptions=True):
+        outcomes.append(result if isinstance(result, BaseException) else None)
+    return outcomes if handed_over is None else [*outcomes, handed_over]
+
+
+async def _closed(producer: AIOKafkaProducer) -> None:
+    with contextlib.suppress(KafkaError, OSError, TimeoutError):
+        await asyncio.wait_for(producer.stop(), 10)
