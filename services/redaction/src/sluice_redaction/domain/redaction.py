@@ -14,6 +14,7 @@ from .restoring import RestoringStream
 from .vault import Entry, Vault
 
 _WORD = re.compile(r"\w+")
+_LONGEST_KNOWN = 200  # comparing longer values at every word would be quadratic; the detectors find them anyway
 # First names that are words as well: their other occurrences are left to the detectors.
 _ALSO_WORDS_TEXT = """
 amber angel april art august austin autumn bill bishop carol chad chance chase cherry china christian clay
@@ -87,7 +88,7 @@ class KnownValues:
 
     def add(self, entry: Entry) -> None:
         word = _WORD.search(entry.value)
-        if word is None or len(entry.value) < 3 or not _is_telling(entry):
+        if word is None or not 3 <= len(entry.value) <= _LONGEST_KNOWN or not _is_telling(entry):
             return
         self._kinds.setdefault(entry.value, entry.kind)
         self._shapes.setdefault(word[0], set()).add((word.start(), len(entry.value)))
