@@ -40,18 +40,17 @@ class Traffic:
         language = LANGUAGES[self.rng.choice(5, p=self.language_shares)]
         return Profile(language, int(self.rng.lognormal(self.words_scale, 0.8)), pack_embedding(vector.tolist()))
 
-    def observation(self, at: int = 0, *, partition: int = 0, series: Series = Series("acme", "small")) -> Observation:
+    def observation(self, at: int = 0, *, partition: int = 0) -> Observation:
         self.offset += 1
         return Observation(
             source_partition=partition,
             offset=self.offset,
             at=at,
-            series=series,
+            series=SERIES,
             prompt=self.profile(),
             answer=self.profile(),
             embedding_model="sha256:a",
         )
-
 
 
 def compare(

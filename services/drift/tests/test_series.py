@@ -92,6 +92,7 @@ def test_a_crash_and_a_replay_count_every_observation_once(data: st.DataObject, 
     assert in_references + sampled == total
 
 
+@settings(deadline=None)
 @given(logs())
 def test_a_pure_replay_changes_nothing(log: Logs) -> None:
     partition = run(log)

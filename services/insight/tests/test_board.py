@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sluice_insight.domain import intervals
 from sluice_insight.domain.board import MINUTE, Board, Query
@@ -21,7 +21,13 @@ DAY = 24 * 60 * MINUTE
 
 
 def part(
-    partition: int = 0, *, start: int = NOW, revision: int = 1, closed: bool = False, tenant: str = "acme", **counts: int
+    partition: int = 0,
+    *,
+    start: int = NOW,
+    revision: int = 1,
+    closed: bool = False,
+    tenant: str = "acme",
+    **counts: int,
 ) -> Part:
     totals = Totals(Counter({f"requests.{name}": count for name, count in counts.items()}))
     totals.sketches["requests.latency_microseconds"] = Sketch(buckets={600 + partition: 5}, sum=5_000_000)
@@ -50,6 +56,7 @@ def board(*parts: Part) -> Board:
     return made
 
 
+@settings(deadline=None)
 @given(st.permutations([(p, r, c) for p in range(3) for r in range(1, 4) for c in (False, True)]))
 def test_any_order_of_revisions_gives_the_newest_of_each_partition_added_up(order: list[tuple[int, int, bool]]) -> None:
     merged = board(*[part(p, revision=r, closed=c, requests=r * 10, failed=p) for p, r, c in order])
@@ -114,7 +121,12 @@ def test_drift_is_given_as_measured() -> None:
         readings={"drift.prompt.language.psi": Reading(0.3, 120, "drifted")},
     )
     [point] = board(measured).points(query("drift.prompt.language.psi"))
-    assert (point.value.value, point.value.sample_count, point.verdict, point.length) == (0.3, 120, "drifted", 5 * MINUTE)
+    assert (point.value.value, point.value.sample_count, point.verdict, point.length) == (
+        0.3,
+        120,
+        "drifted",
+        5 * MINUTE,
+    )
 
 
 def test_costs_count_a_row_once_and_never_add_two_currencies() -> None:
@@ -140,7 +152,13 @@ def test_costs_count_a_row_once_and_never_add_two_currencies() -> None:
 @pytest.mark.parametrize(
     ("successes", "trials", "lower", "upper"),
     # Values of Newcombe (1998), table I, and the bounds at 0 and 1.
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718), (29, 29, 0.883, 1.0)],
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (29, 29, 0.883, 1.0),
+    ],
 )
 def test_wilson_intervals_are_those_of_the_literature(successes: int, trials: int, lower: float, upper: float) -> None:
     assert intervals.wilson(successes, trials) == pytest.approx((lower, upper), abs=1e-4)

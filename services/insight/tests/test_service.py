@@ -65,7 +65,9 @@ async def mesh() -> AsyncIterator[Mesh]:
     await server.stop()
 
 
-def quality(partition: int, requests: int, *, revision: int, tenant: str = "acme", model: str = "small") -> QualityMeasured:
+def quality(
+    partition: int, requests: int, *, revision: int, tenant: str = "acme", model: str = "small"
+) -> QualityMeasured:
     event = QualityMeasured()
     event.series.tenant_id, event.series.model = tenant, model
     event.window.start.FromMicroseconds(START)
@@ -105,7 +107,9 @@ def asked(*metrics: str, **selection: object) -> pb.QueryMetricsRequest:
 async def test_partitions_are_merged_and_a_newer_revision_replaces_an_older_one(mesh: Mesh) -> None:
     await mesh.publish(quality(0, 10, revision=10), quality(0, 20, revision=20), quality(1, 5, revision=5))
     await mesh.publish(quality(0, 10, revision=10))
-    answer = await mesh.stub.QueryMetrics(asked("quality.requests", "quality.failed_ratio", "quality.latency_seconds.p50"))
+    answer = await mesh.stub.QueryMetrics(
+        asked("quality.requests", "quality.failed_ratio", "quality.latency_seconds.p50")
+    )
     values = {point.metric: point for point in answer.points}
     assert values["quality.requests"].value == 25
     ratio = values["quality.failed_ratio"]
@@ -161,7 +165,11 @@ def backwards() -> pb.QueryMetricsRequest:
         (with_window(0), "query.window", "whole number of minutes"),
         (with_window(10**9), "query.window", "at most a day"),
         (backwards(), "start_time", "before end_time"),
-        (pb.QueryMetricsRequest(query=pb.MetricQuery(metrics=["cost.records"]), page_token="-1"), "page_token", "earlier"),
+        (
+            pb.QueryMetricsRequest(query=pb.MetricQuery(metrics=["cost.records"]), page_token="-1"),
+            "page_token",
+            "earlier",
+        ),
     ],
     ids=["none", "metric", "group", "filter", "61s", "0s", "years", "range", "token"],
 )

@@ -55,7 +55,14 @@ def logs(draw: st.DrawFn) -> Log:
         for offset, request in enumerate(judged)
     ]
     moderations: list[Fact] = [
-        Moderation(offset=offset, at=BASE + at, event_id=f"m{offset}", series=Series("acme", "chat"), blocked=at % 3 == 0, latency=at % 5000)
+        Moderation(
+            offset=offset,
+            at=BASE + at,
+            event_id=f"m{offset}",
+            series=Series("acme", "chat"),
+            blocked=at % 3 == 0,
+            latency=at % 5000,
+        )
         for offset, at in enumerate(times[:10])
     ]
     return {"completions": completions, "feedback": feedback, "moderations": moderations}
@@ -86,7 +93,7 @@ def interleavings(draw: st.DrawFn, log: Log) -> list[tuple[str, Sequence[Fact]]]
     return batches
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data(), logs())
 def test_any_batch_split_and_any_interleaving_give_the_same_windows(data: st.DataObject, log: Log) -> None:
     expected = totals(run(log.items()))
@@ -94,7 +101,7 @@ def test_any_batch_split_and_any_interleaving_give_the_same_windows(data: st.Dat
     assert totals(run(batches)) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data(), logs())
 def test_a_crash_and_a_replay_count_nothing_twice(data: st.DataObject, log: Log) -> None:
     expected = totals(run(log.items()))
@@ -117,6 +124,7 @@ def test_a_crash_and_a_replay_count_nothing_twice(data: st.DataObject, log: Log)
     assert totals(run(data.draw(st.composite(interleavings)(log)), revived)) == expected
 
 
+@settings(deadline=None)
 @given(logs())
 def test_a_pure_replay_changes_nothing_and_writes_no_window(log: Log) -> None:
     partition = run(log.items())
@@ -127,6 +135,7 @@ def test_a_pure_replay_changes_nothing_and_writes_no_window(log: Log) -> None:
     assert totals(partition) == before
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**9), max_size=60), st.integers(0, 60), st.integers(0, 60))
 def test_merging_sketches_is_associative_and_equals_adding(values: list[int], cut: int, cut_again: int) -> None:
     first, second = sorted((cut, cut_again))
@@ -149,6 +158,7 @@ def merged(left: QuantileSketch, right: QuantileSketch) -> QuantileSketch:
     return result
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=200), st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0]))
 def test_quantiles_are_within_one_percent(values: list[int], q: float) -> None:
     rank = int(q * (len(values) - 1))
@@ -158,6 +168,7 @@ def test_quantiles_are_within_one_percent(values: list[int], q: float) -> None:
     assert abs(estimate - exact) <= 0.01 * exact + 1e-9
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 500), min_size=2, max_size=40))
 def test_totals_merge_to_what_one_pass_gives(requests: list[int]) -> None:
     whole, left, right = RequestTotals(), RequestTotals(), RequestTotals()
@@ -255,9 +266,7 @@ def test_windows_are_forgotten_after_the_retention_and_later_facts_are_counted_a
     partition.absorb("completions", [completion(1, BASE + rules.retention + 5 * rules.length, 3)], now=BASE)
     for part in partition.parts_due(BASE):
         partition.mark_published(part)
-    changes = partition.absorb(
-        "completions", [completion(2, BASE + rules.retention + 7 * rules.length, 6)], now=BASE
-    )
+    changes = partition.absorb("completions", [completion(2, BASE + rules.retention + 7 * rules.length, 6)], now=BASE)
     assert [key for key, record in changes.items() if record is None and key.startswith("quality|")]
     partition.absorb("completions", [completion(3, BASE, 9)], now=BASE)
     assert partition.dropped["late"] == 1

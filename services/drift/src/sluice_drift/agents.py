@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import faust
 from faust.types import TP, AppT, EventT, StreamT, TopicT
@@ -12,7 +12,7 @@ from sluice.events.v1.inference_pb2 import InferenceMeasured
 from sluice_kit.events import topic_of
 from sluice_kit.telemetry import logger
 
-from sluice_drift.adapters.dead_letters import reader
+from sluice_drift.adapters.dead_letters import DeadLetters
 from sluice_drift.adapters.processor import Processor
 from sluice_drift.adapters.router import Router
 from sluice_drift.adapters.table import ConfirmedTable
@@ -31,7 +31,9 @@ STALLED_SECONDS = 60.0
 log = logger(__name__)
 
 
-def declare(app: faust.App, *, rules: Rules, detection: Detection, publish: Callable[..., Awaitable[None]]) -> Processor:
+def declare(
+    app: faust.App, *, rules: Rules, detection: Detection, publish: Callable[..., Awaitable[None]]
+) -> Processor:
     """Declare table, agents, timer and pages of the drift processor on an app."""
     source = raw_topic(app, topic_of(InferenceMeasured).name)
     observations = raw_topic(app, OBSERVATIONS_TOPIC)
@@ -45,7 +47,7 @@ def declare(app: faust.App, *, rules: Rules, detection: Detection, publish: Call
         publish=publish,
         owns=lambda tp: tp in app.consumer.assignment(),
     )
-    declare_agent(app, source, Router(target=observations, read=reader(app)).route)
+    declare_agent(app, source, Router(target=observations, dead_letters=DeadLetters(app)).route)
     declare_agent(app, observations, processor.absorb)
     follow_assignment(app, windows, processor)
     publish_by_timer(app, processor)
@@ -62,7 +64,7 @@ def declare_agent(app: faust.App, source: TopicT, handle: Callable[[Sequence[Eve
 
     @app.agent(source, name=f"{app.conf.id}-{source.get_topic_name()}")
     async def work(stream: StreamT) -> AsyncIterator[int]:
-        async for events in stream.take_events(BATCH_SIZE, within=BATCH_SECONDS):
+        async for events in cast(faust.Stream, stream).take_events(BATCH_SIZE, within=BATCH_SECONDS):
             await stop_on_error(app, handle, events)
             yield len(events)
 

@@ -11,16 +11,19 @@ from sluice_drift.agents import OBSERVATIONS_TOPIC, declare
 from sluice_drift.settings import DriftSettings
 
 
+async def make_topics(configured: DriftSettings) -> None:
+    """Before the worker: Faust must find the topics with all their partitions."""
+    await broker.ensure_topics(configured)
+    await ensure_topic(OBSERVATIONS_TOPIC, configured.worker_options())
+
+
 def main() -> None:
     """Entry point of `sluice-drift`."""
     configured = settings.load(DriftSettings)
     telemetry.configure("drift", configured)
-    configured.data_dir.mkdir(parents=True, exist_ok=True)
     broker.install_empty_fetch_guard(configured)
-    options = configured.worker_options()
-    process.run(lambda: broker.ensure_topics(configured))  # Faust must find them with all their partitions
-    process.run(lambda: ensure_topic(OBSERVATIONS_TOPIC, options))
-    app = create_app(options)
+    process.run(lambda: make_topics(configured))
+    app = create_app(configured.worker_options())
     publisher = EventPublisher(
         producer=f"sluice-drift/{configured.instance}",
         settings=configured,

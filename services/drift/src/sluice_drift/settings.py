@@ -26,6 +26,8 @@ class DriftSettings(MeshSettings):
 
     web_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of /healthz and /metrics on 127.0.0.1; default 6067 plus the offset."""
+    group: str = Field(default="sluice-drift", pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    """Consumer group and prefix of the changelog topic; another name reads everything anew."""
     store: Literal["memory://", "rocksdb://"] = "memory://"
     """Where references and windows live. rocksdb needs the extra `sluice-drift[rocksdb]`."""
     window_seconds: int = Field(default=300, ge=1, le=86_400)
@@ -59,15 +61,13 @@ class DriftSettings(MeshSettings):
 
     def detection(self) -> Detection:
         """How drift is decided."""
-        return Detection(
-            false_alarm_rate=self.false_alarm_rate, minimum_observations=self.minimum_observations
-        )
+        return Detection(false_alarm_rate=self.false_alarm_rate, minimum_observations=self.minimum_observations)
 
     def worker_options(self) -> WorkerOptions:
         """How the worker runs."""
         default_port = DEFAULT_PORTS["drift_web"] + self.port_base_offset
         return WorkerOptions(
-            service="drift",
+            group=self.group,
             instance=self.instance,
             bootstrap=self.kafka_bootstrap,
             web_port=default_port if self.web_port is None else self.web_port,

@@ -76,7 +76,9 @@ class InsightService(pb_grpc.InsightServiceServicer):
         finally:
             self._watchers.leave(watcher)
 
-    async def ListAlerts(self, request: pb.ListAlertsRequest, context: grpc.aio.ServicerContext) -> pb.ListAlertsResponse:
+    async def ListAlerts(
+        self, request: pb.ListAlertsRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ListAlertsResponse:
         """No alert rules exist yet, so there are no alerts."""
         return pb.ListAlertsResponse()
 
@@ -141,7 +143,9 @@ def _check_metric(name: str) -> None:
         metric(name)
     except UnknownMetric as error:
         known = ", ".join(error.known)
-        raise InvalidInput(f"unknown metric; known are: {known}", reason="UNKNOWN_METRIC", field="query.metrics") from None
+        raise InvalidInput(
+            f"unknown metric; known are: {known}", reason="UNKNOWN_METRIC", field="query.metrics"
+        ) from None
 
 
 def _dimension(value: int, *, field: str) -> str:

@@ -34,9 +34,7 @@ PARTS = Counter("sluice_insight_parts", "Parts of windows read.", ["family"])
 class Feed:
     """Handles batches of measured events."""
 
-    def __init__(
-        self, *, board: Board, costs: Costs, watchers: Watchers, now: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, *, board: Board, costs: Costs, watchers: Watchers, now: Callable[[], float] = time.time) -> None:
         self._board = board
         self._costs = costs
         self._watchers = watchers

@@ -10,13 +10,17 @@ from sluice_quality.agents import declare
 from sluice_quality.settings import QualitySettings
 
 
+async def make_topics(configured: QualitySettings) -> None:
+    """Before the worker: Faust must find the topics with all their partitions."""
+    await broker.ensure_topics(configured)
+
+
 def main() -> None:
     """Entry point of `sluice-quality`."""
     configured = settings.load(QualitySettings)
     telemetry.configure("quality", configured)
-    configured.data_dir.mkdir(parents=True, exist_ok=True)
     broker.install_empty_fetch_guard(configured)
-    process.run(lambda: broker.ensure_topics(configured))  # Faust must find them with all their partitions
+    process.run(lambda: make_topics(configured))
     app = create_app(configured.worker_options())
     publisher = EventPublisher(
         producer=f"sluice-quality/{configured.instance}",

@@ -25,6 +25,8 @@ class QualitySettings(MeshSettings):
 
     web_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of /healthz and /metrics on 127.0.0.1; default 6066 plus the offset."""
+    group: str = Field(default="sluice-quality", pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    """Consumer group and prefix of the changelog topic; another name reads everything anew."""
     store: Literal["memory://", "rocksdb://"] = "memory://"
     """Where the windows live. rocksdb needs the extra `sluice-quality[rocksdb]`; 40 % slower, for millions of keys."""
     window_seconds: int = Field(default=60, ge=1, le=3600)
@@ -38,6 +40,7 @@ class QualitySettings(MeshSettings):
     """Requests remembered per partition for feedback that comes later."""
     pending_capacity: int = Field(default=20_000, ge=100)
     """Pieces of feedback per partition that wait for their completion."""
+
     @property
     def data_dir(self) -> Path:
         """Where this service keeps its files."""
@@ -58,7 +61,7 @@ class QualitySettings(MeshSettings):
         """How the worker runs."""
         default_port = DEFAULT_PORTS["quality_web"] + self.port_base_offset
         return WorkerOptions(
-            service="quality",
+            group=self.group,
             instance=self.instance,
             bootstrap=self.kafka_bootstrap,
             web_port=default_port if self.web_port is None else self.web_port,

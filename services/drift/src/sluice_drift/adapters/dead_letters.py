@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import faust
 from faust.types import EventT
 from google.protobuf.message import Message
-from sluice_kit.events import DEAD_LETTER_SUFFIX, UndecodableEvent, decode
+from sluice_kit.events import DEAD_LETTER_SUFFIX, decode
 from sluice_kit.telemetry import logger
 
 from sluice_drift.adapters import telemetry
@@ -15,32 +13,28 @@ from sluice_drift.adapters import telemetry
 log = logger(__name__)
 
 
-def reader(app: faust.App) -> Callable[[EventT], Awaitable[Message | None]]:
-    """A function that decodes an event's bytes, or parks them and gives None."""
+def read(event: EventT) -> Message:
+    """The event in a record. Raises UndecodableEvent."""
+    return decode(event.message.topic, event.message.value, dict(event.message.headers or {}))
 
-    async def read(event: EventT) -> Message | None:
+
+class DeadLetters:
+    """Where unreadable records go."""
+
+    def __init__(self, app: faust.App) -> None:
+        self._app = app
+
+    async def park(self, event: EventT, *, reason: str) -> None:
+        """Send a record to its topic's dead letters; returns when the broker has it."""
         message = event.message
-        headers = dict(message.headers or {})
-        try:
-            return decode(message.topic, message.value, list(headers.items()))
-        except UndecodableEvent as error:
-            await _park(app, event, reason=error.reason)
-            return None
-
-    return read
-
-
-async def _park(app: faust.App, event: EventT, *, reason: str) -> None:
-    message = event.message
-    telemetry.DEAD_LETTERS.labels(message.topic).inc()
-    log.warning("drift.dead_letter", topic=message.topic, partition=message.partition, offset=message.offset)
-    headers = dict(message.headers or {}) | {
-        "sluice_error_reason": reason.encode(),
-        "sluice_source_topic": message.topic.encode(),
-        "sluice_source_partition": str(message.partition).encode(),
-        "sluice_source_offset": str(message.offset).encode(),
-        "sluice_group": app.conf.id.encode(),
-    }
-    parked = app.topic(message.topic + DEAD_LETTER_SUFFIX, key_serializer="raw", value_serializer="raw")
-    sent = await parked.send(key=message.key, value=message.value, headers=list(headers.items()))
-    await sent
+        telemetry.DEAD_LETTERS.labels(message.topic).inc()
+        log.warning("drift.dead_letter", topic=message.topic, partition=message.partition, offset=message.offset)
+        headers = dict(message.headers or {}) | {
+            "sluice_error_reason": reason.encode(),
+            "sluice_source_topic": message.topic.encode(),
+            "sluice_source_partition": str(message.partition).encode(),
+            "sluice_source_offset": str(message.offset).encode(),
+            "sluice_group": self._app.conf.id.encode(),
+        }
+        parked = self._app.topic(message.topic + DEAD_LETTER_SUFFIX, key_serializer="raw", value_serializer="raw")
+        await (await parked.send(key=message.key, value=message.value, headers=list(headers.items())))

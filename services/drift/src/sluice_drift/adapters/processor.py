@@ -7,12 +7,14 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+import msgspec
 from faust.types import TP, EventT
 
 from sluice_drift.adapters import table, telemetry
 from sluice_drift.adapters.events import measured
 from sluice_drift.adapters.records import decode_observations
 from sluice_drift.domain.comparison import Comparer, Detection
+from sluice_drift.domain.observation import Observation
 from sluice_drift.domain.partition import Partition, Record, Rules
 
 Publish = Callable[..., Awaitable[None]]
@@ -79,7 +81,7 @@ class Processor:
                 by_partition[event.message.partition].append(event)
         for number, batch in by_partition.items():
             partition = self._partition(number)
-            observations = [each for event in batch for each in decode_observations(event.message.value)]
+            observations = [each for event in batch for each in _observations(event)]
             changes = partition.absorb(observations, now=self._microseconds())
             await table.write(self._table, changes, event=batch[-1])
             self._report(partition, len(observations))
@@ -116,3 +118,12 @@ class Processor:
 
     def _microseconds(self) -> int:
         return int(self._now() * 1_000_000)
+
+
+def _observations(event: EventT) -> list[Observation]:
+    try:
+        return decode_observations(event.message.value or b"")
+    except msgspec.DecodeError:
+        # Only this service writes here; a record it cannot read is a stranger's, and nobody waits for it.
+        telemetry.DROPPED.labels("unreadable").inc()
+        return []

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from faust.types import EventT, TopicT
 from sluice.events.v1.inference_pb2 import InferenceMeasured
+from sluice_kit.events import UndecodableEvent
 
 from sluice_drift.adapters import telemetry
+from sluice_drift.adapters.dead_letters import DeadLetters, read
 from sluice_drift.adapters.events import observation_of
 from sluice_drift.adapters.records import encode_observations
 from sluice_drift.domain.observation import Observation, Series
@@ -22,16 +24,13 @@ from sluice_drift.domain.reference import series_key
 OBSERVATIONS_PER_RECORD = 500
 """About 150 kB with two embeddings of 64 dimensions each; a record may have 1 MB."""
 
-Read = Callable[[EventT], Awaitable[InferenceMeasured | None]]
-"""Decodes an event; None when it could not be read and was sent to the dead letters."""
-
 
 class Router:
     """Forwards batches; returns when the broker has them."""
 
-    def __init__(self, *, target: TopicT, read: Read) -> None:
+    def __init__(self, *, target: TopicT, dead_letters: DeadLetters) -> None:
         self._target = target
-        self._read = read
+        self._dead_letters = dead_letters
 
     async def route(self, events: Sequence[EventT]) -> None:
         """Forward the observations of a batch, those of one source partition in order."""
@@ -50,8 +49,12 @@ class Router:
         await asyncio.gather(*sent)
 
     async def _observation(self, event: EventT) -> Observation | None:
-        message = await self._read(event)
-        if message is None:
+        try:
+            message = read(event)
+        except UndecodableEvent as error:
+            await self._dead_letters.park(event, reason=error.reason)
+            return None
+        if not isinstance(message, InferenceMeasured):
             return None
         record = event.message
         return observation_of(

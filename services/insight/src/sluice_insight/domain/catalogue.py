@@ -188,7 +188,9 @@ _DRIFT = {
     "drift.reference_observations": ("1", "Generations in the reference so far."),
     "drift.drifted": ("1", "1 when any feature drifted, 0 when stable; absent while insufficient."),
 }
-_DRIFT_FEATURES = tuple(f"{side}.{what}" for side in ("prompt", "answer") for what in ("language", "words", "embedding"))
+_DRIFT_FEATURES = tuple(
+    f"{side}.{what}" for side in ("prompt", "answer") for what in ("language", "words", "embedding")
+)
 _DRIFT_VALUES = {
     "p_value": ("1", "Chance of such a difference without drift: {}."),
     "statistic": ("1", "Test statistic: {}."),

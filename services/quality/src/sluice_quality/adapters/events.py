@@ -89,8 +89,7 @@ def _completion(event: RequestCompleted, offset: int, at: int) -> Completion:
         prompt_tokens=usage.uncached_input_tokens + usage.cached_input_tokens + usage.cache_write_tokens,
         completion_tokens=usage.output_tokens + usage.reasoning_tokens,
         answer_characters=event.output_characters,
-        redactions=sum(kind.count for kind in event.redacted_input)
-        + sum(kind.count for kind in event.redacted_output),
+        redactions=sum(kind.count for kind in event.redacted_input) + sum(kind.count for kind in event.redacted_output),
         streamed=event.streamed,
         truncated=event.finish_reason in _TRUNCATED,
         refusal=event.refusal if event.HasField("refusal") else None,
@@ -164,9 +163,7 @@ def _fill_totals(event: quality_pb2.QualityMeasured, state: WindowState) -> None
         _fill(event.moderation, state.moderation, {"latency": "latency_microseconds"})
 
 
-def _fill(
-    target: Message, totals: RequestTotals | FeedbackTotals | ModerationTotals, sketches: dict[str, str]
-) -> None:
+def _fill(target: Message, totals: RequestTotals | FeedbackTotals | ModerationTotals, sketches: dict[str, str]) -> None:
     for name in totals.__dataclass_fields__:
         value = getattr(totals, name)
         if isinstance(value, QuantileSketch):

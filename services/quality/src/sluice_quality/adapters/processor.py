@@ -8,15 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from faust.types import TP, EventT
-from google.protobuf.message import Message
+from sluice_kit.events import UndecodableEvent
 
 from sluice_quality.adapters import table, telemetry
+from sluice_quality.adapters.dead_letters import DeadLetters, read
 from sluice_quality.adapters.events import fact_of, measured
 from sluice_quality.domain.facts import Fact
 from sluice_quality.domain.partition import Part, Partition, Record, Rules
-
-Read = Callable[[EventT], Awaitable[Message | None]]
-"""Decodes an event; None when it could not be read and was sent to the dead letters."""
 
 Publish = Callable[..., Awaitable[None]]
 """Publishes event messages."""
@@ -32,14 +30,14 @@ class Processor:
         *,
         windows: table.ConfirmedTable,
         rules: Rules,
-        read: Read,
+        dead_letters: DeadLetters,
         publish: Publish,
         owns: Callable[[TP], bool],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._table = windows
         self._rules = rules
-        self._read = read
+        self._dead_letters = dead_letters
         self._publish = publish
         self._owns = owns
         self._now = now
@@ -101,11 +99,12 @@ class Processor:
         telemetry.PUBLISHED.inc(len(parts))
 
     async def _fact(self, event: EventT) -> Fact | None:
-        message = await self._read(event)
-        if message is None:
-            return None
         record_time = int(event.message.timestamp * 1_000_000)
-        return fact_of(message, offset=event.message.offset, record_time=record_time)
+        try:
+            return fact_of(read(event), offset=event.message.offset, record_time=record_time)
+        except UndecodableEvent as error:
+            await self._dead_letters.park(event, reason=error.reason)
+            return None
 
     async def _merge(self, number: int, batch: Sequence[EventT], facts: Sequence[Fact]) -> None:
         topic = batch[-1].message.topic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,8 @@ _METRICS_TYPE = CONTENT_TYPE_LATEST.split("; charset")[0]  # aiohttp adds the ch
 class WorkerOptions:
     """How this worker runs."""
 
-    service: str
+    group: str
+    """Consumer group, and prefix of the changelog topic."""
     instance: str
     bootstrap: str
     web_port: int
@@ -36,13 +38,13 @@ class WorkerOptions:
 
 def create_app(options: WorkerOptions) -> faust.App:
     """A Faust app without agents. Its id is the consumer group and the prefix of the changelog topic."""
-    name = f"sluice-{options.service}"
+    options.data_dir.mkdir(parents=True, exist_ok=True)
     return faust.App(
-        name,
+        options.group,
         broker=[f"kafka://{address}" for address in options.bootstrap.split(",")],
         broker_credentials=credentials(options.security),
         # Static membership: a restart needs no rebalance, and the embedded broker loses the group without it.
-        consumer_group_instance_id=f"{name}-{options.instance}",
+        consumer_group_instance_id=f"{options.group}-{options.instance}",
         consumer_auto_offset_reset="earliest",
         broker_session_timeout=10.0,
         broker_heartbeat_interval=2.0,
@@ -57,7 +59,7 @@ def create_app(options: WorkerOptions) -> faust.App:
         topic_replication_factor=options.replication_factor,
         table_standby_replicas=0,  # a standby's copy was seen hundreds of counts behind
         store=options.store,
-        datadir=str(options.data_dir / f"{name}-{options.instance}"),
+        datadir=str(options.data_dir / f"{options.group}-{options.instance}"),
         Table=ConfirmedTable,
         web_enabled=True,
         web_bind="127.0.0.1",
@@ -120,6 +122,8 @@ def host_publisher(app: faust.App, publisher: Publisher) -> None:
 
 def run(app: faust.App) -> None:
     """Run until SIGTERM or SIGINT; exits the process."""
+    # The windows are many long-lived objects: scanning them all at every 7,000 allocations took 5 % of the CPU time.
+    gc.set_threshold(100_000, 20, 20)
     worker = Worker(app, quiet=True, redirect_stdouts=False)
     worker.spinner = None
     worker.execute_from_commandline()

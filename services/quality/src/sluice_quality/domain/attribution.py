@@ -113,7 +113,8 @@ class PendingFeedbacks:
 
     def take(self, request_id: str) -> list[PendingFeedback]:
         """What waited for this request, no longer waiting."""
-        return [self._remove(key) for key in list(self._by_request.get(request_id, ()))]
+        keys = self._by_request.get(request_id)
+        return [self._remove(key) for key in list(keys)] if keys else []
 
     def _insert(self, pending: PendingFeedback) -> None:
         self._by_key[pending.key] = pending

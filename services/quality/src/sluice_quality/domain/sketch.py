@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 from ddsketch.mapping import LogarithmicMapping
 
@@ -11,11 +10,7 @@ RELATIVE_ACCURACY = 0.01
 """Every quantile is within 1 % of a true one."""
 
 _MAPPING = LogarithmicMapping(RELATIVE_ACCURACY)
-
-
-@lru_cache(maxsize=65536)
-def _bucket(value: int) -> int:
-    return _MAPPING.key(float(value))
+_bucket_of = _MAPPING.key
 
 
 @dataclass(slots=True)
@@ -39,15 +34,19 @@ class QuantileSketch:
 
     def add(self, value: int) -> None:
         """Count one value. Negative values (clocks that ran backwards) count as zero."""
-        value = max(value, 0)
-        if value == 0:
-            self.zero_count += 1
-        else:
-            index = _bucket(value)
+        if value > 0:
+            index = _bucket_of(value)
             self.buckets[index] = self.buckets.get(index, 0) + 1
-        self.sum += value
-        self.minimum = value if self.minimum is None else min(self.minimum, value)
-        self.maximum = value if self.maximum is None else max(self.maximum, value)
+            self.sum += value
+        else:
+            value = 0
+            self.zero_count += 1
+        if self.minimum is None or self.maximum is None:
+            self.minimum = self.maximum = value
+        elif value < self.minimum:
+            self.minimum = value
+        elif value > self.maximum:
+            self.maximum = value
 
     def merge(self, other: QuantileSketch) -> None:
         """Add the other's values to this one."""
