@@ -11,7 +11,7 @@ from sluice_inference.adapters import gguf, model_file
 from sluice_inference.adapters.llama_cpp import LlamaCpp, LlamaCppOptions, model_facts
 from sluice_inference.domain.warm_up import bring_up
 
-CONTEXT_TOKENS = 1024
+CONTEXT_TOKENS = 512
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,7 @@ async def running(engine: LlamaCpp, profiler: Callable[[str], Any], tmp_path: Pa
 
 
 def spec(
-    text: str = "Write a sentence about the sea.", *, tokens: int = 24, stop: tuple[str, ...] = (), **more: Any
+    text: str = "Write a sentence about the sea.", *, tokens: int = 16, stop: tuple[str, ...] = (), **more: Any
 ) -> pb.GenerationSpec:
     message = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, content=text)
     sampling = more.pop("sampling", generation_pb2.SamplingParameters(seed=7))
@@ -164,7 +164,7 @@ async def test_a_stream_has_one_start_its_tokens_and_one_end(running: Running) -
         finish_reason_pb2.FINISH_REASON_LENGTH,
     )
     assert end.usage.uncached_input_tokens > 30
-    assert 0 < end.usage.output_tokens <= 24
+    assert 0 < end.usage.output_tokens <= 16
     assert end.timings.time_to_first_token.ToNanoseconds() > 0
     assert len(answers) > 5
 
@@ -188,7 +188,7 @@ async def test_six_requests_at_once_share_four_slots(running: Running) -> None:
 
 
 async def test_requests_beyond_the_queue_are_told_when_to_retry(running: Running) -> None:
-    calls = [asyncio.ensure_future(generate(running, spec(tokens=60, ignore_eos=True))) for _ in range(6)]
+    calls = [asyncio.ensure_future(generate(running, spec(tokens=30, ignore_eos=True))) for _ in range(6)]
     await until(lambda: running.conductor.admission.queued == 2)
     load = await running.stub.GetLoad(pb.GetLoadRequest())
     assert (load.running_requests, load.queued_requests, load.slots, load.queue_limit) == (4, 2, 4, 2)
@@ -202,7 +202,7 @@ async def test_requests_beyond_the_queue_are_told_when_to_retry(running: Running
     ("wanted", "code", "field", "words"),
     [
         (spec(model="gpt-9"), grpc.StatusCode.NOT_FOUND, None, "no such model"),
-        (spec("word " * 2000), grpc.StatusCode.INVALID_ARGUMENT, "input", "the context holds 1024"),
+        (spec("word " * 2000), grpc.StatusCode.INVALID_ARGUMENT, "input", "the context holds 512"),
         (spec(tokens=0), grpc.StatusCode.INVALID_ARGUMENT, "stopping.max_tokens", "max_tokens is 0"),
         (spec(tokens=9000), grpc.StatusCode.INVALID_ARGUMENT, "stopping.max_tokens", "9000"),
         (spec(stop=("",)), grpc.StatusCode.INVALID_ARGUMENT, "stopping.stop", "empty"),
@@ -268,7 +268,7 @@ async def test_stop_strings_end_the_answer_and_never_show(running: Running) -> N
 
 
 async def test_a_client_that_vanishes_stops_the_computation(running: Running) -> None:
-    call = stream(running, spec(tokens=500, ignore_eos=True))
+    call = stream(running, spec(tokens=250, ignore_eos=True))
     async for answer in call:
         if answer.WhichOneof("event") == "token":
             break
@@ -281,7 +281,7 @@ async def test_a_client_that_vanishes_stops_the_computation(running: Running) ->
 
 
 async def test_a_client_that_vanishes_while_waiting_leaves_the_queue(running: Running) -> None:
-    busy = [asyncio.ensure_future(generate(running, spec(tokens=40, ignore_eos=True))) for _ in range(4)]
+    busy = [asyncio.ensure_future(generate(running, spec(tokens=25, ignore_eos=True))) for _ in range(4)]
     await until(lambda: running.conductor.admission.running == 4)
     waiting = stream(running, spec())
     reading = asyncio.ensure_future(waiting.read())
@@ -294,7 +294,7 @@ async def test_a_client_that_vanishes_while_waiting_leaves_the_queue(running: Ru
 
 @pytest.mark.parametrize("seconds", [0.001, 0.3])
 async def test_the_callers_deadline_stops_the_computation(running: Running, seconds: float) -> None:
-    error = await refused(generate(running, spec(tokens=500, ignore_eos=True), timeout=seconds))
+    error = await refused(generate(running, spec(tokens=250, ignore_eos=True), timeout=seconds))
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await until_idle(running)
     if seconds > 0.1:
@@ -304,7 +304,7 @@ async def test_the_callers_deadline_stops_the_computation(running: Running, seco
 
 async def test_abort_stops_a_stream_with_one_terminal_event(running: Running) -> None:
     answers = []
-    async for answer in stream(running, spec(request_id="stop-me", tokens=500, ignore_eos=True)):
+    async for answer in stream(running, spec(request_id="stop-me", tokens=250, ignore_eos=True)):
         answers.append(answer)
         if answer.WhichOneof("event") == "token" and len(answers) == 4:
             assert (await running.stub.Abort(pb.AbortRequest(request_id="stop-me"))).aborted
@@ -317,7 +317,7 @@ async def test_abort_stops_a_stream_with_one_terminal_event(running: Running) ->
 
 
 async def test_an_id_in_use_cannot_be_used_twice(running: Running) -> None:
-    call = stream(running, spec(request_id="one", tokens=500, ignore_eos=True))
+    call = stream(running, spec(request_id="one", tokens=250, ignore_eos=True))
     await call.read()
     error = await refused(generate(running, spec(request_id="one")))
     assert error.code() is grpc.StatusCode.ALREADY_EXISTS
@@ -383,7 +383,7 @@ async def test_the_models_tell_what_they_are(running: Running) -> None:
     assert [model.model_id for model in models] == ["smollm2", "sluice-static-minilm-256"]
     model = (await running.stub.GetModelInfo(pb.GetModelInfoRequest(model="tiny"))).model
     assert model.digest == "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-    assert (model.quantization.quant_algo, model.max_context_tokens, model.license) == ("Q4_1", 1024, "Apache-2.0")
+    assert (model.quantization.quant_algo, model.max_context_tokens, model.license) == ("Q4_1", 512, "Apache-2.0")
     assert model.capabilities.chat
     assert model.capabilities.HasField("lora")
     assert not model.capabilities.lora

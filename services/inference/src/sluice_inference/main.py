@@ -127,7 +127,6 @@ class Service:
             seconds=round(seconds, 2),
         )
         await self._recorder.model_loaded(seconds)
-        log.info("service.ready", port=self._server.port)
 
     async def _stop(self, measuring: asyncio.Task[None]) -> None:
         """In the order of the flow: no generation, then no measurement, then no event is left."""

@@ -27,8 +27,8 @@ class InferenceSettings(GrpcServiceSettings):
     """Other names, separated by commas."""
     slots: int = Field(4, ge=1, le=64)
     """Requests computed at once (continuous batching)."""
-    context_tokens: int = Field(2048, ge=256, le=131_072)
-    """Prompt plus answer of one request; memory grows with slots x context_tokens (23 KB a token for the packaged model)."""
+    context_tokens: int = Field(2048, ge=256, le=131_072, multiple_of=256)
+    """Prompt plus answer of one request; a multiple of 256, to which llama.cpp rounds up. The cache takes 23 KB a token and slot."""
     max_output_tokens: int = Field(1024, ge=1, le=131_072)
     """Longest answer, also where a request gives no max_tokens."""
     threads: int = Field(0, ge=0, le=256)
