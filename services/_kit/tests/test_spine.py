@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, UnknownTopicOrPartitionError
+from aiokafka.partitioner import DefaultPartitioner
 from sluice.events.v1 import gateway_pb2, moderation_pb2
 from sluice_kit import context
 from sluice_kit.broker import client_options, ensure_topics
@@ -509,3 +510,69 @@ async def test_a_store_that_keeps_its_own_offsets_is_read_from_there(broker, tmp
     async with Running(settings, second, starting_offsets=from_the_beginning):
         await until(lambda: len(second.request_ids) == 20)
     await publisher.stop()
+
+
+async def test_nothing_is_handled_before_the_store_has_said_where_to_start(broker, tmp_path):
+    settings, collector = broker.settings(tmp_path), Collector()
+    await ensure_topics(settings)
+    publisher = EventPublisher(producer="sluice-test/0", settings=settings)
+    await publisher.start()
+    await publisher.publish(*(completed(f"r{n}") for n in range(20)))
+    await until(lambda: publisher.depth == 0)
+    asked = 0
+
+    async def away_at_first(assigned):
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.3)  # long enough for records to be fetched meanwhile
+        assert not collector.seen
+        if asked < 3:
+            raise Unavailable("the database is away")
+        return dict.fromkeys(assigned, 2)
+
+    async with Running(settings, collector, starting_offsets=away_at_first):
+        await until(lambda: collector.seen)
+        await until(lambda: len(collector.seen) == sum(max(0, n - 2) for n in per_partition(20).values()))
+    await publisher.stop()
+    assert asked == 3
+    assert min(e.offset for e in collector.seen) == 2
+
+
+def per_partition(count: int) -> dict[int, int]:
+    """How many of the requests r0..r<count> stand in each partition."""
+    partitions = set(range(topic_of(gateway_pb2.RequestCompleted).partitions))
+    chosen = [DefaultPartitioner()(f"r{n}".encode(), sorted(partitions), sorted(partitions)) for n in range(count)]
+    return {partition: chosen.count(partition) for partition in partitions}
+
+
+async def test_a_consumer_stops_at_once_though_its_store_is_away(broker, tmp_path):
+    settings, collector = broker.settings(tmp_path), Collector()
+    collector.away_for = 1_000_000
+    await ensure_topics(settings)
+    publisher = EventPublisher(producer="sluice-test/0", settings=settings)
+    await publisher.start()
+    await publisher.publish(completed("a"))
+    async with Running(settings, collector):
+        await until(lambda: collector.calls > 2)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 8
+    collector.away_for = 0
+    async with Running(settings, collector):
+        await until(lambda: collector.request_ids == {"a"})
+    await publisher.stop()
+
+
+async def test_a_batch_of_nothing_but_poison_is_done_with_in_time(broker, tmp_path):
+    settings, collector = broker.settings(tmp_path), Collector()
+    collector.poison = {f"r{n}" for n in range(60)}
+    await ensure_topics(settings)
+    publisher = EventPublisher(producer="sluice-test/0", settings=settings)
+    await publisher.start()
+    await publisher.publish(*(completed(f"r{n}") for n in range(60)), completed("good"))
+    async with Running(settings, collector):
+        await until(lambda: collector.request_ids == {"good"})
+        letters = await read_dead_letters(settings, 60)
+    await publisher.stop()
+    found = {decode(TOPIC, r.value).metadata.request_id for r in letters}
+    assert found == collector.poison
+    assert dict(letters[0].headers)["sluice_source_topic"] == TOPIC.encode()
