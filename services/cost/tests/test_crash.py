@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 STREAM = Partition("t", 0)
-EVENTS, BATCH = 3_000, 25
+EVENTS, BATCH = 1_500, 25
 
 # Reads a topic of EVENTS events from where the database says, as the service does; told to, it stops inside a transaction.
 CHILD = f"""

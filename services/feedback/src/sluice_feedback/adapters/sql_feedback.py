@@ -108,11 +108,13 @@ class SqlFeedback:
     async def forget(self, *, before: datetime, keep_at_most: int) -> int:
         """Drops what completed before a moment, and the oldest beyond a number."""
         c = tables.known_requests.c
-        oldest_kept = select(c.completed_at_us).order_by(c.completed_at_us.desc()).offset(keep_at_most).limit(1)
+        beyond = select(c.completed_at_us).order_by(c.completed_at_us.desc()).offset(keep_at_most).limit(1)
 
         def work(connection: Connection) -> int:
-            limit = max(to_microseconds(before), connection.execute(oldest_kept).scalar() or 0)
-            return connection.execute(delete(tables.known_requests).where(c.completed_at_us < limit)).rowcount
+            newest_beyond = connection.execute(beyond).scalar()
+            too_old = c.completed_at_us < to_microseconds(before)
+            which = too_old if newest_beyond is None else or_(too_old, c.completed_at_us <= newest_beyond)
+            return connection.execute(delete(tables.known_requests).where(which)).rowcount
 
         return await self._database.write(work)
 
