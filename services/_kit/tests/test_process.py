@@ -85,6 +85,8 @@ def test_no_log_line_holds_the_message_of_an_exception_or_a_protobuf():
             task = asyncio.create_task(fails(), name="background")
             await asyncio.wait([task])
             del task
+            for node in range(100):
+                logging.getLogger("aiokafka.client").warning("Unable connect to node %s", node)
             raise RuntimeError(SECRET)
 
         process.run(serve)
@@ -98,6 +100,7 @@ def test_no_log_line_holds_the_message_of_an_exception_or_a_protobuf():
         ("held", None),
         ("raised", "KeyError"),
         ("task.failed", "ValueError"),
+        ("Unable connect to node 0", None),
         ("process.failed", "RuntimeError"),
     ]
     assert any("serve" in frame for frame in lines[-1]["frames"])

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Mapping, MutableMapping
 from decimal import Decimal
 from pathlib import Path
@@ -55,12 +56,32 @@ def _configure_logs(service: str, settings: MeshSettings) -> None:
             ],
         )
     )
+    handler.addFilter(_Seldom("aiokafka", seconds=10.0))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
     # Libraries that log per message would cost more than the work itself (kafka-faust.md 5.2).
     for chatty in ("aiokafka", "kafka", "faust", "mode", "grpc", "presidio-analyzer", "httpx", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+class _Seldom(logging.Filter):
+    """Lets each of a library's messages through once in a while: aiokafka says forty times a second that the broker is away."""
+
+    def __init__(self, library: str, *, seconds: float) -> None:
+        super().__init__()
+        self._library, self._seconds = library, seconds
+        self._said: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.split(".", 1)[0] != self._library:
+            return True
+        # By the place in the library's source, not by the text: that holds addresses and offsets, and would grow for ever.
+        place, now = (record.name, record.lineno), time.monotonic()
+        if now - self._said.get(place, -self._seconds) < self._seconds:
+            return False
+        self._said[place] = now
+        return True
 
 
 def _add_context(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
