@@ -24,7 +24,7 @@ def small(tmp_path: Path) -> Iterator[Mesh]:
     assert not mesh.processes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_whatever_ends_the_command_in_the_foreground_no_process_is_left(small: Mesh, number: signal.Signals) -> None:
     command = small.begin("mesh", "up", *LIGHT)
     try:

@@ -14,7 +14,7 @@ from aiokafka.errors import KafkaError
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from sluice_kit.broker import client_options, install_empty_fetch_guard
-from sluice_kit.events import TopicSpec, UndecodableEvent, all_topics, decode, event_topics
+from sluice_kit.events import DEAD_LETTER_SUFFIX, TopicSpec, UndecodableEvent, all_topics, decode, event_topics
 from sluice_kit.settings import MeshSettings
 
 from sluice_cli.mesh import demo_env
@@ -57,16 +57,18 @@ def _texts(headers: Mapping[str, bytes]) -> dict[str, str]:
     return {name: value.decode(errors="replace") for name, value in headers.items()}
 
 
-def topics_named(names: Sequence[str], *, dead_letters: bool = False) -> list[TopicSpec]:
-    """Topics by type (`sluice.gateway.request_completed.v1`) or event name (`RequestCompleted`), any case; all without names."""
-    known = all_topics() if dead_letters else list(event_topics())
-    by_name = {spec.name.lower(): spec for spec in known}
-    by_name |= {spec.message_class.DESCRIPTOR.name.lower(): spec for spec in known if spec.message_class}
+def topics_named(names: Sequence[str]) -> list[TopicSpec]:
+    """Topics by type (`sluice.gateway.request_completed.v1`, also with `.dlq`) or event name (`RequestCompleted`), any case.
+
+    Without names all events, not the dead letters.
+    """
+    by_name = {spec.name.lower(): spec for spec in all_topics()}
+    events = {spec.message_class.DESCRIPTOR.name: spec for spec in event_topics() if spec.message_class}
+    by_name |= {name.lower(): spec for name, spec in events.items()}
     unknown = [name for name in names if name.lower() not in by_name]
     if unknown:
-        events = sorted(spec.message_class.DESCRIPTOR.name for spec in known if spec.message_class)
-        raise MeshProblem(f"There is no event {', '.join(unknown)}; there are {', '.join(events)}.")
-    return [by_name[name.lower()] for name in names] or known
+        raise MeshProblem(f"There is no event {', '.join(unknown)}; there are {', '.join(sorted(events))}.")
+    return [by_name[name.lower()] for name in names] or list(event_topics())
 
 
 def connection(home: Home) -> MeshSettings:
@@ -146,6 +148,10 @@ async def _records(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int] |
 def _seen(record: ConsumerRecord) -> SeenEvent:
     headers = dict(record.headers)
     place = (record.topic, record.partition, record.offset, headers)
+    if record.topic.endswith(DEAD_LETTER_SUFFIX):
+        return SeenEvent(
+            *place, message=None, error=headers.get("sluice_error_reason", b"dead letter").decode(errors="replace")
+        )
     try:
         return SeenEvent(*place, message=decode(record.topic, record.value, headers))
     except UndecodableEvent as error:

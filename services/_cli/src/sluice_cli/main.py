@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 
 from sluice_cli import events as event_stream
-from sluice_cli.demo import performance
 from sluice_cli.mesh import operation
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
@@ -104,6 +103,9 @@ def demo(
     concurrency: Annotated[int, typer.Option(min=1, max=32, help="Conversations at a time.")] = 4,
 ) -> None:
     """Send real conversations through the running mesh, and show what it measured. Exit code 0 when all counts agree."""
+    # Here and not above: the openai client takes a second to import, which every other command would pay.
+    from sluice_cli.demo import performance
+
     home = _home()
     operation.require_running(home)
     agreed = asyncio.run(performance.perform(home, console, count=count, seed=seed, concurrency=concurrency))
