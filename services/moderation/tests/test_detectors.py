@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sluice_moderation.adapters import detectors
 from sluice_moderation.adapters.injection import CHARACTERS, LinearInjection
 from sluice_moderation.adapters.policy_files import SHIPPED, load_policies
@@ -147,3 +149,13 @@ def test_every_category_has_a_detector_and_every_detector_a_digest() -> None:
 
 def test_loading_twice_gives_the_same_digest() -> None:
     assert LOADED.injection.digest == LinearInjection.load(detectors._WEIGHTS / "injection-1.npz").digest
+
+
+@given(st.lists(st.text(alphabet=st.sampled_from("ab \"'“”`\n."), max_size=40), min_size=2, max_size=6))
+@settings(deadline=None)  # the machine may be busy
+def test_a_text_has_the_same_ngrams_alone_and_in_a_batch(texts: list[str]) -> None:
+    together = ngrams_of(texts)
+    for row, text in enumerate(texts):
+        alone = ngrams_of([text])
+        for (rows, keys), (_, expected) in ((together.words, alone.words), (together.characters, alone.characters)):
+            assert sorted(keys[rows == row].tolist()) == sorted(expected.tolist())

@@ -236,7 +236,7 @@ def training_data(corpus: Path, benign: Path) -> pd.DataFrame:
     random = np.random.default_rng(SEED)
     attacks = data[(data.label == 1) & data.text.str.len().between(15, 160) & ~data.text.str.contains('"')]
     quoted = []
-    for row in attacks.sample(frac=0.5, random_state=SEED).itertuples():
+    for row in attacks.sample(frac=0.3, random_state=SEED).itertuples():
         mention = random.random() < 0.6
         frames = BENIGN_FRAMES if mention else ATTACK_FRAMES
         text = frames[random.integers(len(frames))].format(str(row.text).rstrip(" .!"))

@@ -60,9 +60,7 @@ class BiLstmToxicity:
         self.digest = digest
         self._index = {word: i + 1 for i, word in enumerate(words)}
         self._net = network
-        self._padding = (
-            network.embedding[0].astype(np.float32) @ network.kernel + network.bias
-        )  # gates of a padding step, (2, 200)
+        self._padding = network.embedding[0] @ network.kernel + network.bias  # gates of a padding step, (2, 200)
         self._padded = self._forward_padding()
 
     @classmethod
@@ -70,7 +68,7 @@ class BiLstmToxicity:
         content = path.read_bytes()
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             words = bytes(file["vocabulary"]).decode().split("\n")
-            network = _Network(**{name: file[name] for name in _Network.__dataclass_fields__})
+            network = _Network(**{name: file[name].astype(np.float32) for name in _Network.__dataclass_fields__})
         return cls(words=words, network=network, digest="sha256:" + hashlib.sha256(content).hexdigest())
 
     def scores(self, texts: Sequence[str]) -> Scores:
@@ -148,7 +146,7 @@ class BiLstmToxicity:
         for row, sequence in enumerate(sequences):
             ids[0, : len(sequence), row] = sequence
             ids[1, : len(sequence), row] = sequence[::-1]
-        vectors = self._net.embedding[ids].astype(np.float32).reshape(2, -1, _UNITS)
+        vectors = self._net.embedding[ids].reshape(2, -1, _UNITS)
         gates: Array = np.matmul(vectors, self._net.kernel) + self._net.bias[:, None]
         return gates.reshape(*ids.shape, 4 * _UNITS)
 

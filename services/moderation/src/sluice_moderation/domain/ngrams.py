@@ -2,7 +2,7 @@
 
 Word 1-2-grams and `char_wb` 3-5-grams as scikit-learn defines them (n-grams inside white-space separated words, padded with
 one space). A key is a polynomial hash over the code points modulo 2**64; with ~10**5 features a collision is unlikely
-(~10**-9), so keys stand for the n-grams themselves. What stands inside quotation marks gets other keys than the same
+(~10**-9), so keys stand for the n-grams themselves. Words inside quotation marks get other keys than the same words
 outside: a quoted attack is mostly somebody talking about an attack.
 """
 
@@ -59,19 +59,19 @@ class Ngrams:
 
 def ngrams_of(texts: Sequence[str]) -> Ngrams:
     """All n-grams of all texts (plain views, any case)."""
-    lowered = [" " + text.lower() + " " for text in texts]
+    # The line break ends a quotation that a text leaves open, so that no text changes the reading of the next in the batch.
+    # No n-gram holds it: it stands behind a space and before another text.
+    lowered = [" " + text.lower().replace("\n", " ") + " \n" for text in texts]
     joined = "".join(lowered)
     raw = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     points: Rows = np.where(raw < _BMP, raw, 0xFFFD).astype(np.int64)
     rows = np.repeat(np.arange(len(texts)), [len(text) for text in lowered])
     hashes = _CODE_POINT_KEYS[points]
     quoted = _quoted(joined)
-    return Ngrams(
-        words=_word_ngrams(points, hashes, rows, quoted), characters=_character_ngrams(points, hashes, rows, quoted)
-    )
+    return Ngrams(words=_word_ngrams(points, hashes, rows, quoted), characters=_character_ngrams(points, hashes, rows))
 
 
-def _character_ngrams(points: Rows, hashes: Keys, rows: Rows, quoted: Flags) -> tuple[Rows, Keys]:
+def _character_ngrams(points: Rows, hashes: Keys, rows: Rows) -> tuple[Rows, Keys]:
     powers = _powers(_BASE, 5)
     spaces = np.concatenate([[0], np.cumsum(points == _SPACE)])
     found_rows, found_keys = [], []
@@ -83,8 +83,7 @@ def _character_ngrams(points: Rows, hashes: Keys, rows: Rows, quoted: Flags) -> 
         starts = np.arange(len(points) - n + 1)
         inside_one_word = (spaces[starts + n - 1] == spaces[starts + 1]) & (rows[starts] == rows[starts + n - 1])
         found_rows.append(rows[starts[inside_one_word]])
-        keys = _mixed(rolling[inside_one_word] + np.uint64(n))
-        found_keys.append(np.where(quoted[starts[inside_one_word]], keys ^ _QUOTED_SALT, keys))
+        found_keys.append(_mixed(rolling[inside_one_word] + np.uint64(n)))
     return np.concatenate(found_rows), np.concatenate(found_keys)
 
 

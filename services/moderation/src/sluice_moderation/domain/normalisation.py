@@ -36,6 +36,7 @@ _LEET = str.maketrans(
         "£": "l",
     }
 )
+_LEET_SYMBOLS = frozenset("0134578@$!|+€")
 # A token that mixes letters with symbols which stand for letters: `1d10t`, `$h!t`, but not `100`, `3.5` or `wow!`.
 _LEET_TOKEN = re.compile(r"(?<!\S)(?=\S*[a-z])(?=\S*[0134578@$!|+€](?:\S*[a-z]))\S+")
 # Four or more single letters with the same sort of gap: `i d i o t`, `k.i.l.l`.
@@ -57,7 +58,8 @@ def folded_view(plain: str) -> str:
     if not text.isascii():
         text = text.translate(_LOOK_ALIKES)
         text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    text = _LEET_TOKEN.sub(lambda token: token.group().translate(_LEET), text)
+    if not _LEET_SYMBOLS.isdisjoint(text):
+        text = _LEET_TOKEN.sub(lambda token: token.group().translate(_LEET), text)
     text = _SPACED_LETTERS.sub(lambda letters: _GAP.sub("", letters.group()), text)
     return _DRAWN_OUT.sub(r"\1", text)
 
