@@ -33,7 +33,7 @@ def progress(console: Console) -> Progress:
 def line(outcome: Outcome, width: int) -> str:
     """One conversation in one line of that many columns: whose, by which door, what was said, what became of it."""
     conversation = outcome.conversation
-    room = max(20, width - 26)
+    room = max(20, width - 27)
     said = _cut(conversation.turns[-1].text, room * 2 // 5)
     door = f"{conversation.door}{'≈' if conversation.streamed else ' '}"
     result = _result(outcome, room - room * 2 // 5)
@@ -43,16 +43,13 @@ def line(outcome: Outcome, width: int) -> str:
 def _result(outcome: Outcome, room: int) -> str:
     if outcome.status in ("blocked", "failed"):
         return f"[red]{outcome.status}:[/] [red dim]{escape(_cut(outcome.note.replace(',', ', '), room - 9))}[/]"
-    hidden = f"{_kinds(outcome.redacted)} hidden" if outcome.redacted else ""
     judged = outcome.feedback or ("withheld" if outcome.status == "filtered" else "")
-    left = room - sum(len(part) + 2 for part in (hidden, judged) if part)
-    answer = f"[italic dim]{escape(_cut(outcome.answer, left))}[/]" if left > 8 else ""
-    return "  ".join(
-        filter(
-            None,
-            (f"[cyan]{_cut(hidden, room)}[/]" if hidden else "", answer, f"[magenta]{judged}[/]" if judged else ""),
-        )
-    )
+    room -= len(judged) + 2 if judged else 0
+    hidden = _cut(f"{_kinds(outcome.redacted)} hidden", room) if outcome.redacted else ""
+    room -= len(hidden) + 2 if hidden else 0
+    answer = _cut(outcome.answer, room) if room > 8 else ""
+    parts = (f"[cyan]{hidden}[/]" if hidden else "", f"[italic dim]{escape(answer)}[/]" if answer else "")
+    return "  ".join(filter(None, (*parts, f"[magenta]{judged}[/]" if judged else "")))
 
 
 def _cut(text: str, length: int) -> str:

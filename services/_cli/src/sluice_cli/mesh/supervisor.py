@@ -103,15 +103,16 @@ class Supervisor:
         """Path of its configuration."""
         return str(self._home.run / "supervisord.conf")
 
-    def _rpc(self) -> Any:
-        # The host name is never looked up: the transport goes to the socket.
+    def _call(self, method: str, *arguments: Any) -> Any:
         transport = SupervisorTransport(None, None, f"unix://{self._home.socket}")
-        return xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport).supervisor
+        # The host name is never looked up: the transport goes to the socket.
+        with xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport) as proxy:
+            return getattr(proxy.supervisor, method)(*arguments)
 
     def pid(self) -> int | None:
         """Its process id when it runs and answers; otherwise None."""
         try:
-            return int(self._rpc().getPID())
+            return int(self._call("getPID"))
         except (OSError, xmlrpc.client.Error):
             return None
 
@@ -148,7 +149,7 @@ class Supervisor:
     def states(self) -> list[ProcessState]:
         """All processes. MeshProblem when the supervisor does not answer."""
         try:
-            told = self._rpc().getAllProcessInfo()
+            told = self._call("getAllProcessInfo")
         except (OSError, xmlrpc.client.Error):
             raise MeshProblem("The supervisor is gone.") from None
         return [
@@ -158,7 +159,7 @@ class Supervisor:
 
     def start_services(self) -> None:
         """Starts all services at once, without waiting for them."""
-        self._rpc().startProcessGroup(SERVICES_GROUP, False)
+        self._call("startProcessGroup", SERVICES_GROUP, False)
 
     def stop(self) -> bool:
         """Stops everything, the supervisor last, and returns when no process is left. False when none was running."""
