@@ -32,7 +32,9 @@ from sluice.redaction.v1 import redaction_service_pb2 as redaction
 from sluice.types.v1 import chat_pb2, finish_reason_pb2, usage_pb2, verdict_pb2
 
 PROMPT = "My name is Jane Doe, my address is jane@example.com: please write two sentences about rivers and locks."
-VERDICT = verdict_pb2.Verdict(decision_id="d" * 32, action=verdict_pb2.ACTION_ALLOW, policy_id="general", policy_version=1)
+VERDICT = verdict_pb2.Verdict(
+    decision_id="d" * 32, action=verdict_pb2.ACTION_ALLOW, policy_id="general", policy_version=1
+)
 
 
 # --- neighbours that do nothing, fast: raw bytes in, ready-made bytes out ---
@@ -55,7 +57,7 @@ async def _serve_neighbours(port: Any, chunks: int) -> None:
 
 
 def _handlers(chunks: int) -> list[grpc.GenericRpcHandler]:
-    answer = _answer(chunks)
+    answers = {interval: _answer(chunks, interval) for interval in range(1, chunks + 1)}
     verdict = moderation.ModerateResponse(verdict=VERDICT).SerializeToString()
 
     async def redact(body: bytes, _: Any) -> bytes:
@@ -65,8 +67,9 @@ def _handlers(chunks: int) -> list[grpc.GenericRpcHandler]:
     async def moderate(_: bytes, __: Any) -> bytes:
         return verdict
 
-    async def generate(_: bytes, __: Any) -> AsyncIterator[bytes]:
-        for message in answer:
+    async def generate(body: bytes, __: Any) -> AsyncIterator[bytes]:
+        interval = inference.GenerateStreamRequest.FromString(body).spec.response.stream_interval or 1
+        for message in answers[min(interval, chunks)]:
             yield message
 
     return [
@@ -90,10 +93,13 @@ def _handlers(chunks: int) -> list[grpc.GenericRpcHandler]:
     ]
 
 
-def _answer(chunks: int) -> list[bytes]:
+def _answer(chunks: int, interval: int) -> list[bytes]:
     messages = [inference.GenerateStreamResponse(started=inference.GenerationStarted(model="fake"))]
-    token = inference.TokenDelta(text="river ", token_count=1)
-    messages += [inference.GenerateStreamResponse(token=token) for _ in range(chunks)]
+    for first in range(0, chunks, interval):
+        count = min(interval, chunks - first)
+        text = "".join("river. " if (first + i) % 10 == 9 else "river " for i in range(count))
+        token = inference.TokenDelta(text=text, token_count=count)
+        messages.append(inference.GenerateStreamResponse(token=token))
     finished = inference.GenerationFinished(
         outputs=[inference.OutputFinished(finish_reason=finish_reason_pb2.FINISH_REASON_STOP)],
         usage=usage_pb2.TokenUsage(uncached_input_tokens=20, output_tokens=chunks),
@@ -111,10 +117,16 @@ async def _redact_stream(requests: AsyncIterator[bytes], _: Any) -> AsyncIterato
 
 
 async def _moderate_stream(requests: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]:
+    held = ""  # until its sentence ends, as the real one holds it
     async for body in requests:
         request = moderation.ModerateStreamRequest.FromString(body)
-        if request.WhichOneof("event") == "text":
-            yield moderation.ModerateStreamResponse(text=request.text).SerializeToString()
+        held += request.text
+        cut = held.rfind(". ") + 2 if ". " in held else 0
+        if request.WhichOneof("event") == "end":
+            cut = len(held)
+        if cut:
+            yield moderation.ModerateStreamResponse(text=held[:cut]).SerializeToString()
+            held = held[cut:]
     yield moderation.ModerateStreamResponse(verdict=VERDICT).SerializeToString()
 
 
@@ -159,7 +171,10 @@ class Gateway:
         ports: dict[str, int] = {}
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            if line.startswith("{") and (event := json.loads(line)).get("event") in ("http.listening", "service.listening"):
+            if line.startswith("{") and (event := json.loads(line)).get("event") in (
+                "http.listening",
+                "service.listening",
+            ):
                 ports[event["event"]] = event["port"]
             if len(ports) == 2:
                 break
@@ -268,9 +283,24 @@ def quantile(values: list[float], q: float) -> float:
     return sorted(values)[min(len(values) - 1, int(q * len(values)))]
 
 
+async def bare_call(neighbour_port: int) -> float:
+    """CPU ms that one unary gRPC call costs its caller, here and now: the unit the gateway's cost is made of."""
+    channel = grpc.aio.insecure_channel(f"127.0.0.1:{neighbour_port}")
+    call: Any = channel.unary_unary("/sluice.moderation.v1.ModerationService/Moderate")  # type: ignore[call-arg]
+    await call(b"")
+    began = time.process_time()
+    for _ in range(500):
+        await call(b"")
+    cost = (time.process_time() - began) / 500 * 1000
+    await channel.close(None)
+    return cost
+
+
 async def report(gateway_process: Gateway, requests: int) -> None:
     """Print one row for each route and concurrency."""
-    print(f"{'route':14} {'callers':>7} {'p50 ms':>7} {'p99 ms':>7} {'first p50':>9} {'req/s':>7} {'CPU ms/req':>10} {'req/s/core':>10}")
+    print(
+        f"{'route':14} {'callers':>7} {'p50 ms':>7} {'p99 ms':>7} {'first p50':>9} {'req/s':>7} {'CPU ms/req':>10} {'req/s/core':>10}"
+    )
     for name, caller in (
         ("http", HttpCaller(gateway_process, stream=False)),
         ("http stream", HttpCaller(gateway_process, stream=True)),
@@ -287,7 +317,9 @@ async def report(gateway_process: Gateway, requests: int) -> None:
                 f"{name:14} {concurrency:7} {statistics.median(latencies):7.2f} {quantile(latencies, 0.99):7.2f} {first} "
                 f"{len(latencies) / wall:7.0f} {cpu * 1000:10.2f} {1 / cpu:10.0f}"
             )
-    print(f"gateway RSS {gateway_process.rss_mib():.0f} MiB, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(
+        f"gateway RSS {gateway_process.rss_mib():.0f} MiB, load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    )
 
 
 def main() -> None:
@@ -301,8 +333,10 @@ def main() -> None:
     fakes = context.Process(target=neighbours, args=(port, arguments.chunks), daemon=True)
     fakes.start()
     with tempfile.TemporaryDirectory() as home:
-        served = Gateway(Path(home), port.get(timeout=60))
+        number = port.get(timeout=60)
+        served = Gateway(Path(home), number)
         print(f"gateway RSS idle {served.rss_mib():.0f} MiB; answers of {arguments.chunks} chunks")
+        print(f"a bare unary gRPC call costs its caller {asyncio.run(bare_call(number)):.2f} ms of CPU here and now")
         try:
             asyncio.run(report(served, arguments.requests))
         finally:

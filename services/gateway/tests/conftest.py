@@ -320,6 +320,7 @@ async def mesh(running_mesh: Mesh) -> AsyncIterator[Mesh]:
         await channel.close()
     mesh._channels.clear()
     await until(lambda: mesh.admission.in_flight == 0 and mesh.inference.running == 0)
+    assert await mesh.gateway.all_told(5)
 
 
 def _configuration() -> tuple[Configuration, str]:

@@ -1,7 +1,10 @@
 """The files the gateway reads: its configuration, and the key under which persons get pseudonyms."""
 
+import asyncio
 import os
+import signal
 import stat
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,18 @@ def test_a_changed_file_is_loaded_and_a_bad_one_leaves_the_last_good_one_in_forc
     path.unlink()
     assert not file._changed()
     assert not file.reload()
+
+
+async def test_a_hangup_signal_reloads_the_file(tmp_path: Path, eventually: Callable[..., Awaitable[None]]) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(_example())
+    file = ConfigurationFile(path)
+    watching = asyncio.create_task(file.watch())
+    await asyncio.sleep(0)
+    path.write_text(_example().replace("sluice-small", "sluice-tiny"))
+    os.kill(os.getpid(), signal.SIGHUP)
+    await eventually(lambda: "sluice-tiny" in file.current().deployments)
+    watching.cancel()
 
 
 def test_a_file_that_cannot_be_read_at_start_is_one_clear_mistake(tmp_path: Path) -> None:

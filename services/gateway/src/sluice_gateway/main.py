@@ -60,11 +60,15 @@ async def serve(settings: Settings) -> None:
         cert_file=settings.tls_cert_file,
         key_file=settings.tls_key_file,
     )
-    await _run(configuration, publisher, server, listener)
+    await _run(configuration, publisher, gateway, server, listener)
 
 
 async def _run(
-    configuration: ConfigurationFile, publisher: EventPublisher, server: GrpcServer, listener: HttpListener
+    configuration: ConfigurationFile,
+    publisher: EventPublisher,
+    gateway: Gateway,
+    server: GrpcServer,
+    listener: HttpListener,
 ) -> None:
     stop = stop_on_signals()
     watching = asyncio.create_task(configuration.watch())
@@ -75,6 +79,8 @@ async def _run(
         await stop.wait()
     finally:
         await asyncio.gather(server.stop(), listener.stop())
+        # Requests that outlasted the drain were cancelled just now: their events must be in the outbox before it closes.
+        await gateway.all_told(seconds=2)
         watching.cancel()
         await publisher.stop()
 

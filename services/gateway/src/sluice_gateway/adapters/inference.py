@@ -29,6 +29,8 @@ _ROLES = {
     Role.TOOL: chat_pb2.ROLE_TOOL,
 }
 _FINISH = {getattr(finish_reason_pb2, f"FINISH_REASON_{reason.name}"): reason for reason in FinishReason}
+# Nobody watches a whole answer grow, so fewer and larger messages are asked for (a hint; a message costs 60 us).
+WHOLE_ANSWER_INTERVAL = 16
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -56,6 +58,7 @@ class GrpcModel:
             sampling=_sampling(request.sampling),
             stopping=_stopping(request.stopping),
             guided=_guided(request.guide) if request.guide else None,
+            response=pb.ResponseOptions(stream_interval=1 if request.streamed else WHOLE_ANSWER_INTERVAL),
         )
         call = self._stub.GenerateStream(pb.GenerateStreamRequest(spec=spec), timeout=timeout)
         return GrpcModelStream(call)

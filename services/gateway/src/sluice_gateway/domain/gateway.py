@@ -85,6 +85,7 @@ class Gateway:
         self._subject_key = subject_key
         self._filter_timeout = filter_timeout
         self._clock = clock
+        self._untold = 0
 
     def authenticate(self, credential: str) -> Identity:
         """Raises Rejection (unauthenticated) for a key that is missing, malformed, unknown, wrong or disabled."""
@@ -141,6 +142,7 @@ class Gateway:
         told of an answer or not finished giving it.
         """
         limit = asyncio.timeout(max(arrival.deadline - self._clock(), 0.0))
+        self._untold += 1
         try:
             async with limit:
                 yield
@@ -171,8 +173,20 @@ class Gateway:
 
     async def _publish(self, completion: Completion) -> None:
         completion.ended_at = self._clock()
+        telling = asyncio.ensure_future(self._neighbours.events.completed(completion))
+        telling.add_done_callback(self._count_told)
         # A task of its own under a shield: a cancellation that arrives now must neither lose nor double the event.
-        await asyncio.shield(asyncio.ensure_future(self._neighbours.events.completed(completion)))
+        await asyncio.shield(telling)
+
+    def _count_told(self, _: object) -> None:
+        self._untold -= 1
+
+    async def all_told(self, seconds: float) -> bool:
+        """Wait until every request that began has its event, at most so long. False when some have not."""
+        deadline = self._clock() + seconds
+        while self._untold and self._clock() < deadline:
+            await asyncio.sleep(0.01)
+        return not self._untold
 
     async def _answer(
         self, request: ChatRequest, tenant: Tenant, arrival: Arrival, completion: Completion, audience: ChatAudience

@@ -63,7 +63,7 @@ class Relay:
         self._to_judge, self._judged = Basin(), Basin()
         self._limit = asyncio.timeout(None)
         self._from_model: tuple[asyncio.Task[None], ...] = ()
-        self._feeding = self._sending = self._owed = self._model_ended = False
+        self._feeding = self._sending = self._owed = self._model_ended = self._all_given = False
         self._verdict: Verdict | None = None
         self._end: ModelEnd | None = None
         self.tokens_seen = 0
@@ -110,6 +110,7 @@ class Relay:
             self._watch(feeding=True)
             await self._moderation.send(text)
             self._watch(feeding=False)
+        self._all_given = True
         await self._moderation.finish()
 
     async def _gather(self) -> None:
@@ -122,7 +123,7 @@ class Relay:
             self._completion.decision_ids.append(item.decision_id)
         if item.blocked:
             self._stop_model(item)
-        elif not self._model_ended:
+        elif not self._all_given:
             raise FilterUnavailable("moderation", "ended_early")
         self._judged.end()
 
@@ -171,7 +172,7 @@ class Relay:
         self._sending = self._sending if sending is None else sending
         self._model_ended = self._model_ended or bool(model_ended)
         owed = (self._feeding or self._model_ended) and not self._sending
-        if owed != self._owed:
+        if owed != self._owed and not self._limit.expired():
             self._owed = owed
             self._limit.reschedule(asyncio.get_running_loop().time() + self._filter_timeout if owed else None)
 
