@@ -186,7 +186,7 @@ async def test_bad_input_gets_a_clear_error(
 
 
 async def test_a_long_input_is_checked_to_its_end(mesh: Mesh) -> None:
-    filler = "The harvest was good this year, and the village held a feast. " * 1000
+    filler = "The harvest was good this year, and the village held a feast. " * 300
     begun = time.monotonic()
     assert (await mesh.stub.Moderate(request(filler), metadata=TENANT)).verdict.action != BLOCK
     assert (await mesh.stub.Moderate(request(filler + ABUSE), metadata=TENANT)).verdict.action == BLOCK
@@ -236,7 +236,7 @@ async def test_a_caller_that_leaves_a_stream_is_recorded_as_such(mesh: Mesh) -> 
     while not mesh.publisher.events and time.monotonic() < deadline:
         await asyncio.sleep(0.01)
     (event,) = mesh.publisher.events
-    assert ("rest_of_stream", "cancelled") in [(s.check, s.reason) for s in event.verdict.skipped]
+    assert ("rest_of_stream", "interrupted") in [(s.check, s.reason) for s in event.verdict.skipped]
 
 
 @pytest.mark.parametrize("first", [pb.ModerateStreamRequest(text="x"), pb.ModerateStreamRequest()])
@@ -249,7 +249,7 @@ async def test_a_stream_must_begin_with_open(mesh: Mesh, first: pb.ModerateStrea
 
 async def test_a_stream_that_grows_too_long_is_refused(mesh: Mesh) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        await streamed(mesh, *["lovely weather today. " * 1000] * 6)
+        await streamed(mesh, *["lovely weather today. " * 1000, "x" * 90_000])
     assert reason_of(error.value) == "TEXT_TOO_LONG"
 
 

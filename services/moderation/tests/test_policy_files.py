@@ -72,3 +72,8 @@ def test_two_files_with_one_policy_are_refused(tmp_path: Path) -> None:
     written(tmp_path, GOOD), written(tmp_path, GOOD, "q.yaml")
     with pytest.raises(PolicyMistake, match="also stands in"):
         load_policies(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PolicyMistake, match="is no folder"):
+        load_policies(SHIPPED, tmp_path / "nowhere")

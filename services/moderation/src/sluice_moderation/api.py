@@ -106,7 +106,7 @@ class ModerationService(moderation_service_pb2_grpc.ModerationServiceServicer):
         """Release text sentence by sentence; the verdict comes last. A caller who leaves early is recorded, too."""
         call = await self._opened(request_iterator)
         gate, told = Gate(call.judgement), _Told()
-        skipped: tuple[Skipped, ...] = (Skipped("rest_of_stream", "cancelled"),)
+        skipped: tuple[Skipped, ...] = (Skipped("rest_of_stream", "interrupted"),)
         try:
             async for released in self._release(request_iterator, gate, call, told):
                 yield pb.ModerateStreamResponse(text=released)
@@ -119,7 +119,8 @@ class ModerationService(moderation_service_pb2_grpc.ModerationServiceServicer):
             self._records.add(record)
             record.add_done_callback(self._records.discard)
         yield pb.ModerateStreamResponse(verdict=_verdict(await record))
-        await _drain(request_iterator)
+        if gate.is_blocked:
+            await _drain(request_iterator)
 
     async def Explain(self, request: pb.ExplainRequest, _: Any) -> pb.ExplainResponse:
         """Why something was decided; another tenant's decision is as unknown as one that never was."""

@@ -13,7 +13,7 @@ from sluice_kit.server import GrpcServer
 from sluice_kit.settings import load
 
 from sluice_moderation.adapters import detectors
-from sluice_moderation.adapters.evidence_sqlite import SqliteEvidence
+from sluice_moderation.adapters.evidence_sqlite import EvidenceUnavailable, SqliteEvidence
 from sluice_moderation.adapters.policy_files import SHIPPED, PolicyMistake, load_policies
 from sluice_moderation.adapters.scoring import ScoringPool
 from sluice_moderation.api import Limits, ModerationService
@@ -24,17 +24,14 @@ SERVICE = "moderation"
 
 async def serve(settings: Settings) -> None:
     """Wire everything and serve until told to stop."""
+    evidence_path = settings.home / "moderation" / f"evidence-{settings.instance}.db"
     try:
         policies = load_policies(SHIPPED, *([settings.policies] if settings.policies else []))
-    except PolicyMistake as mistake:
+        evidence = SqliteEvidence(evidence_path, max_rows=settings.evidence_rows, max_days=settings.evidence_days)
+    except (PolicyMistake, EvidenceUnavailable) as mistake:
         raise StartFailed(str(mistake)) from None
     loaded = detectors.load()
     pool = ScoringPool(loaded.panel, threads=settings.threads, queue_windows=settings.queue_windows)
-    evidence = SqliteEvidence(
-        settings.home / "moderation" / f"evidence-{settings.instance}.db",
-        max_rows=settings.evidence_rows,
-        max_days=settings.evidence_days,
-    )
     publisher = EventPublisher(producer=f"sluice-{SERVICE}/{settings.instance}", settings=settings)
     service = ModerationService(
         policies=policies, panel=loaded.panel, pool=pool, explainer=loaded.injection, evidence=evidence, publisher=publisher,

@@ -28,6 +28,10 @@ _PRUNE_AT_MOST = 2048  # rows deleted at once, so that no write waits long; more
 _DAY_MS = 86_400_000
 
 
+class EvidenceUnavailable(Exception):
+    """The evidence file cannot be opened; the message says which and what to do."""
+
+
 class SqliteEvidence:
     """EvidenceStore in a file. All SQLite work happens in one thread of its own; writes that wait meanwhile share a commit."""
 
@@ -36,8 +40,13 @@ class SqliteEvidence:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="evidence")
         self._waiting: deque[tuple[Evidence, Future[None]]] = deque()
         self._since_pruning = _PRUNE_EVERY
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = self._thread.submit(self._open).result()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = self._thread.submit(self._open).result()
+        except (OSError, sqlite3.Error) as error:
+            raise EvidenceUnavailable(
+                f"{path} cannot be used for evidence ({error}): make it writable or set SLUICE_HOME."
+            ) from None
 
     async def append(self, evidence: Evidence) -> None:
         """Durable on return against a crash of the process (WAL, synchronous NORMAL). Raises sqlite3.Error."""

@@ -49,6 +49,8 @@ def load_policies(*folders: Path) -> Mapping[str, Policy]:
     """Policies of all `*.yaml` in the folders by id; a later folder replaces what an earlier one has. Raises PolicyMistake."""
     policies: dict[str, Policy] = {}
     for folder in folders:
+        if not folder.is_dir():
+            raise PolicyMistake(f"{folder} is no folder; SLUICE_MODERATION_POLICIES must name one with *.yaml files.")
         here: dict[str, Path] = {}
         for path in sorted(folder.glob("*.yaml")):
             policy = read_policy(path)
