@@ -1,5 +1,6 @@
 """The real mesh, started once for each broker that this machine can have."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,11 +15,14 @@ from typing import Any
 
 import psutil
 import pytest
-from sluice_cli.mesh import apache, demo_env
+from sluice_cli.events import follow, topics_named
+from sluice_cli.mesh import apache, demo_env, plan
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.ports import is_free
+from sluice_cli.mesh.readiness import is_ready
 from sluice_cli.mesh.supervisor import MARK, Supervisor
 from sluice_kit.addresses import DEFAULT_PORTS
+from sluice_kit.settings import MeshSettings
 
 SLUICE = str(Path(sys.executable).parent / "sluice")
 START_SECONDS = 240
@@ -97,7 +101,10 @@ class Mesh:
         return next((state.pid for state in Supervisor(self.home).states() if state.name == name), 0)
 
     def is_ready(self) -> bool:
-        return self.sluice("mesh", "status").returncode == 0
+        """True when a supervisor runs and all its processes are ready."""
+        states = {state.name: state for state in Supervisor(self.home).states()} if Supervisor(self.home).pid() else {}
+        programs = plan.running(tuple(states), self.offset)
+        return bool(programs) and all(states[program.name].pid and is_ready(program.check) for program in programs)
 
     def processes(self) -> list[psutil.Process]:
         """Every process of this mesh, however orphaned."""
@@ -110,10 +117,16 @@ class Mesh:
 
     def events(self, *names: str) -> list[dict[str, Any]]:
         """Everything on the event topics now, as `sluice events tail` tells it."""
-        types = [part for name in names for part in ("--type", name)]
-        told = self.sluice("events", "tail", "--no-follow", *types, timeout=60)
-        assert told.returncode == 0, told.stderr
-        return [json.loads(line) for line in told.stdout.splitlines()]
+        settings = MeshSettings(
+            kafka_bootstrap=self.environment["SLUICE_KAFKA_BOOTSTRAP"], kafka_embedded=self.broker == "embedded"
+        )
+
+        async def read() -> list[dict[str, Any]]:
+            async with asyncio.timeout(60):
+                seen = follow(settings, topics_named(names), from_beginning=True, live=False)
+                return [json.loads(event.as_json()) async for event in seen]
+
+        return asyncio.run(read())
 
 
 def runs_apache() -> str:

@@ -1,5 +1,6 @@
 """Real conversations through both doors of a real mesh."""
 
+import json
 import subprocess
 from typing import Any
 
@@ -149,8 +150,11 @@ def test_events_are_readable_as_json_lines_and_a_broken_one_does_not_end_them(me
         client.chat.completions.create(model="sluice-small", messages=[{"role": "user", "content": ABUSE}])
     lines = eventually(lambda: _with_both(mesh))
     assert lines, "no error line, or nothing after it"
-    dead = eventually(lambda: mesh.sluice("events", "tail", "--no-follow", "--type", f"{topic}.dlq").stdout)
-    assert "malformed" in dead
+    dead = eventually(lambda: mesh.events(f"{topic}.dlq"))
+    assert dead
+    assert "malformed" in dead[0]["error"]
+    told = mesh.sluice("events", "tail", "--from-beginning", "--max", "3", "--type", "RequestCompleted")
+    assert (told.returncode, len([json.loads(line) for line in told.stdout.splitlines()])) == (0, 3)
 
 
 def _with_both(mesh: Mesh) -> list[dict[str, Any]]:
