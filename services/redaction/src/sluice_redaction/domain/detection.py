@@ -13,7 +13,7 @@ from .segments import CutRule
 
 # Whole texts: large segments, so that the detectors see much context; streams: a sentence or a line at a time.
 WHOLE_TEXT = CutRule(shortest=1_200, patience=600, longest=8_000, context=200)
-STREAM = CutRule(shortest=12, patience=400, longest=4_000, context=160)
+STREAM = CutRule(shortest=24, patience=400, longest=4_000, context=120)
 
 _UNBROKEN = re.compile(r"\S+")
 _AFTER_A_VALUE = re.compile(r"[\s.,;:!?)\]}\"'”’>*_`]*")
