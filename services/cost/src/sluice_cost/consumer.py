@@ -10,12 +10,9 @@ from prometheus_client import Counter
 from sluice.events.v1 import gateway_pb2
 from sluice_kit.consumer import ConsumedEvent
 from sluice_kit.errors import Unavailable
-from sluice_kit.telemetry import logger
 
 from sluice_cost.domain.ledger import Completion, Ledger, LedgerEntry, LedgerUnavailable, Partition
 from sluice_cost.domain.usage import TOKEN_BUCKETS, Usage
-
-log = logger(__name__)
 
 ENTRIES = Counter("sluice_cost_ledger_entries_total", "Ledger rows written.", ("priced", "charge_kind"))
 DUPLICATES = Counter("sluice_cost_duplicate_events_total", "RequestCompleted events that were in the ledger already.")
@@ -72,7 +69,6 @@ class CompletionConsumer:
         for entry in new:
             ENTRIES.labels(entry.charge.priced.value, entry.charge_kind).inc()
         DUPLICATES.inc(duplicates)
-        log.debug("ledger.appended", rows=len(new), duplicates=duplicates)
 
 
 def completion_of(event: ConsumedEvent) -> Completion:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, case, delete, func, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Row, case, delete, func, select
 
 from sluice_cost.adapters import tables
+from sluice_cost.adapters.bulk import add_up, insert_new, replace
 from sluice_cost.adapters.database import Database
 from sluice_cost.adapters.moments import HOUR_US, to_microseconds
 from sluice_cost.adapters.sql_prices import read_prices
@@ -22,7 +22,6 @@ class SqlLedger:
     def __init__(self, database: Database, *, default_currency: str) -> None:
         self._database = database
         self._default_currency = default_currency
-        self._insert = _upserting(database.dialect)
         self._prices = PriceHistory([], default_currency=default_currency)
         self._newest_price_id = 0
 
@@ -41,14 +40,10 @@ class SqlLedger:
             entries = {
                 completion.event_id: enter(completion, prices, recorded_at=recorded_at) for completion in completions
             }
-            new = self._insert_new(connection, entries)
-            self._add_to_spend(connection, new)
-            if new:
-                connection.execute(
-                    insert(tables.outbox),
-                    [{"cost_event_id": entry.cost_event_id, "payload": encode(entry)} for entry in new],
-                )
-            self._keep_offsets(connection, next_offsets)
+            new = _insert_new(connection, entries)
+            _add_to_spend(connection, new)
+            _put_in_outbox(connection, new, encode)
+            _keep_offsets(connection, next_offsets)
             return new
 
         return await self._database.write(work)
@@ -84,54 +79,49 @@ class SqlLedger:
             self._newest_price_id = newest
         return self._prices
 
-    def _insert_new(self, connection: Connection, entries: Mapping[str, LedgerEntry]) -> list[LedgerEntry]:
-        if not entries:
-            return []
-        # Sorted: two replicas that insert the same events during a rebalance then wait for, and never deadlock, each other.
-        rows = [_as_row(entries[event_id]) for event_id in sorted(entries)]
-        statement = self._insert(tables.ledger).on_conflict_do_nothing(index_elements=["event_id"])
-        inserted = set(connection.execute(statement.returning(tables.ledger.c.event_id), rows).scalars())
-        return [entry for event_id, entry in entries.items() if event_id in inserted]
 
-    def _add_to_spend(self, connection: Connection, new: Sequence[LedgerEntry]) -> None:
-        sums: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for entry in new:
-            key, amounts = _spend_of(entry)
-            group = sums.setdefault(key, dict.fromkeys(tables.SPEND_SUMS, 0))
-            for name, amount in amounts.items():
-                group[name] += amount
-        if not sums:
-            return
+def _insert_new(connection: Connection, entries: Mapping[str, LedgerEntry]) -> list[LedgerEntry]:
+    if not entries:
+        return []
+    # Sorted: two replicas that insert the same events during a rebalance then wait for, and never deadlock, each other.
+    rows = [_as_row(entries[event_id]) for event_id in sorted(entries)]
+    inserted = insert_new(connection, tables.ledger, rows, key="event_id")
+    return [entry for event_id, entry in entries.items() if event_id in inserted]
+
+
+def _add_to_spend(connection: Connection, new: Sequence[LedgerEntry]) -> None:
+    sums: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for entry in new:
+        key, amounts = _spend_of(entry)
+        group = sums.setdefault(key, dict.fromkeys(tables.SPEND_SUMS, 0))
+        for name, amount in amounts.items():
+            group[name] += amount
+    if sums:
         rows = [dict(zip(tables.SPEND_KEY, key, strict=True)) | sums[key] for key in sorted(sums)]
-        statement = self._insert(tables.spend_hours)
-        adding = {name: tables.spend_hours.c[name] + statement.excluded[name] for name in tables.SPEND_SUMS}
-        connection.execute(statement.on_conflict_do_update(index_elements=list(tables.SPEND_KEY), set_=adding), rows)
+        add_up(connection, tables.spend_hours, rows, key=tables.SPEND_KEY, sums=tables.SPEND_SUMS)
 
-    def _keep_offsets(self, connection: Connection, next_offsets: Mapping[Partition, int]) -> None:
-        if not next_offsets:
-            return
-        rows = [
-            {"topic": partition.topic, "partition_number": partition.number, "next_offset": next_offset}
-            for partition, next_offset in sorted(next_offsets.items(), key=lambda item: (item[0].topic, item[0].number))
-        ]
-        statement = self._insert(tables.consumer_offsets)
+
+def _put_in_outbox(connection: Connection, new: Sequence[LedgerEntry], encode: Callable[[LedgerEntry], bytes]) -> None:
+    if new:
+        rows = [{"cost_event_id": entry.cost_event_id, "payload": encode(entry)} for entry in new]
+        insert_new(connection, tables.outbox, rows, key="cost_event_id")
+
+
+def _keep_offsets(connection: Connection, next_offsets: Mapping[Partition, int]) -> None:
+    rows = [
+        {"topic": partition.topic, "partition_number": partition.number, "next_offset": next_offset}
+        for partition, next_offset in sorted(next_offsets.items(), key=lambda item: (item[0].topic, item[0].number))
+    ]
+    if rows:
         # Not the greatest of old and new: a topic that was made anew starts at 0, and a replay is harmless.
-        connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=["topic", "partition_number"], set_={"next_offset": statement.excluded.next_offset}
-            ),
-            rows,
-        )
+        key = ("topic", "partition_number")
+        replace(connection, tables.consumer_offsets, rows, key=key, values=["next_offset"])
 
 
 def read_positions(connection: Connection) -> dict[Partition, int]:
     """How far every partition was read."""
     rows: Sequence[Row[Any]] = connection.execute(select(tables.consumer_offsets)).all()
     return {Partition(row.topic, row.partition_number): row.next_offset for row in rows}
-
-
-def _upserting(dialect: str) -> Callable[[Table], Any]:
-    return postgresql.insert if dialect == "postgresql" else sqlite.insert
 
 
 def _as_row(entry: LedgerEntry) -> dict[str, Any]:
