@@ -232,12 +232,12 @@ async def test_every_call_is_told_to_the_journal_without_values(service: Running
 async def test_a_caller_who_goes_away_in_the_middle_of_a_stream_leaves_a_note(service: Running) -> None:
     async def requests() -> AsyncIterator[pb.RedactStreamRequest]:
         yield pb.RedactStreamRequest(open=pb.RedactStreamOpen())
-        yield pb.RedactStreamRequest(text="Here is Ann Lee again. And more of it. And")
+        yield pb.RedactStreamRequest(text="Here again is Ann Lee herself. And more of it. And")
         await asyncio.Event().wait()
 
     call = service.stub.RedactStream(requests())
     async for response in call:
-        assert response.text == "Here is <PERSON_1> again. "
+        assert response.text == "Here again is <PERSON_1> herself. "
         break
     call.cancel()
     await until(lambda: bool(service.notes.summaries))

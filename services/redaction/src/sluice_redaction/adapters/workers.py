@@ -91,6 +91,7 @@ class WorkerPool:
 
     def close(self) -> None:
         """Drops what waits and lets what runs end."""
+        self._trouble = "it is stopping"
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _on_worker(self, work: Callable[[Detector], Result]) -> Result:
