@@ -40,11 +40,12 @@ class MetricsServer:
         self._server = _Server((host, int(port)), _SilentHandler)
         self._server.set_app(_application(board))  # type: ignore[arg-type]
         self.port: int = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        # The pause between two looks at whether to stop: with the default of 0.5 s every stop would take as long.
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop serving."""
+        """Stop serving. Blocks for up to a tenth of a second."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=2)

@@ -93,7 +93,7 @@ class GrpcServer:
         self.health.stop()
         await self.grpc.stop(self._settings.drain_seconds)
         if self._metrics is not None:
-            self._metrics.stop()
+            await asyncio.to_thread(self._metrics.stop)
         log.info("service.stopped")
 
     async def run(self, *, service_names: Sequence[str]) -> None:
