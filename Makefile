@@ -118,6 +118,16 @@ test-mesh: $(DEV_READY) ## The real processes, a real broker, the real model
 $(addprefix test-,kit $(SERVICES)): test-%: $(DEV_READY) # one service: make test-cost
 	@pytest -q services/$(subst kit,_kit,$*)/tests
 
+# --- measuring: prints tables, asserts nothing; run it on a quiet machine -------------------------------------------------
+BENCHES := gateway_overhead inference_speed ledger_speed moderation_speed redaction_accuracy redaction_speed streams_speed
+$(VENV)/.bench-ready: $(DEV_READY) requirements/bench.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/bench.txt
+	@touch $@
+
+.PHONY: bench
+bench: $(VENV)/.bench-ready ## Run every measurement (BENCH=redaction_speed: one)
+	@for bench in $(or $(BENCH),$(BENCHES)); do echo "== $$bench"; python tests/bench/$$bench.py || exit 1; done
+
 .PHONY: clean
 clean: ## Remove the environment and the state of a stopped mesh
 	@rm -rf $(VENV) .sluice .pytest_cache .mypy_cache .ruff_cache .hypothesis

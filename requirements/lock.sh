@@ -15,6 +15,7 @@ compile requirements/uv.in -o requirements/uv.txt
 compile requirements/go.in -o requirements/go.txt
 compile requirements/build.in protos/pyproject.toml services/_kit/pyproject.toml services/_cli/pyproject.toml "${services[@]}" --extra embedded -o requirements/run.txt
 compile requirements/dev.in -c requirements/run.txt -o requirements/dev.txt
+compile requirements/bench.in -c requirements/run.txt -o requirements/bench.txt
 for service in "${services[@]}"; do
   compile requirements/build.in protos/pyproject.toml services/_kit/pyproject.toml "$service" -c requirements/run.txt -o "requirements/$(basename "$(dirname "$service")").txt"
 done
