@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from sluice_inference.domain.warm_up import bring_up
 from sluice_inference.settings import InferenceSettings
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["InferenceService"].full_name
+STOP_PUBLISHER_SECONDS = 10.0
 log = logger(__name__)
 
 
@@ -135,7 +137,9 @@ class Service:
         await self._recorder.drain(seconds=3.0)
         measuring.cancel()
         await asyncio.gather(measuring, return_exceptions=True)
-        await self._publisher.stop()
+        with contextlib.suppress(TimeoutError):
+            # What is not sent stays in the outbox; a client that does not let go must not keep the process alive.
+            await asyncio.wait_for(self._publisher.stop(), STOP_PUBLISHER_SECONDS)
         await self._backend.close()
 
 

@@ -1,0 +1,135 @@
+"""Starting and stopping: mistakes are one sentence, and the process obeys SIGTERM although llama.cpp took the signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from sluice.inference.v1 import inference_service_pb2 as pb
+from sluice.inference.v1 import inference_service_pb2_grpc as pb_grpc
+from sluice.types.v1 import generation_pb2
+from sluice_inference.adapters import model_file
+from sluice_inference.adapters.static_embedding import FOLDER, StaticEmbedding
+from sluice_inference.domain.refusals import ModelUnusable
+from sluice_inference.main import open_backend
+from sluice_inference.settings import InferenceSettings
+from sluice_kit.settings import GrpcServiceSettings, load
+
+
+@pytest.mark.parametrize("backend", ["tensorrt_llm", "openai_http", "onnx"])
+def test_a_backend_that_is_not_there_yet_is_told_at_start(
+    backend: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLUICE_INFERENCE_BACKEND", backend)
+    with pytest.raises(SystemExit) as end:
+        load(InferenceSettings)
+    lines = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2
+    assert len(lines) == 1
+    assert lines[0].startswith("SLUICE_INFERENCE_BACKEND")
+    assert "later release" in lines[0]
+
+
+def test_a_wrong_model_file_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnusable, match="SLUICE_INFERENCE_MODEL_PATH"):
+        open_backend(InferenceSettings(model_path=tmp_path / "none.gguf"))
+    with pytest.raises(ModelUnusable, match="sha256"):
+        open_backend(InferenceSettings(model_sha256="deadbeef"))
+    (tmp_path / "text.gguf").write_text("no model")
+    with pytest.raises(ModelUnusable, match="not a GGUF file"):
+        open_backend(InferenceSettings(model_path=tmp_path / "text.gguf"))
+
+
+def test_a_damaged_embedding_model_is_told(tmp_path: Path) -> None:
+    for name in ("vectors.npy", "vocab.txt"):
+        (tmp_path / name).symlink_to(FOLDER / name)
+    with pytest.raises(ModelUnusable, match="cannot be read"):
+        StaticEmbedding(tmp_path)
+    (tmp_path / "scales.npy").write_bytes(b"x")
+    with pytest.raises(ModelUnusable, match="damaged"):
+        StaticEmbedding(tmp_path)
+
+
+def test_the_readme_names_every_setting() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    own = set(InferenceSettings.model_fields) - set(GrpcServiceSettings.model_fields)
+    named = set(re.findall(r"^\| `([A-Z0-9_]+)`", readme, re.MULTILINE))
+    assert {name.upper() for name in own} - named == set()
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return dict(os.environ) | {
+        "SLUICE_HOME": str(tmp_path),
+        "SLUICE_INFERENCE_GRPC_LISTEN": "127.0.0.1:0",
+        "SLUICE_INFERENCE_METRICS_LISTEN": "127.0.0.1:0",
+        "SLUICE_KAFKA_BOOTSTRAP": "127.0.0.1:1",  # nobody: the outbox holds the events
+        "SLUICE_INFERENCE_CONTEXT_TOKENS": "256",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+
+
+@pytest.fixture
+def process(environment: dict[str, str], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    with (tmp_path / "log").open("w") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "sluice_inference.main"], env=environment, stdout=log, text=True
+        )
+        yield child
+        child.kill()
+        child.wait(timeout=10)
+
+
+def logged(log: Path, event: str) -> dict[str, object]:
+    """The first log line with this event, waited for."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for line in log.read_text().splitlines(keepends=True):
+            if line.endswith("\n") and (entry := json.loads(line))["event"] == event:
+                return dict(entry)
+        time.sleep(0.05)
+    raise AssertionError(f"{event} was not logged")
+
+
+def test_the_process_warms_up_answers_and_ends_on_sigterm(process: subprocess.Popen[str], tmp_path: Path) -> None:
+    port = logged(tmp_path / "log", "service.listening")["port"]
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        logged(tmp_path / "log", "model.loaded")
+        health = health_pb2_grpc.HealthStub(channel)
+        deadline = time.monotonic() + 5
+        while health.Check(health_pb2.HealthCheckRequest()).status != health_pb2.HealthCheckResponse.SERVING:
+            assert time.monotonic() < deadline
+        spec = pb.GenerationSpec(prompt="One, two,", stopping=generation_pb2.StoppingParameters(max_tokens=4))
+        answer = pb_grpc.InferenceServiceStub(channel).Generate(pb.GenerateRequest(spec=spec))
+        assert answer.outputs[0].text
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    assert "One, two" not in (tmp_path / "log").read_text()
+
+
+def test_a_model_the_engine_cannot_load_ends_the_process_with_one_sentence(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    damaged = tmp_path / "half.gguf"
+    with model_file.locate_packaged().open("rb") as whole:
+        damaged.write_bytes(whole.read(4_000_000))
+    command = [sys.executable, "-m", "sluice_inference.main"]
+    done = subprocess.run(
+        command,
+        env=environment | {"SLUICE_INFERENCE_MODEL_PATH": str(damaged)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("llama.cpp cannot load")
