@@ -37,7 +37,7 @@ class EventMetadata(_message.Message):
     event_id: _builtins.str
     """Unique id, UUIDv7 text (time-ordered). Consumers are idempotent by it. CloudEvents `id`."""
     producer: _builtins.str
-    """Who published it: `sluice-<service>/<instance>`. CloudEvents `source`."""
+    """Who published it: `sluice-<service>/<instance>#<outbox>`; a producer that lost its outbox counts anew under another name. CloudEvents `source`."""
     producer_sequence: _builtins.int
     """Counts this producer's events on this topic from 1 without gaps: a missing number is a lost event. CloudEvents `sequence`."""
     request_id: _builtins.str
