@@ -78,7 +78,7 @@ async def _records(mesh: Mesh) -> list[tuple[str, bytes]]:
     finally:
         await admin.close()
     partitions = [TopicPartition(topic["topic"], part["partition"]) for topic in topics for part in topic["partitions"]]
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
     await consumer.start()
     try:
         consumer.assign(partitions)

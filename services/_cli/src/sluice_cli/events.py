@@ -88,7 +88,13 @@ async def follow(
 ) -> AsyncIterator[SeenEvent]:
     """Events as they come; with live=False those that are there, and then the end; on_start when it reads. MeshProblem when Kafka does not answer."""
     install_empty_fetch_guard(settings)
-    consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False, request_timeout_ms=20_000)
+    consumer = AIOKafkaConsumer(
+        **client_options(settings),
+        enable_auto_commit=False,
+        request_timeout_ms=20_000,
+        # On assignment the client looks for a first position by itself, at the same time as we seek: both must go the same way.
+        auto_offset_reset="earliest" if from_beginning else "latest",
+    )
     try:
         partitions = await asyncio.wait_for(_partitions(settings, topics), 20)
         await asyncio.wait_for(consumer.start(), 20)
@@ -111,11 +117,9 @@ async def _assign(
 ) -> dict[TopicPartition, int]:
     consumer.assign(partitions)
     ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
-    if from_beginning:
-        await consumer.seek_to_beginning(*partitions)
-    else:
-        for partition, offset in ends.items():
-            consumer.seek(partition, offset)
+    starts = await consumer.beginning_offsets(partitions) if from_beginning else ends
+    for partition, offset in starts.items():
+        consumer.seek(partition, offset)
     return ends
 
 
