@@ -168,6 +168,12 @@ async def test_feedback_is_taken_back_by_its_tenant_only(stub: Any, store: SqlFe
     assert [event.retracted for event in await told(store)] == [False, True]
 
 
+@pytest.mark.parametrize("feedback_id", ["", "\0", "x" * 65])
+async def test_an_id_that_can_not_be_one_is_refused(stub: Any, feedback_id: str) -> None:
+    error = await refused(stub.RetractFeedback(pb.RetractFeedbackRequest(feedback_id=feedback_id), metadata=ACME))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_a_self_test_is_marked_as_one(stub: Any, store: SqlFeedback) -> None:
     await stub.SubmitFeedback(submission(rating=1), metadata=(*ACME, ("x-sluice-synthetic", "true")))
     (event,) = await told(store)

@@ -53,7 +53,7 @@ _PRICE_TEXTS = {
     "minimum": "minimum",
 }
 _MOST_FILTER_VALUES = 1000
-# Longer than a request takes: a price put now could otherwise miss requests that are still under way.
+# For clocks that differ: `now` of a caller whose clock is behind is not the past.
 _PUT_GRACE = timedelta(minutes=1)
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 

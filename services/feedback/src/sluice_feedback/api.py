@@ -46,6 +46,7 @@ from sluice_feedback.domain.feedback import (
     UnknownFeedback,
     Value,
     find_mistakes,
+    is_feedback_id,
 )
 
 T = TypeVar("T")
@@ -86,6 +87,8 @@ class FeedbackServicer(pb_grpc.FeedbackServiceServicer):
         self, request: pb.RetractFeedbackRequest, _: grpc.aio.ServicerContext
     ) -> pb.RetractFeedbackResponse:
         """Takes a piece of feedback back."""
+        if not is_feedback_id(request.feedback_id):
+            raise InvalidInput("feedback_id must have 1 to 64 of A-Z a-z 0-9 _ . -.", field="feedback_id")
         stored = await _mapped(self._store.retract(_tenant(), request.feedback_id, at=self._clock()))
         self._on_change()
         response = pb.RetractFeedbackResponse()

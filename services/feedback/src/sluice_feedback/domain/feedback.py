@@ -131,10 +131,15 @@ class Mistake:
     message: str
 
 
+def is_feedback_id(text: str) -> bool:
+    """True for what a feedback id may be."""
+    return _FEEDBACK_ID.fullmatch(text) is not None
+
+
 def find_mistakes(feedback: Feedback) -> list[Mistake]:
     """Everything that is wrong with feedback as it was submitted; empty when it is good."""
     mistakes = list(_mistakes_in_value(feedback.value))
-    if not _FEEDBACK_ID.fullmatch(feedback.feedback_id):
+    if not is_feedback_id(feedback.feedback_id):
         mistakes.append(Mistake("feedback_id", "feedback_id must have 1 to 64 of A-Z a-z 0-9 _ . -"))
     if not _REQUEST_ID.fullmatch(feedback.request_id):
         mistakes.append(Mistake("request_id", "request_id must have 1 to 128 of A-Z a-z 0-9 _ . : -"))
