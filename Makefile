@@ -1,5 +1,6 @@
 # Sluice. `make help` lists what there is. Everything sets itself up: Python 3.11-3.13, make and the package registries are all it needs.
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV ?= .venv

@@ -36,8 +36,8 @@ from sluice_quality.settings import QualitySettings
 SERIES = 96
 TOPIC = topic_of(RequestCompleted).name
 QUALITY = "from sluice_quality.main import main; main()"
-NOOP = (
-    """
+NOOP = """
+import os
 import faust
 from prometheus_client import Counter
 from sluice_kit import broker, settings
@@ -54,8 +54,6 @@ async def nothing(stream):
 add_pages(app, is_ready=lambda: True)
 run(app)
 """
-    % TOPIC
-)
 
 
 def free_port() -> int:

@@ -18,6 +18,7 @@ from sqlalchemy import func, select
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 STREAM = Partition("t", 0)
+Start = Callable[..., subprocess.Popen[str]]
 EVENTS, BATCH = 1_500, 25
 
 # Reads a topic of EVENTS events from where the database says, as the service does; told to, it stops inside a transaction.
@@ -57,8 +58,12 @@ asyncio.run(main())
 """
 
 
-def start(url: str, *, stop_at: int = -1) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", CHILD, url, str(stop_at)], stdout=subprocess.PIPE, text=True)
+@pytest.fixture
+def start(start_process: Callable[..., subprocess.Popen[str]]) -> Start:
+    def begin(url: str, *, stop_at: int = -1) -> subprocess.Popen[str]:
+        return start_process([sys.executable, "-c", CHILD, url, str(stop_at)], stdout=subprocess.PIPE)
+
+    return begin
 
 
 def kill(child: subprocess.Popen[str]) -> None:
@@ -86,7 +91,7 @@ async def state(url: str) -> tuple[int, int, int, int]:
     return rows, told, spent, offsets.get(STREAM, 0)
 
 
-async def test_a_process_killed_inside_a_transaction_leaves_nothing_of_it(database_url: str) -> None:
+async def test_a_process_killed_inside_a_transaction_leaves_nothing_of_it(database_url: str, start: Start) -> None:
     child = start(database_url, stop_at=BATCH * 2 + 3)
     assert child.stdout is not None
     assert [child.stdout.readline() for _ in range(2)] == ["started\n", "in the middle\n"]
@@ -94,7 +99,9 @@ async def test_a_process_killed_inside_a_transaction_leaves_nothing_of_it(databa
     assert await state(database_url) == (BATCH * 2,) * 4
 
 
-async def test_a_process_killed_at_any_moment_and_started_again_loses_and_doubles_nothing(database_url: str) -> None:
+async def test_a_process_killed_at_any_moment_and_started_again_loses_and_doubles_nothing(
+    database_url: str, start: Start
+) -> None:
     for pause in (0.05, 0.25):
         child = start(database_url)
         assert child.stdout is not None

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,12 @@ from sluice_kit.events import decode, encode, topic_of
 from sluice_kit.process import StartFailed
 from sluice_kit.settings import MeshSettings, load
 
-NOIDA = Path(sys.executable).with_name("noida-db")
+NOIDA = find_spec("noida_db")
 COMPLETED = topic_of(gateway_pb2.RequestCompleted).name
 RECORDED = topic_of(cost_pb2.CostRecorded).name
 REQUESTS = 200
 
-pytestmark = pytest.mark.skipif(not NOIDA.exists(), reason="no embedded broker: noida-db is not installed")
+pytestmark = pytest.mark.skipif(NOIDA is None, reason="no embedded broker: noida-db is not installed")
 
 
 def free_port() -> int:
@@ -40,22 +41,20 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def mesh(tmp_path: Path) -> Iterator[MeshSettings]:
+def mesh(tmp_path: Path, start_process: Callable[..., Any]) -> MeshSettings:
     """A broker of its own."""
     port = free_port()
-    command = [NOIDA, "start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", tmp_path / "broker"]
-    broker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        yield MeshSettings(home=tmp_path / "home", kafka_bootstrap=f"127.0.0.1:{port}", kafka_embedded=True)
-    finally:
-        os.killpg(broker.pid, signal.SIGKILL)
-        broker.wait(timeout=10)
+    binary = str(files("noida_db") / "noida-db")
+    command = [binary, "start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", str(tmp_path / "broker")]
+    start_process(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return MeshSettings(home=tmp_path / "home", kafka_bootstrap=f"127.0.0.1:{port}", kafka_embedded=True)
 
 
 class Service:
     """sluice-cost as a child process."""
 
-    def __init__(self, mesh: MeshSettings) -> None:
+    def __init__(self, mesh: MeshSettings, start_process: Callable[..., Any]) -> None:
+        self._start_process = start_process
         self.target = f"127.0.0.1:{free_port()}"
         self._environment = os.environ | {
             "SLUICE_HOME": str(mesh.home),
@@ -67,7 +66,7 @@ class Service:
 
     def start(self) -> None:
         command = [sys.executable, "-c", "from sluice_cost.main import main; main()"]
-        self._process = subprocess.Popen(command, env=self._environment, stdout=subprocess.DEVNULL)
+        self._process = self._start_process(command, env=self._environment, stdout=subprocess.DEVNULL)
 
     def kill(self) -> None:
         self._process.kill()
@@ -75,16 +74,14 @@ class Service:
 
     def stop(self) -> int:
         self._process.terminate()
-        return self._process.wait(timeout=20)
+        return int(self._process.wait(timeout=20))
 
 
 @pytest.fixture
-def service(mesh: MeshSettings) -> Iterator[Service]:
-    made = Service(mesh)
+def service(mesh: MeshSettings, start_process: Callable[..., Any]) -> Service:
+    made = Service(mesh, start_process)
     made.start()
-    yield made
-    if made._process.poll() is None:
-        made.kill()
+    return made
 
 
 @pytest.fixture
@@ -193,17 +190,15 @@ async def test_every_request_is_in_the_ledger_once_and_told_once_though_the_serv
     assert service.stop() == 0
 
 
-async def test_the_service_starts_before_its_broker_and_answers_meanwhile(tmp_path: Path) -> None:
+async def test_the_service_starts_before_its_broker_and_answers_meanwhile(
+    tmp_path: Path, start_process: Callable[..., Any]
+) -> None:
     away = MeshSettings(home=tmp_path / "home", kafka_bootstrap=f"127.0.0.1:{free_port()}", kafka_embedded=True)
-    service = Service(away)
+    service = Service(away, start_process)
     service.start()
-    try:
-        async with grpc.aio.insecure_channel(service.target) as channel:
-            await until_in_ledger(pb_grpc.CostServiceStub(channel), 0)
-        assert service.stop() == 0
-    finally:
-        service._process.kill()
-        service._process.wait(timeout=10)
+    async with grpc.aio.insecure_channel(service.target) as channel:
+        await until_in_ledger(pb_grpc.CostServiceStub(channel), 0)
+    assert service.stop() == 0
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,17 @@
 """What the tests of the feedback service share: databases to run against, and a redaction service."""
 
 import asyncio
+import ctypes
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,9 @@ import pytest
 from sluice.redaction.v1 import redaction_service_pb2 as redaction_pb
 from sluice.redaction.v1 import redaction_service_pb2_grpc as redaction_grpc
 from sluice_feedback.adapters.database import Database, open_database
+
+
+_PR_SET_PDEATHSIG = 1
 
 
 @pytest.fixture(scope="session")
@@ -45,13 +52,55 @@ def _throw_away_cluster(programs: Path) -> Iterator[str]:
     subprocess.run(
         [programs / "initdb", "-D", cluster, "-A", "trust", "-U", "sluice", "--no-sync"], check=True, **quiet
     )
-    options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -c fsync=off"
+    settings = ("listen_addresses=127.0.0.1", f"port={port}", f"unix_socket_directories={folder}", "fsync=off")
+    options = [word for setting in settings for word in ("-c", setting)]
+    server = start_with_tests([str(programs / "postgres"), "-D", cluster, *options], **quiet)
+    url = f"postgresql://sluice@127.0.0.1:{port}/postgres"
     try:
-        subprocess.run([programs / "pg_ctl", "-D", cluster, "-w", "-o", options, "start"], check=True, **quiet)
-        yield f"postgresql://sluice@127.0.0.1:{port}/postgres"
+        _wait_for(url)
+        yield url
     finally:
-        subprocess.run([programs / "pg_ctl", "-D", cluster, "-m", "immediate", "stop"], check=False, **quiet)
+        server.kill()
+        server.wait(timeout=10)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            psycopg.connect(url).close()
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+def start_with_tests(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+    """Starts a process that the kernel ends with this one, however this one ends (Linux)."""
+
+    def die_with_parent() -> None:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    return subprocess.Popen(command, text=True, preexec_fn=die_with_parent, **options)
+
+
+@pytest.fixture
+def start_process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts processes that end with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        started.append(start_with_tests(command, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate(timeout=10)
 
 
 @pytest.fixture(scope="session")

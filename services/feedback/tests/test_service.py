@@ -2,12 +2,13 @@
 
 import asyncio
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,11 @@ from sluice_kit.events import decode, encode, topic_of
 from sluice_kit.process import StartFailed
 from sluice_kit.settings import MeshSettings
 
-NOIDA = Path(sys.executable).with_name("noida-db")
+NOIDA = find_spec("noida_db")
 RECEIVED = topic_of(feedback_pb2.FeedbackReceived).name
 ACME = (("x-sluice-tenant-id", "acme"),)
 
-needs_broker = pytest.mark.skipif(not NOIDA.exists(), reason="no embedded broker: noida-db is not installed")
+needs_broker = pytest.mark.skipif(NOIDA is None, reason="no embedded broker: noida-db is not installed")
 
 
 def free_port() -> int:
@@ -38,22 +39,20 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def mesh(tmp_path: Path) -> Iterator[MeshSettings]:
+def mesh(tmp_path: Path, start_process: Callable[..., Any]) -> MeshSettings:
     """A broker of its own."""
     port = free_port()
-    command = [NOIDA, "start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", tmp_path / "broker"]
-    broker = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        yield MeshSettings(home=tmp_path / "home", kafka_bootstrap=f"127.0.0.1:{port}", kafka_embedded=True)
-    finally:
-        os.killpg(broker.pid, signal.SIGKILL)
-        broker.wait(timeout=10)
+    binary = str(files("noida_db") / "noida-db")
+    command = [binary, "start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", str(tmp_path / "broker")]
+    start_process(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return MeshSettings(home=tmp_path / "home", kafka_bootstrap=f"127.0.0.1:{port}", kafka_embedded=True)
 
 
 class Service:
     """sluice-feedback as a child process."""
 
-    def __init__(self, mesh: MeshSettings, redaction_target: str) -> None:
+    def __init__(self, mesh: MeshSettings, redaction_target: str, start_process: Callable[..., Any]) -> None:
+        self._start_process = start_process
         self.target = f"127.0.0.1:{free_port()}"
         self._environment = os.environ | {
             "SLUICE_HOME": str(mesh.home),
@@ -66,24 +65,18 @@ class Service:
 
     def start(self) -> None:
         command = [sys.executable, "-c", "from sluice_feedback.main import main; main()"]
-        self.process = subprocess.Popen(command, env=self._environment, stdout=subprocess.DEVNULL)
+        self._process = self._start_process(command, env=self._environment, stdout=subprocess.DEVNULL)
 
     def stop(self) -> int:
-        self.process.terminate()
-        return self.process.wait(timeout=20)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(timeout=10)
+        self._process.terminate()
+        return int(self._process.wait(timeout=20))
 
 
 @pytest.fixture
-def service(mesh: MeshSettings, redaction_target: str) -> Iterator[Service]:
-    made = Service(mesh, redaction_target)
+def service(mesh: MeshSettings, redaction_target: str, start_process: Callable[..., Any]) -> Service:
+    made = Service(mesh, redaction_target, start_process)
     made.start()
-    yield made
-    if made.process.poll() is None:
-        made.kill()
+    return made
 
 
 async def until(condition: Callable[[], Any], *, seconds: float = 60) -> Any:

@@ -237,6 +237,58 @@ async def test_a_worker_killed_in_the_middle_counts_what_a_batch_computation_cou
     assert await dead_letters(kafka) == [b"\xff\xff not protobuf"]
 
 
+@pytest.mark.mesh
+async def test_two_workers_killed_again_and_again_count_what_a_batch_computation_counts(
+    kafka: str, tmp_path: Path
+) -> None:
+    """Rebalances, recoveries and takeovers while events come in: a minute and a half."""
+    settings = QualitySettings(SLUICE_KAFKA_BOOTSTRAP=kafka, SLUICE_KAFKA_EMBEDDED=True)  # type: ignore[call-arg]
+    await broker.ensure_topics(settings)
+    messages, rng = events(), random.Random(4)
+    parts: dict[str, QualityMeasured] = {}
+    with contextlib.ExitStack() as workers:
+        running = [workers.enter_context(worker(number, kafka, tmp_path)) for number in range(2)]
+        feeding = asyncio.create_task(send_slowly(kafka, messages))
+        while not feeding.done():
+            await asyncio.wait({feeding}, timeout=rng.uniform(8, 16))
+            victim = rng.randrange(2)
+            running[victim].kill()
+            running[victim].wait(5)
+            running[victim] = workers.enter_context(worker(victim, kafka, tmp_path))
+        await feeding
+        expected = await batch_computation(kafka)
+        async with reading(kafka, topic_of(QualityMeasured).name) as consumer:
+            deadline = time.monotonic() + 90
+            while {key: content(part) for key, part in parts.items()} != expected and time.monotonic() < deadline:
+                await latest_parts(consumer, parts)
+    missing = len(expected.keys() - parts.keys())
+    wrong = [key for key in parts if content(parts[key]) != expected.get(key)]
+    logs = "".join((tmp_path / f"quality-{number}.log").read_text()[-1500:] for number in range(2))
+    assert not missing, f"{missing} parts are missing, {len(wrong)} differ\n{logs}"
+    assert not wrong, f"{len(wrong)} parts differ\n{logs}"
+
+
+def worker(number: int, kafka: str, home: Path) -> contextlib.AbstractContextManager[subprocess.Popen]:
+    environment = {
+        "SLUICE_HOME": str(home),
+        "SLUICE_KAFKA_BOOTSTRAP": kafka,
+        "SLUICE_KAFKA_EMBEDDED": "true",
+        "SLUICE_QUALITY_WEB_PORT": str(free_port()),
+        "SLUICE_QUALITY_RETENTION_SECONDS": "86400",
+        "SLUICE_INSTANCE": str(number),
+    }
+    command = [sys.executable, "-c", "from sluice_quality.main import main; main()"]
+    return process(command, environment, home / f"quality-{number}.log")
+
+
+async def send_slowly(kafka: str, messages: list[Message]) -> None:
+    """Over a minute, so that every kill finds something in flight."""
+    size = len(messages) // 60
+    for first in range(0, len(messages), size):
+        await send(kafka, messages[first : first + size])
+        await asyncio.sleep(1)
+
+
 async def poison(kafka: str) -> None:
     async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
         await producer.send_and_wait(topic_of(RequestCompleted).name, b"\xff\xff not protobuf", key=b"request-x")

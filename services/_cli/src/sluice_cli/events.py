@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +85,7 @@ async def follow(
     from_beginning: bool,
     live: bool = True,
     on_start: Callable[[], None] = lambda: None,
-) -> AsyncIterator[SeenEvent]:
+) -> AsyncGenerator[SeenEvent, None]:
     """Events as they come; with live=False those that are there, and then the end; on_start when it reads. MeshProblem when Kafka does not answer."""
     install_empty_fetch_guard(settings)
     consumer = AIOKafkaConsumer(
@@ -140,7 +140,9 @@ async def _partitions(settings: MeshSettings, topics: Sequence[TopicSpec]) -> li
     ]
 
 
-async def _records(consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int] | None) -> AsyncIterator[SeenEvent]:
+async def _records(
+    consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int] | None
+) -> AsyncGenerator[SeenEvent, None]:
     while True:
         if ends is not None and not [p for p, end in ends.items() if await consumer.position(p) < end]:
             return

@@ -72,7 +72,9 @@ async def load_recognizers(
             log.error("recognizers.failed", error=type(error).__name__, reason=str(error))
             return
         health.set("recognizers", True)
-        log.info("recognizers.loaded", load_seconds=round(time.perf_counter() - begun, 1), recognizers=len(pool.recognizers))
+        log.info(
+            "recognizers.loaded", load_seconds=round(time.perf_counter() - begun, 1), recognizers=len(pool.recognizers)
+        )
 
     loading = asyncio.create_task(load())
     try:

@@ -22,7 +22,7 @@ from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
 
 CATCH_UP_SECONDS = 45.0
-QUALITY = (
+QUALITY: tuple[str, ...] = (
     "quality.requests",
     "quality.latency_seconds.p50",
     "quality.latency_seconds.p95",

@@ -50,7 +50,10 @@ class Caller:
         self._http = httpx.AsyncClient(trust_env=False, timeout=SECONDS)
         self._clients = {
             tenant: openai.AsyncOpenAI(
-                base_url=f"{environment['SLUICE_HTTP_URL']}/v1", api_key=key, http_client=self._http, max_retries=0
+                base_url=f"{environment['SLUICE_HTTP_URL']}/v1",
+                api_key=key,
+                http_client=self._http,
+                max_retries=0,  # type: ignore[arg-type]
             )
             for tenant, key in keys.items()
         }
@@ -66,8 +69,8 @@ class Caller:
 
     async def __aexit__(self, *error: object) -> None:
         await self._http.aclose()
-        await self._channel.close()
-        await self._feedback_channel.close()
+        await self._channel.close(None)
+        await self._feedback_channel.close(None)
 
     async def send(self, conversation: Conversation) -> Outcome:
         """One conversation, and the feedback on its answer. Never raises: what fails is an outcome too."""
@@ -137,7 +140,8 @@ async def _whole(completions: Any, options: Mapping[str, Any]) -> dict[str, Any]
 
 async def _streamed(completions: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     pieces: list[str] = []
-    request_id, finish_reason, redacted = "", "", {}
+    request_id, finish_reason = "", ""
+    redacted: dict[str, int] = {}
     async for chunk in await completions.create(**options, stream=True):
         request_id = chunk.id
         redacted = (getattr(chunk, "sluice", None) or {}).get("redacted_input", redacted)
@@ -187,7 +191,7 @@ def _finished(request_id: str, text: str, finish_reason: int, guard: pb.GuardRep
 
 
 def _refused_by_status(error: grpc.aio.AioRpcError) -> dict[str, Any]:
-    status = rpc_status.from_call(error)
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]
     info, request = error_details_pb2.ErrorInfo(), error_details_pb2.RequestInfo()
     for detail in status.details if status else ():
         _ = detail.Unpack(info) or detail.Unpack(request)

@@ -72,9 +72,8 @@ class EventWitness:
     def about(self, name: str, request_ids: Collection[str]) -> list[Any]:
         """The events of this name about these requests."""
         messages = (event.message for event in self._seen.values())
-        return [
-            m for m in messages if m is not None and m.DESCRIPTOR.name == name and m.metadata.request_id in request_ids
-        ]  # type: ignore[attr-defined]
+        named: list[Any] = [m for m in messages if m is not None and m.DESCRIPTOR.name == name]
+        return [m for m in named if m.metadata.request_id in request_ids]
 
     async def wait_for(self, wanted: Mapping[str, int], request_ids: Collection[str], timeout_seconds: float) -> bool:
         """Waits until that many events of each name are there; False when they are not in time."""
@@ -102,7 +101,7 @@ class Books:
 
     async def __aexit__(self, *error: object) -> None:
         for channel in self._channels.values():
-            await channel.close()
+            await channel.close(None)
 
     async def spend(self, since: float) -> list[Spend]:
         """CostService.GetSpend by tenant, of requests since that moment (Unix seconds)."""
@@ -125,7 +124,7 @@ class Books:
         self, names: Sequence[str], since: float, *, by: Sequence[int] = ()
     ) -> list[metric_pb2.MetricPoint]:
         """InsightService.QueryMetrics since that moment, in the windows in which they were measured."""
-        query = insight_service_pb2.MetricQuery(metrics=names, group_by=by)
+        query = insight_service_pb2.MetricQuery(metrics=names, group_by=by)  # type: ignore[arg-type]
         request = insight_service_pb2.QueryMetricsRequest(query=query, start_time=_timestamp(since))
         return list((await self._insight.QueryMetrics(request, timeout=SECONDS)).points)
 

@@ -179,7 +179,11 @@ def program(home: Home, port: int, distribution: Distribution) -> Program:
         values = {"port": port, "controller_port": port + 1, "data": folder / "data"}
         # log4j2 has its own use for % and $; only the server's file is filled in.
         (folder / name).write_text(template.substitute(values) if name == "server.properties" else template.template)
-    java = (str(distribution.java), *JVM_OPTIONS, f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}")
+    java: tuple[str, ...] = (
+        str(distribution.java),
+        *JVM_OPTIONS,
+        f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}",
+    )
     java = (*java, "-cp", str(distribution.libraries / "*"))
     if not (folder / "data" / "meta.properties").exists():
         _format(java, folder / "server.properties")

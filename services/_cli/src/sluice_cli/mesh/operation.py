@@ -128,7 +128,7 @@ def _start(mesh: Mesh, supervisor: Supervisor, board: Board, timeout_seconds: fl
 
 
 def _create_topics(mesh: Mesh) -> int:
-    settings = MeshSettings(
+    settings = MeshSettings(  # type: ignore[call-arg]  # its fields are filled by name
         home=mesh.home.path,
         kafka_bootstrap=mesh.broker.bootstrap,
         kafka_embedded=mesh.broker.kind == "embedded",
