@@ -21,7 +21,7 @@ from sluice_inference.domain.refusals import ModelUnusable
 
 MODEL_ID = "sluice-static-minilm-256"
 DIMENSIONS = 256
-SHA256 = "69486d6ac9b4c59ef954ae7884c046ecaffde8c00f1acde9fed0d190ef88bd44"
+SHA256 = "698d63f9c06cb88607da357a5af7a26ce71ccd2fed03f0435fbc7939099c33a2"
 LICENSE = "Apache-2.0"
 FOLDER = Path(__file__).parent
 _FILES = ("scales.npy", "vectors.npy", "vocab.txt")
