@@ -1,13 +1,10 @@
 """What the tests of the cost service share: databases to run against, and completions to enter."""
 
 import asyncio
-import ctypes
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -25,9 +22,6 @@ from sluice_cost.domain.usage import Usage
 
 TOPIC = "sluice.gateway.request_completed.v1"
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-
-
-_PR_SET_PDEATHSIG = 1
 
 
 @pytest.fixture(scope="session")
@@ -83,13 +77,10 @@ def _wait_for(url: str) -> None:
 
 
 def start_with_tests(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
-    """Starts a process that the kernel ends with this one, however this one ends (Linux)."""
-
-    def die_with_parent() -> None:
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    return subprocess.Popen(command, text=True, preexec_fn=die_with_parent, **options)
+    """Starts a process that the kernel ends with this one, however this one ends (where there is `setpriv`)."""
+    # Not by preexec_fn: that makes Python fork, which gRPC's threads do not survive.
+    leash = [setpriv, "--pdeathsig", "KILL"] if (setpriv := shutil.which("setpriv")) else []
+    return subprocess.Popen([*leash, *command], text=True, **options)
 
 
 @pytest.fixture

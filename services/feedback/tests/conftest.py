@@ -1,13 +1,10 @@
 """What the tests of the feedback service share: databases to run against, and a redaction service."""
 
 import asyncio
-import ctypes
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -21,9 +18,6 @@ import pytest
 from sluice.redaction.v1 import redaction_service_pb2 as redaction_pb
 from sluice.redaction.v1 import redaction_service_pb2_grpc as redaction_grpc
 from sluice_feedback.adapters.database import Database, open_database
-
-
-_PR_SET_PDEATHSIG = 1
 
 
 @pytest.fixture(scope="session")
@@ -79,13 +73,10 @@ def _wait_for(url: str) -> None:
 
 
 def start_with_tests(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
-    """Starts a process that the kernel ends with this one, however this one ends (Linux)."""
-
-    def die_with_parent() -> None:
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    return subprocess.Popen(command, text=True, preexec_fn=die_with_parent, **options)
+    """Starts a process that the kernel ends with this one, however this one ends (where there is `setpriv`)."""
+    # Not by preexec_fn: that makes Python fork, which gRPC's threads do not survive.
+    leash = [setpriv, "--pdeathsig", "KILL"] if (setpriv := shutil.which("setpriv")) else []
+    return subprocess.Popen([*leash, *command], text=True, **options)
 
 
 @pytest.fixture
