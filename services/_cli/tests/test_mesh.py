@@ -5,12 +5,14 @@ import os
 import signal
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 from sluice_cli.mesh import apache, broker, demo_env, embedded, logs, plan, ports
 from sluice_cli.mesh.board import snippets
 from sluice_cli.mesh.home import LONGEST_SOCKET_PATH, Home
+from sluice_cli.mesh.leash import hold
 from sluice_cli.mesh.plan import Check, Program
 from sluice_cli.mesh.problem import MeshProblem
 from sluice_cli.mesh.supervisor import SERVICES_GROUP, Supervisor, render
@@ -262,3 +264,29 @@ def test_the_last_words_of_a_log_are_event_names_and_what_failed(tmp_path: Path)
     )
     assert logs.last_words(log) == ["service.starting", "start.failed error=disk full", "Traceback"]
     assert logs.last_words(tmp_path / "none.log") == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux takes these ports for outgoing connections")
+def test_a_held_port_goes_to_no_outgoing_connection_but_a_server_can_listen_there() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(64)
+        free = [
+            port
+            for port in range(ports.ephemeral_ports().start + 2000, ports.ephemeral_ports().stop)
+            if ports.is_free(port)
+        ][:4000]
+        held = hold(free)
+        try:
+            for _ in range(100):
+                with socket.create_connection(server.getsockname()) as client:
+                    assert client.getsockname()[1] not in free
+                server.accept()[0].close()
+            with socket.socket() as service:
+                service.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                service.bind(("127.0.0.1", free[0]))
+                service.listen()
+                assert not ports.is_free(free[0])
+        finally:
+            for holder in held:
+                holder.close()

@@ -51,6 +51,11 @@ class Mesh:
         return (*((self.broker.program,) if self.broker.program else ()), *self.services)
 
     @property
+    def ports_at_risk(self) -> list[int]:
+        """Ports of services that the system may give to an outgoing connection while nobody listens there."""
+        return [port for service in self.services for port in service.ports.values() if port in ports.ephemeral_ports()]
+
+    @property
     def environment(self) -> dict[str, str]:
         """What every process of it is told, beside its own settings."""
         loopback = "127.0.0.1,localhost"
@@ -81,7 +86,7 @@ def up(
         board = Board(console, mesh.programs)
         configuration = render(home, mesh.broker.program, mesh.services)
         try:
-            leash = supervisor.start(configuration, mesh.environment, leashed=not detach)
+            leash = supervisor.start(configuration, mesh.environment, leashed=not detach, ports=mesh.ports_at_risk)
             ready = _start(mesh, supervisor, board, timeout_seconds)
             keep = detach and ready
             _tell(mesh, console, ready=ready)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,11 +116,17 @@ class Supervisor:
         except (OSError, xmlrpc.client.Error):
             return None
 
-    def start(self, text: str, environment: Mapping[str, str], *, leashed: bool) -> subprocess.Popen[bytes]:
-        """Starts it with this configuration. Leashed, it ends when the returned process's stdin is closed."""
+    def start(
+        self, text: str, environment: Mapping[str, str], *, leashed: bool, ports: Iterable[int]
+    ) -> subprocess.Popen[bytes]:
+        """Starts it with this configuration, holding the ports. Leashed, it ends when the returned process's stdin is closed."""
         (self._home.run / "supervisord.conf").write_text(text)
         self._home.socket.unlink(missing_ok=True)
-        mark = {MARK: str(self._home.path), "SLUICE_MESH_LEASH": "1" if leashed else "0"}
+        mark = {
+            MARK: str(self._home.path),
+            "SLUICE_MESH_LEASH": "1" if leashed else "0",
+            "SLUICE_MESH_PORTS": ",".join(map(str, ports)),
+        }
         # A session of its own: Ctrl-C in the terminal and the terminal's end reach only the command in front of it.
         # supervisord would read SIGHUP as "restart everything".
         process = subprocess.Popen(
