@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 from xmlrpc.client import ServerProxy
 
 import grpc
@@ -23,10 +22,11 @@ from .test_conversations import ABUSE, gateway, options, spec
 LOCAL = [("grpc.enable_http_proxy", 0)]
 
 
-def supervisor(mesh: Mesh) -> Any:
-    return ServerProxy(
+def tell_supervisor(mesh: Mesh, method: str, *arguments: str) -> None:
+    with ServerProxy(
         "http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{mesh.home.socket}")
-    ).supervisor
+    ) as proxy:
+        getattr(proxy.supervisor, method)(*arguments)
 
 
 def completions(mesh: Mesh) -> dict[str, str]:
@@ -147,10 +147,10 @@ def test_a_killed_service_is_started_again_and_the_counts_stay_right(mesh: Mesh,
 
 def test_a_broker_that_goes_away_and_comes_back_costs_no_event(mesh: Mesh) -> None:
     with counts_stay_right(mesh) as traffic:
-        supervisor(mesh).stopProcess("kafka")
+        tell_supervisor(mesh, "stopProcess", "kafka")
         answered = len(traffic.ends)
         assert eventually(lambda: len(traffic.ends) > answered + 10), "the request path must not notice"
-        supervisor(mesh).startProcess("kafka")
+        tell_supervisor(mesh, "startProcess", "kafka")
 
 
 def test_a_killed_broker_is_started_again_and_costs_no_event(mesh: Mesh) -> None:

@@ -290,3 +290,9 @@ def test_a_held_port_goes_to_no_outgoing_connection_but_a_server_can_listen_ther
         finally:
             for holder in held:
                 holder.close()
+
+
+def test_a_cluster_id_is_never_taken_for_an_option() -> None:
+    made = {apache._cluster_id() for _ in range(2000)}
+    assert len(made) == 2000
+    assert not [one for one in made if one.startswith("-") or len(one) != 22]

@@ -197,7 +197,6 @@ def program(home: Home, port: int, distribution: Distribution) -> Program:
 
 
 def _format(java: tuple[str, ...], properties: Path) -> None:
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     tool = (
         "kafka.tools.StorageTool",
         "format",
@@ -213,3 +212,9 @@ def _format(java: tuple[str, ...], properties: Path) -> None:
         raise MeshProblem(
             f"Apache Kafka could not prepare {properties.parent}: {lines[-1] if lines else 'no reason given'}."
         )
+
+
+def _cluster_id() -> str:
+    while (made := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass  # one in 64: the tool would take it for an option
+    return made
