@@ -202,7 +202,7 @@ def _format(java: tuple[str, ...], properties: Path) -> None:
         "format",
         "--ignore-formatted",
         "--cluster-id",
-        cluster,
+        _cluster_id(),
         "--config",
         str(properties),
     )
