@@ -15,6 +15,7 @@ from sluice_kit.telemetry import logger
 from sluice_drift.adapters.dead_letters import DeadLetters
 from sluice_drift.adapters.processor import Processor
 from sluice_drift.adapters.router import Router
+from sluice_drift.adapters.sequence import FaustLog
 from sluice_drift.adapters.table import ConfirmedTable
 from sluice_drift.adapters.worker import add_pages
 from sluice_drift.domain.comparison import Detection
@@ -45,12 +46,13 @@ def declare(
         rules=rules,
         detection=detection,
         publish=publish,
-        owns=lambda tp: tp in app.consumer.assignment(),
+        source=FaustLog(app),
+        router=Router(target=observations, dead_letters=DeadLetters(app)),
     )
-    declare_agent(app, source, Router(target=observations, dead_letters=DeadLetters(app)).route)
+    declare_agent(app, source, processor.route)
     declare_agent(app, observations, processor.absorb)
     follow_assignment(app, windows, processor)
-    publish_by_timer(app, processor)
+    publish_by_timer(app, processor, [source.get_topic_name(), OBSERVATIONS_TOPIC])
     return processor
 
 
@@ -97,7 +99,7 @@ def follow_assignment(app: faust.App, windows: ConfirmedTable, processor: Proces
         log.info("drift.ready", partitions=sorted(assigned))
 
 
-def publish_by_timer(app: faust.App, processor: Processor) -> None:
+def publish_by_timer(app: faust.App, processor: Processor, topics: Sequence[str]) -> None:
     """Publish what is due every few seconds; an exception in a Faust timer would end the worker."""
     last_tick = time.monotonic()
 
@@ -105,9 +107,10 @@ def publish_by_timer(app: faust.App, processor: Processor) -> None:
     async def tick() -> None:
         nonlocal last_tick
         last_tick = time.monotonic()
-        if not processor.recovered:
+        if not processor.recovered or not app.flow_control.is_active():
             return
         try:
+            await processor.align([tp for tp in app.consumer.assignment() if tp.topic in topics])
             await processor.publish_due()
         except Exception as error:
             log.warning("drift.publish_failed", error=type(error).__name__)

@@ -24,7 +24,7 @@ class DriftSettings(MeshSettings):
 
     model_config = settings_config("drift")
 
-    web_port: int | None = Field(default=None, ge=0, le=65535)
+    web_port: int | None = Field(default=None, ge=1, le=65535)
     """Port of /healthz and /metrics on 127.0.0.1; default 6067 plus the offset."""
     group: str = Field(default="sluice-drift", pattern=r"^[A-Za-z0-9._-]{1,100}$")
     """Consumer group and prefix of the changelog topic; another name reads everything anew."""

@@ -17,6 +17,7 @@ from sluice_kit.telemetry import logger
 
 from sluice_quality.adapters.dead_letters import DeadLetters
 from sluice_quality.adapters.processor import Processor
+from sluice_quality.adapters.sequence import FaustLog
 from sluice_quality.adapters.table import ConfirmedTable
 from sluice_quality.adapters.worker import add_pages
 from sluice_quality.domain.partition import Rules
@@ -48,12 +49,12 @@ def declare(app: faust.App, *, rules: Rules, publish: Callable[..., Awaitable[No
         rules=rules,
         dead_letters=DeadLetters(app),
         publish=publish,
-        owns=lambda tp: tp in app.consumer.assignment(),
+        source=FaustLog(app),
     )
     for topic in topics:
         declare_agent(app, topic, processor)
     follow_assignment(app, windows, processor, topics)
-    publish_by_timer(app, processor)
+    publish_by_timer(app, processor, topics)
     return processor
 
 
@@ -98,7 +99,7 @@ def follow_assignment(app: faust.App, windows: ConfirmedTable, processor: Proces
         log.info("quality.ready", partitions=sorted(assigned))
 
 
-def publish_by_timer(app: faust.App, processor: Processor) -> None:
+def publish_by_timer(app: faust.App, processor: Processor, topics: Sequence[str]) -> None:
     """Publish what is due every two seconds; less often when there is so much that it would hold up the counting.
 
     An exception in a Faust timer would end the worker.
@@ -109,12 +110,15 @@ def publish_by_timer(app: faust.App, processor: Processor) -> None:
     async def tick() -> None:
         nonlocal last_tick, next_round
         last_tick = time.monotonic()
-        if not processor.recovered or last_tick < next_round:
+        if not processor.recovered or not app.flow_control.is_active():
             return
         try:
-            await processor.publish_due()
+            await processor.align([tp for tp in app.consumer.assignment() if tp.topic in topics])
+            if last_tick >= next_round:
+                await processor.publish_due()
         except Exception as error:
             log.warning("quality.publish_failed", error=type(error).__name__)
-        next_round = last_tick + min(PUBLISH_REST * (time.monotonic() - last_tick), LONGEST_REST_SECONDS)
+        if last_tick >= next_round:
+            next_round = last_tick + min(PUBLISH_REST * (time.monotonic() - last_tick), LONGEST_REST_SECONDS)
 
     add_pages(app, is_ready=lambda: processor.recovered and time.monotonic() - last_tick < STALLED_SECONDS)

@@ -13,6 +13,8 @@ from faust.types import TP, EventT
 from sluice_drift.adapters import table, telemetry
 from sluice_drift.adapters.events import measured
 from sluice_drift.adapters.records import decode_observations
+from sluice_drift.adapters.router import Router
+from sluice_drift.adapters.sequence import Sequencer, SourceLog
 from sluice_drift.domain.comparison import Comparer, Detection
 from sluice_drift.domain.observation import Observation
 from sluice_drift.domain.partition import Partition, Record, Rules
@@ -31,7 +33,8 @@ class Processor:
         rules: Rules,
         detection: Detection,
         publish: Publish,
-        owns: Callable[[TP], bool],
+        source: SourceLog,
+        router: Router,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._table = windows
@@ -39,7 +42,10 @@ class Processor:
         self._detection = detection
         self._comparer = Comparer(detection)
         self._publish = publish
-        self._owns = owns
+        self._source = source
+        self._router = router
+        self._sequencer = Sequencer(source)
+        self._aligned = False
         self._now = now
         self._recovered = asyncio.Event()
         self._partitions: dict[int, Partition] = {}
@@ -59,6 +65,7 @@ class Processor:
     def pause(self) -> None:
         """The assignment is about to change: what is known may soon be another worker's."""
         self._recovered.clear()
+        self._aligned = False
         self._partitions.clear()
         self._loaded = None
 
@@ -68,8 +75,40 @@ class Processor:
         for number in assigned:
             self._partition(number)
 
+    async def route(self, events: Sequence[EventT]) -> None:
+        """Send the observations of events on to the owners of their series; returns when the broker has them."""
+        for partition, admitted in await self._admitted(events):
+            await self._router.route(admitted)
+            last = admitted[-1]
+            if self._holds(partition):
+                changes = partition.advance(last.message.topic, last.message.offset)
+                await table.write(self._table, changes, event=last)
+
     async def absorb(self, events: Sequence[EventT]) -> None:
-        """Merge a batch of records of the internal topic; returns when the changelog has what it changed.
+        """Merge a batch of records of the internal topic; returns when the changelog has what it changed."""
+        for partition, admitted in await self._admitted(events):
+            observations = [each for event in admitted for each in _observations(event)]
+            last = admitted[-1]
+            if self._holds(partition):
+                changes = partition.absorb(observations, now=self._microseconds())
+                changes |= partition.advance(last.message.topic, last.message.offset)
+                await table.write(self._table, changes, event=last)
+                self._report(partition, len(observations))
+
+    def _holds(self, partition: Partition) -> bool:
+        # An await may have let a rebalance through: what this worker knew is then somebody else's.
+        return self._partitions.get(partition.number) is partition
+
+    async def align(self, assigned: Sequence[TP]) -> None:
+        """Once after each assignment: read on where the stored state stands."""
+        if self._aligned or not self.recovered:
+            return
+        self._aligned = True
+        for tp in assigned:
+            await self._sequencer.align(self._partition(tp.partition), [tp])
+
+    async def _admitted(self, events: Sequence[EventT]) -> list[tuple[Partition, list[EventT]]]:
+        """Events that follow on what is stored, by partition.
 
         Events buffered before a rebalance are left to the partition's new owner: writing them here would
         overwrite its windows in the changelog.
@@ -77,14 +116,15 @@ class Processor:
         await self._recovered.wait()
         by_partition: defaultdict[int, list[EventT]] = defaultdict(list)
         for event in events:
-            if self._owns(event.message.tp):
+            if self._source.owns(event.message.tp):
                 by_partition[event.message.partition].append(event)
+        found = []
         for number, batch in by_partition.items():
             partition = self._partition(number)
-            observations = [each for event in batch for each in _observations(event)]
-            changes = partition.absorb(observations, now=self._microseconds())
-            await table.write(self._table, changes, event=batch[-1])
-            self._report(partition, len(observations))
+            admitted = await self._sequencer.admit(partition, batch)
+            if admitted:
+                found.append((partition, admitted))
+        return found
 
     async def publish_due(self) -> None:
         """Compare and publish every window whose published form is out of date."""

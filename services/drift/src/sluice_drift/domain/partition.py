@@ -67,6 +67,23 @@ class Partition:
         """All references."""
         return self._references.values()
 
+    def next_offset(self, source: str) -> int | None:
+        """The offset that follows on what is done with of a source topic; None when nothing is."""
+        return self._marks.frontier.get(source)
+
+    def skip_to(self, source: str, offset: int) -> None:
+        """Go on at an offset, because the log no longer holds what is before it."""
+        self._marks.frontier[source] = offset
+
+    def rewind(self, source: str, end: int) -> None:
+        """The log ends at `end`, before what was done with: the broker lost records."""
+        self._marks.frontier[source] = end
+
+    def advance(self, source: str, through: int) -> dict[str, Record | None]:
+        """Everything of a source up to an offset is done with; returns what must be stored."""
+        self._marks.frontier[source] = max(self._marks.frontier.get(source, 0), through + 1)
+        return {self._marks.key: self._marks}
+
     def absorb(self, observations: Sequence[Observation], *, now: int) -> dict[str, Record | None]:
         """Merge observations, those of one source partition in the order of their offsets.
 
@@ -77,7 +94,7 @@ class Partition:
             self._clock.hear(str(observation.source_partition), at=observation.at, now=now)
             self._merge(observation)
         self._forget(self._clock.watermark(now) - self._rules.lateness - self._rules.retention)
-        return self._take_changes() if observations else {}
+        return self._take_changes()
 
     def due(self, now: int) -> list[Due]:
         """Windows whose published form is out of date."""

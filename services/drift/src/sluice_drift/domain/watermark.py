@@ -11,6 +11,8 @@ class Marks:
 
     partition: int
     watermarks: dict[str, int] = field(default_factory=dict)
+    frontier: dict[str, int] = field(default_factory=dict)
+    """By source topic: everything before this offset is merged. The truth about progress; Kafka's commit is advice."""
     forgotten_before: int = 0
     """Windows that end at or before this moment were dropped from the store: facts for them are too late."""
 

@@ -13,6 +13,7 @@ from sluice_kit.events import UndecodableEvent
 from sluice_quality.adapters import table, telemetry
 from sluice_quality.adapters.dead_letters import DeadLetters, read
 from sluice_quality.adapters.events import fact_of, measured
+from sluice_quality.adapters.sequence import Sequencer, SourceLog
 from sluice_quality.domain.facts import Fact
 from sluice_quality.domain.partition import Part, Partition, Record, Rules
 
@@ -32,14 +33,16 @@ class Processor:
         rules: Rules,
         dead_letters: DeadLetters,
         publish: Publish,
-        owns: Callable[[TP], bool],
+        source: SourceLog,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._table = windows
         self._rules = rules
         self._dead_letters = dead_letters
         self._publish = publish
-        self._owns = owns
+        self._source = source
+        self._sequencer = Sequencer(source)
+        self._aligned = False
         self._now = now
         self._recovered = asyncio.Event()
         self._partitions: dict[int, Partition] = {}
@@ -59,6 +62,7 @@ class Processor:
     def pause(self) -> None:
         """The assignment is about to change: what is known may soon be another worker's."""
         self._recovered.clear()
+        self._aligned = False
         self._partitions.clear()
         self._loaded = None
 
@@ -77,12 +81,18 @@ class Processor:
         await self._recovered.wait()
         by_partition: defaultdict[int, list[EventT]] = defaultdict(list)
         for event in events:
-            if self._owns(event.message.tp):
+            if self._source.owns(event.message.tp):
                 by_partition[event.message.partition].append(event)
         for number, batch in by_partition.items():
-            facts = [fact for event in batch if (fact := await self._fact(event)) is not None]
-            if self._owns(batch[-1].message.tp):
-                await self._merge(number, batch, facts)
+            await self._absorb_partition(number, batch)
+
+    async def align(self, assigned: Sequence[TP]) -> None:
+        """Once after each assignment: read on where the windows stand."""
+        if self._aligned or not self.recovered:
+            return
+        self._aligned = True
+        for tp in assigned:
+            await self._sequencer.align(self._partition(tp.partition), [tp])
 
     async def publish_due(self) -> None:
         """Publish every window whose published form is out of date."""
@@ -106,12 +116,18 @@ class Processor:
             await self._dead_letters.park(event, reason=error.reason)
             return None
 
-    async def _merge(self, number: int, batch: Sequence[EventT], facts: Sequence[Fact]) -> None:
-        topic = batch[-1].message.topic
+    async def _absorb_partition(self, number: int, batch: Sequence[EventT]) -> None:
+        partition = self._partition(number)
+        admitted = await self._sequencer.admit(partition, batch)
+        facts = [fact for event in admitted if (fact := await self._fact(event)) is not None]
+        # The awaits above may have let a rebalance through: what this worker knew is then somebody else's.
+        if not admitted or self._partitions.get(number) is not partition:
+            return
+        last = admitted[-1]
         with telemetry.BATCH_SECONDS.time():
-            partition = self._partition(number)
-            changes = partition.absorb(topic, facts, now=self._microseconds())
-            await table.write(self._table, changes, event=batch[-1])
+            now, topic = self._microseconds(), last.message.topic
+            changes = partition.absorb(topic, facts, now=now, through=last.message.offset)
+            await table.write(self._table, changes, event=last)
         self._report(topic, partition, len(facts))
 
     def _report(self, topic: str, partition: Partition, merged: int) -> None:

@@ -89,8 +89,25 @@ class Partition:
         """Feedback that waits for its completion."""
         return len(self._pending)
 
-    def absorb(self, source: str, facts: Sequence[Fact], *, now: int) -> dict[str, Record | None]:
-        """Merge facts of one source, in the order of their offsets.
+    def next_offset(self, source: str) -> int | None:
+        """The offset that follows on what is merged of a source; None when nothing is."""
+        return self._marks.frontier.get(source)
+
+    def skip_to(self, source: str, offset: int) -> None:
+        """Go on at an offset, because the log no longer holds what is before it."""
+        self._marks.frontier[source] = offset
+
+    def rewind(self, source: str, end: int) -> None:
+        """The log ends at `end`, before what was merged: the broker lost records, and will give their offsets again."""
+        self._marks.frontier[source] = end
+        for state in self._windows.values():
+            if state.offsets.get(source, -1) >= end:
+                state.offsets[source] = end - 1
+
+    def absorb(
+        self, source: str, facts: Sequence[Fact], *, now: int, through: int | None = None
+    ) -> dict[str, Record | None]:
+        """Merge facts of one source, in the order of their offsets; `through` is the offset of the last event read.
 
         Returns what must be stored, in an order that matters: windows first, so that whatever prefix of the
         writes survives a crash, nothing is marked as done that was not counted. None means: delete.
@@ -103,8 +120,10 @@ class Partition:
                 self._absorb_feedback(fact)
             else:
                 self._absorb_moderation(source, fact)
+        if through is not None:
+            self._marks.frontier[source] = max(self._marks.frontier.get(source, 0), through + 1)
         self._forget(self._clock.watermark(now) - self._rules.lateness - self._rules.retention)
-        return self._take_changes() if facts else {}
+        return self._take_changes()
 
     def parts_due(self, now: int) -> list[Part]:
         """Windows whose published form is out of date."""

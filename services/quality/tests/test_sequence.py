@@ -1,0 +1,122 @@
+"""Events reach the windows in the order of the log, whatever a rebalance delivers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from faust.types import TP
+from sluice_quality.adapters.sequence import SEEKS, Sequencer
+
+SOURCE = TP("completions", 0)
+
+
+@dataclass
+class Record:
+    offset: int
+    topic: str = "completions"
+    partition: int = 0
+    tp: TP = SOURCE
+
+
+@dataclass
+class Event:
+    message: Record
+
+
+@dataclass
+class Position:
+    """A frontier."""
+
+    next: int | None = None
+    ends: list[int] = field(default_factory=list)
+
+    def next_offset(self, source: str) -> int | None:
+        return self.next
+
+    def skip_to(self, source: str, offset: int) -> None:
+        self.next = offset
+
+    def rewind(self, source: str, end: int) -> None:
+        self.next = end
+        self.ends.append(end)
+
+
+@dataclass
+class Log:
+    """A source that remembers where it was sent."""
+
+    first: int = 0
+    end: int = 1000
+    seeks: list[int] = field(default_factory=list)
+
+    def owns(self, tp: TP) -> bool:
+        return True
+
+    async def seek(self, tp: TP, offset: int) -> None:
+        self.seeks.append(offset)
+
+    async def bounds(self, tp: TP) -> tuple[int, int]:
+        return self.first, self.end
+
+
+def batch(*offsets: int) -> Any:
+    return [Event(Record(offset)) for offset in offsets]
+
+
+def offsets(events: Any) -> list[int]:
+    return [event.message.offset for event in events]
+
+
+async def test_the_first_events_ever_are_taken_as_they_come() -> None:
+    log = Log()
+    assert offsets(await Sequencer(log).admit(Position(), batch(7, 8, 9))) == [7, 8, 9]
+    assert log.seeks == []
+
+
+async def test_what_is_merged_is_skipped() -> None:
+    assert offsets(await Sequencer(Log()).admit(Position(9), batch(7, 8, 9, 10))) == [9, 10]
+
+
+async def test_events_beyond_a_gap_wait_and_the_consumer_goes_back() -> None:
+    log, clock = Log(), [0.0]
+    sequencer = Sequencer(log, now=lambda: clock[0])
+    assert offsets(await sequencer.admit(Position(5), batch(9, 10))) == []
+    assert offsets(await sequencer.admit(Position(5), batch(11))) == []
+    assert log.seeks == [5]  # once: the first seek is under way
+    clock[0] = 3.0
+    await sequencer.admit(Position(5), batch(12))
+    assert log.seeks == [5, 5]
+
+
+async def test_a_stray_event_before_the_ones_read_again_does_no_harm() -> None:
+    assert offsets(await Sequencer(Log()).admit(Position(5), batch(9, 5, 6, 7))) == [5, 6, 7]
+
+
+async def test_what_the_log_no_longer_holds_is_given_up() -> None:
+    log, position = Log(first=8), Position(5)
+    await Sequencer(log).admit(position, batch(8, 9))
+    assert (position.next, log.seeks) == (8, [8])
+
+
+async def test_a_hole_in_the_log_is_given_up_after_some_tries() -> None:
+    log, position, clock = Log(), Position(5), [0.0]
+    sequencer = Sequencer(log, now=lambda: clock[0])
+    for _ in range(SEEKS + 1):
+        assert position.next == 5
+        await sequencer.admit(position, batch(9, 10))
+        clock[0] += 3.0
+    assert offsets(await sequencer.admit(position, batch(9, 10))) == [9, 10]
+
+
+async def test_after_an_assignment_reading_goes_on_where_the_windows_stand() -> None:
+    log = Log()
+    await Sequencer(log).align(Position(42), [SOURCE])
+    await Sequencer(log).align(Position(), [SOURCE])
+    assert log.seeks == [42]
+
+
+async def test_offsets_that_the_broker_lost_are_merged_when_they_come_again() -> None:
+    log, position = Log(end=30), Position(42)
+    await Sequencer(log).align(position, [SOURCE])
+    assert (position.ends, log.seeks) == ([30], [30])
