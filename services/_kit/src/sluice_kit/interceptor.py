@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 from grpc_status import rpc_status
+from opentelemetry import context as otel_context
 from opentelemetry import trace
 from prometheus_client import Histogram
 
@@ -135,13 +136,11 @@ class _Call:
         return handle
 
     def _span(self, servicer_context: Any) -> Any:
-        span = telemetry.tracer().start_as_current_span(
+        span = telemetry.tracer().start_span(
             self._method,
             context=telemetry.extract(self._metadata),
             kind=trace.SpanKind.SERVER,
             attributes={"rpc.system": "grpc", "rpc.method": self._method},
-            record_exception=False,
-            set_status_on_exception=False,
         )
         return _Entered(span, self._metadata, servicer_context.time_remaining())
 
@@ -175,17 +174,18 @@ def _code_of(servicer_context: Any) -> str:
 class _Entered:
     """A span entered together with the request context, whose traceparent is the span, and the deadline."""
 
-    def __init__(self, span: Any, metadata: dict[str, str], seconds_left: float | None) -> None:
+    def __init__(self, span: trace.Span, metadata: dict[str, str], seconds_left: float | None) -> None:
         self._span, self._metadata, self._seconds_left = span, metadata, seconds_left
 
     def __enter__(self) -> trace.Span:
-        span = self._span.__enter__()
+        # Attached and never detached: the call's task ends with it, and a cancelled stream is closed in another context.
+        otel_context.attach(trace.set_span_in_context(self._span))
         here = telemetry.traceparent_of_current_span() or self._metadata.get(context.TRACEPARENT, "")
         context.enter(context.from_metadata(self._metadata | {context.TRACEPARENT: here}), self._seconds_left)
-        return span
+        return self._span
 
     def __exit__(self, *error: Any) -> None:
-        self._span.__exit__(*error)
+        self._span.end()
 
 
 def _as_sluice_error(error: BaseException) -> SluiceError:

@@ -42,6 +42,8 @@ BATCH_ROWS = 1000
 # The embedded broker acknowledges before it writes: after a hard kill up to a second or two is gone (kafka-faust.md 1.2).
 EMBEDDED_KEEP_SECONDS = 5.0
 FLUSH_SECONDS = 5.0
+CANCELLATIONS = 3
+CANCEL_SECONDS = 2.0
 TOPIC_WAIT_SECONDS = 2.0
 RECONNECT_SECONDS = 0.2
 SCHEMA_VERSION = 1
@@ -93,9 +95,7 @@ class EventPublisher:
         deadline = time.monotonic() + FLUSH_SECONDS
         while self._tasks and self.depth and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _ended(self._tasks)
         if self.depth:
             log.warning("outbox.left_for_next_start", events=self.depth)
         await asyncio.to_thread(self._outbox.close)
@@ -295,3 +295,15 @@ async def _sent(producer: AIOKafkaProducer, rows: Sequence[OutboxRow]) -> list[B
 async def _closed(producer: AIOKafkaProducer) -> None:
     with contextlib.suppress(KafkaError, OSError, TimeoutError):
         await asyncio.wait_for(producer.stop(), 10)
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait for them, boundedly: a client that is just connecting can swallow a cancellation."""
+    pending = set(tasks)
+    for _ in range(CANCELLATIONS):
+        for task in pending:
+            task.cancel()
+        if pending:
+            _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
+    if pending:
+        log.error("outbox.relay_does_not_end", tasks=len(pending))

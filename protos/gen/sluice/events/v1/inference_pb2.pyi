@@ -105,7 +105,7 @@ class InferenceMeasured(_message.Message):
     mean_batch_occupancy: _builtins.float
     """Mean number of requests computed together with this one, itself included."""
     cpu_seconds: _builtins.float
-    """CPU time attributed to this request (wall time of the generation times threads, shared by occupancy)."""
+    """CPU time attributed to this request: the process's CPU time between two changes in the set of running requests, split equally among those running."""
     accelerator_seconds: _builtins.float
     """Accelerator time attributed to this request; 0 on CPUs."""
     aborted: _builtins.bool

@@ -488,7 +488,7 @@ Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
 
 @_typing.final
 class GenerationStarted(_message.Message):
-    """First event of a stream: the request was accepted."""
+    """First event of a stream: the engine took the request. A prompt that is too long never gets this far."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1091,7 +1091,7 @@ class ModelInfo(_message.Message):
     model_id: _builtins.str
     """Id of the model."""
     backend: _builtins.str
-    """Backend that runs it: llama_cpp, tensorrt_llm or openai_http."""
+    """Backend that runs it: llama_cpp, tensorrt_llm, openai_http, or static_embedding."""
     max_context_tokens: _builtins.int
     """Longest prompt plus answer, in tokens."""
     max_output_tokens: _builtins.int
