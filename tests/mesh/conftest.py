@@ -162,8 +162,14 @@ def _lines(output: str) -> str:
     return "\n".join(line for line in output.splitlines() if "✓" in line or "Kafka:" in line)
 
 
+REPORTS = pytest.StashKey[list[str]]()
+
+
 def _report(request: pytest.FixtureRequest, text: str) -> None:
-    # Which broker was used must be seen in the output of every run, also of one that passes.
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter:
-        reporter.write_line(f"\n{text}")
+    request.config.stash.setdefault(REPORTS, []).append(text)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Which brokers were used is seen in the output of every run, also of one that passes."""
+    for text in config.stash.get(REPORTS, []):
+        terminalreporter.write_line(text)

@@ -26,7 +26,7 @@ def openai_client(mesh: Mesh, key: str = "") -> openai.OpenAI:
     return openai.OpenAI(
         base_url=f"{mesh.environment['SLUICE_HTTP_URL']}/v1",
         api_key=key or mesh.environment["SLUICE_API_KEY"],
-        http_client=httpx.Client(trust_env=False, timeout=SECONDS),
+        http_client=openai.DefaultHttpxClient(trust_env=False, timeout=SECONDS),
         max_retries=0,
     )
 

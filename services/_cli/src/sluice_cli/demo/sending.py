@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-import httpx
 import openai
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
@@ -47,7 +46,7 @@ class Caller:
     def __init__(self, environment: Mapping[str, str], keys: Mapping[str, str]) -> None:
         self._environment, self._keys = environment, keys
         # Loopback never goes through a proxy of this machine.
-        self._http = httpx.AsyncClient(trust_env=False, timeout=SECONDS)
+        self._http = openai.DefaultAsyncHttpxClient(trust_env=False, timeout=SECONDS)
         self._clients = {
             tenant: openai.AsyncOpenAI(
                 base_url=f"{environment['SLUICE_HTTP_URL']}/v1",
