@@ -107,6 +107,9 @@ async def _report(
     console.print(await _quality(books, since))
     console.print(await _drift(books, since))
     console.print(show.checks(rows))
+    again = sum(outcome.calls - 1 for outcome in outcomes)
+    if again:
+        console.print(f"  [dim]{again} calls were made again because no gateway answered.[/]")
     if any(count > number for _, count, number in rows):
         console.print("  [dim]More than sent: others use this mesh at the same time.[/]")
     return not of_status(outcomes, "failed") and all(count == number for _, count, number in rows)

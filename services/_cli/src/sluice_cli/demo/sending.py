@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+import httpx2
 import openai
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
@@ -13,11 +14,14 @@ from sluice.feedback.v1 import feedback_service_pb2, feedback_service_pb2_grpc
 from sluice.gateway.v1 import gateway_service_pb2 as pb
 from sluice.gateway.v1 import gateway_service_pb2_grpc
 from sluice.types.v1 import chat_pb2, feedback_pb2, finish_reason_pb2, generation_pb2
+from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_exponential_jitter
 
 from sluice_cli.demo.conversations import Conversation
 from sluice_cli.mesh.readiness import CHANNEL_OPTIONS
 
 SECONDS = 120.0
+# A gateway that died is back in a few seconds; a caller that nobody answered tries again, as any client should.
+PATIENCE_SECONDS = 45.0
 MOST_TOKENS = 48
 _ROLES = {"system": chat_pb2.ROLE_SYSTEM, "user": chat_pb2.ROLE_USER, "assistant": chat_pb2.ROLE_ASSISTANT}
 
@@ -38,6 +42,8 @@ class Outcome:
     """Personal data replaced on the way in, by kind, where the door tells."""
     feedback: str | None = None
     """What was said about it."""
+    calls: int = 1
+    """How often it was sent: more than once when the gateway was away."""
 
 
 class Caller:
@@ -74,8 +80,16 @@ class Caller:
     async def send(self, conversation: Conversation) -> Outcome:
         """One conversation, and the feedback on its answer. Never raises: what fails is an outcome too."""
         begun = time.monotonic()
-        told = await (self._over_http(conversation) if conversation.door == "http" else self._over_grpc(conversation))
-        outcome = Outcome(conversation=conversation, seconds=time.monotonic() - begun, **told)
+        again = AsyncRetrying(
+            retry=retry_if_result(_nobody_answered),
+            stop=stop_after_delay(PATIENCE_SECONDS),
+            wait=wait_exponential_jitter(multiplier=0.2, max=2),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else {},
+        )
+        over = self._over_http if conversation.door == "http" else self._over_grpc
+        told: dict[str, Any] = await again(over, conversation)
+        calls = again.statistics.get("attempt_number", 1)
+        outcome = Outcome(conversation=conversation, seconds=time.monotonic() - begun, calls=calls, **told)
         if conversation.feedback and outcome.status == "answered":
             return await self._judge(outcome, conversation.feedback)
         return outcome
@@ -93,7 +107,7 @@ class Caller:
             )
         except openai.APIStatusError as error:
             return _refused(error)
-        except openai.OpenAIError as error:
+        except (openai.OpenAIError, httpx2.TransportError) as error:
             return {"request_id": "", "status": "failed", "note": type(error).__name__}
 
     async def _over_grpc(self, conversation: Conversation) -> dict[str, Any]:
@@ -141,12 +155,21 @@ async def _streamed(completions: Any, options: Mapping[str, Any]) -> dict[str, A
     pieces: list[str] = []
     request_id, finish_reason = "", ""
     redacted: dict[str, int] = {}
-    async for chunk in await completions.create(**options, stream=True):
-        request_id = chunk.id
-        redacted = (getattr(chunk, "sluice", None) or {}).get("redacted_input", redacted)
-        for choice in chunk.choices:
-            pieces.append(choice.delta.content or "")
-            finish_reason = choice.finish_reason or finish_reason
+    stream = await completions.create(**options, stream=True)
+    try:
+        async for chunk in stream:
+            request_id = chunk.id
+            redacted = (getattr(chunk, "sluice", None) or {}).get("redacted_input", redacted)
+            for choice in chunk.choices:
+                pieces.append(choice.delta.content or "")
+                finish_reason = choice.finish_reason or finish_reason
+    except openai.APIConnectionError:
+        raise
+    except openai.APIError as error:  # the gateway told of a failure in the stream itself: it knows this request
+        known = stream.response.headers.get("x-request-id", "")
+        return {"request_id": known, "status": "failed", "note": str(error.code or type(error).__name__)}
+    if not finish_reason:
+        return {"request_id": "", "status": "failed", "note": "stream ended early"}
     return _answered(request_id, "".join(pieces), finish_reason, redacted)
 
 
@@ -197,6 +220,11 @@ def _refused_by_status(error: grpc.aio.AioRpcError) -> dict[str, Any]:
     blocked = info.reason == "CONTENT_BLOCKED"
     note = info.metadata.get("categories", "") if blocked else info.reason or error.code().name
     return {"request_id": request.request_id, "status": "blocked" if blocked else "failed", "note": note}
+
+
+def _nobody_answered(told: Mapping[str, Any]) -> bool:
+    """No gateway took the request or lived to tell its end: there is no event of it, and it may be sent again."""
+    return told["status"] == "failed" and not told["request_id"]
 
 
 def of_status(outcomes: Sequence[Outcome], status: str) -> list[Outcome]:
