@@ -62,7 +62,7 @@ def down() -> None:
 @mesh.command()
 def status() -> None:
     """Show the processes. Exit code 0 when all of them are ready."""
-    raise typer.Exit(0 if operation.status(_home(), _offset(), console=console) else 1)
+    raise typer.Exit(0 if operation.status(_home(), console=console) else 1)
 
 
 @events.command()

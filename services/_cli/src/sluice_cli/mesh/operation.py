@@ -78,7 +78,7 @@ def up(
     supervisor = Supervisor(home)
     if detach and supervisor.pid():
         console.print("The mesh runs already.")
-        return status(home, offset, console=console)
+        return status(home, console=console)
     home.prepare()
     ready = keep = False
     with _only_one_start(home), _signals_interrupt():
@@ -219,9 +219,11 @@ def require_running(home: Home) -> Supervisor:
     return supervisor
 
 
-def status(home: Home, offset: int, *, console: Console) -> bool:
+def status(home: Home, *, console: Console) -> bool:
     """Shows the processes; True when all of them are ready. MeshProblem when no mesh runs."""
     supervisor = require_running(home)
+    # Where the mesh is, is told by its own folder, not by the shell that asks.
+    offset = int(demo_env.read(home).get("SLUICE_PORT_BASE_OFFSET", "0"))
     states = _by_name(supervisor)
     programs = plan.running(tuple(states), offset)
     with ThreadPoolExecutor(len(programs)) as pool:

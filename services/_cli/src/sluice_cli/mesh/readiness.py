@@ -3,7 +3,7 @@
 import socket
 
 import grpc
-import httpx
+import httpx2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from sluice_cli.mesh.plan import Check
@@ -39,6 +39,6 @@ def _serves_grpc(port: int) -> bool:
 
 def _serves_http(port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=PROBE_SECONDS, trust_env=False).status_code == 200
-    except httpx.HTTPError:
+        return httpx2.get(f"http://127.0.0.1:{port}/healthz", timeout=PROBE_SECONDS, trust_env=False).status_code == 200
+    except httpx2.HTTPError:
         return False
