@@ -5,7 +5,9 @@ import os
 import signal
 import socket
 import stat
+import struct
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -127,18 +129,26 @@ def test_a_taken_port_is_named_with_its_user_its_holder_and_the_way_out() -> Non
         with pytest.raises(
             MeshProblem, match=rf"^Port {port}, which cost needs, is taken by .*SLUICE_PORT_BASE_OFFSET=200\.$"
         ):
-            ports.check_free([program(port=port)], 100)
+            ports.check_free([program(port=port)], 100, print)
 
 
-def test_a_port_held_by_an_outgoing_connection_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as server, socket.socket() as client:
+def test_a_port_held_by_an_outgoing_connection_is_waited_for() -> None:
+    said: list[str] = []
+    with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
-        client.connect(server.getsockname())
-        port = client.getsockname()[1]
-        monkeypatch.setattr(ports, "ephemeral_ports", lambda: range(1024, 65536))
-        with pytest.raises(MeshProblem, match="held for the moment by an outgoing connection"):
-            ports.check_free([program(port=port)], 0)
+        with socket.create_connection(server.getsockname()) as client:
+            port = client.getsockname()[1]
+            with pytest.raises(MeshProblem, match="is held by an outgoing connection of"):
+                ports.check_free([program(port=port)], 0, said.append, patience_seconds=1)
+            # An abortive close leaves nothing behind, so that the port is free at once.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            timer = threading.Timer(0.5, client.close)
+            timer.start()
+            ports.check_free([program(port=port)], 0, said.append)
+            timer.join()
+    assert all("Waiting for port" in line for line in said)
+    assert len(said) == 2
 
 
 def test_a_free_port_is_free_and_what_just_stopped_listening_does_not_hold_it() -> None:

@@ -22,6 +22,8 @@ from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
 
 CATCH_UP_SECONDS = 45.0
+# A caller that was told of a failure gives the mesh a moment.
+PAUSE_AFTER_FAILURE_SECONDS = 2.0
 QUALITY: tuple[str, ...] = (
     "quality.requests",
     "quality.latency_seconds.p50",
@@ -63,8 +65,10 @@ async def _send_all(
         async def send(conversation: Conversation) -> None:
             async with gate:
                 outcome = await caller.send(conversation)
-            outcomes.append(outcome)
-            _advance(bar, task, outcomes)
+                outcomes.append(outcome)
+                _advance(bar, task, outcomes)
+                if outcome.status == "failed":
+                    await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
 
         async with asyncio.TaskGroup() as group:
             for conversation in conversations:
@@ -86,21 +90,26 @@ async def _report(
     since: float,
     measured_before: int,
 ) -> bool:
-    ids = {outcome.request_id for outcome in outcomes if outcome.request_id}
+    ids = {
+        request_id for outcome in outcomes for request_id in (outcome.request_id, *outcome.earlier_ids) if request_id
+    }
     judged = sum(1 for outcome in outcomes if outcome.feedback)
     with console.status("[dim]waiting until the mesh has counted it all[/]"):
-        wanted = {"RequestCompleted": len(outcomes), "CostRecorded": len(outcomes), "FeedbackReceived": judged}
+        wanted = {"RequestCompleted": len(ids), "CostRecorded": len(ids), "FeedbackReceived": judged}
         await witness.wait_for(wanted, ids, CATCH_UP_SECONDS)
-        measured = (
-            await books.wait_for_requests(measured_before + len(outcomes), since, CATCH_UP_SECONDS) - measured_before
-        )
+        measured = await books.wait_for_requests(measured_before + len(ids), since, CATCH_UP_SECONDS) - measured_before
     ledger = await books.spend(since)
     counted = [(f"{name} events", len(witness.about(name, ids)), number) for name, number in wanted.items()]
     rows = [
-        ("requests sent", len(ids), len(outcomes)),
+        (
+            "conversations with an answer or a verdict",
+            len(outcomes) - len(of_status(outcomes, "failed")),
+            len(outcomes),
+        ),
+        ("requests they took", len(ids), len(ids)),
         *counted,
-        ("ledger rows (GetSpend)", sum(row.requests for row in ledger), len(outcomes)),
-        ("requests in quality windows", measured, len(outcomes)),
+        ("ledger rows (GetSpend)", sum(row.requests for row in ledger), len(ids)),
+        ("requests in quality windows", measured, len(ids)),
     ]
     console.print(_summary(outcomes, witness, ids))
     console.print(show.spend(ledger))

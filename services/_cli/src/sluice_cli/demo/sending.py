@@ -20,9 +20,13 @@ from sluice_cli.demo.conversations import Conversation
 from sluice_cli.mesh.readiness import CHANNEL_OPTIONS
 
 SECONDS = 120.0
+AWAY_SECONDS = 45.0
+PAUSE_SECONDS = 1.0
 # A gateway that died is back in a few seconds; a caller that nobody answered tries again, as any client should.
 PATIENCE_SECONDS = 45.0
 MOST_TOKENS = 48
+# What the doors say while a service or the gateway itself is being restarted.
+_AWAY = ("FILTER_UNAVAILABLE", "INFERENCE_UNAVAILABLE", "UNAVAILABLE", "APIConnectionError")
 _ROLES = {"system": chat_pb2.ROLE_SYSTEM, "user": chat_pb2.ROLE_USER, "assistant": chat_pb2.ROLE_ASSISTANT}
 
 
@@ -42,6 +46,8 @@ class Outcome:
     """Personal data replaced on the way in, by kind, where the door tells."""
     feedback: str | None = None
     """What was said about it."""
+    earlier_ids: tuple[str, ...] = ()
+    """Requests of this conversation that a service was away for, before it was asked again."""
     calls: int = 1
     """How often it was sent: more than once when the gateway was away."""
 
@@ -93,6 +99,10 @@ class Caller:
         if conversation.feedback and outcome.status == "answered":
             return await self._judge(outcome, conversation.feedback)
         return outcome
+
+    async def _ask(self, conversation: Conversation) -> dict[str, Any]:
+        told = await (self._over_http(conversation) if conversation.door == "http" else self._over_grpc(conversation))
+        return {"note": "", **told}
 
     async def _over_http(self, conversation: Conversation) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -186,7 +196,7 @@ def _answered(completion_id: str, text: str, finish_reason: str, redacted: Mappi
 def _refused(error: openai.APIStatusError) -> dict[str, Any]:
     body: Any = error.body if isinstance(error.body, dict) else {}
     blocked = error.code == "content_filter"
-    note = body.get("sluice", {}).get("categories", "") if blocked else str(error.code or error.status_code)
+    note = body.get("sluice", {}).get("categories", "") if blocked else str(error.code or error.status_code).upper()
     request_id = error.response.headers.get("x-request-id", "")
     return {"request_id": request_id, "status": "blocked" if blocked else "failed", "note": note}
 

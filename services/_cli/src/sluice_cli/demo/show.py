@@ -43,7 +43,10 @@ def line(outcome: Outcome, width: int) -> str:
 def _result(outcome: Outcome, room: int) -> str:
     if outcome.status in ("blocked", "failed"):
         return f"[red]{outcome.status}:[/] [red dim]{escape(_cut(outcome.note.replace(',', ', '), room - 9))}[/]"
-    judged = outcome.feedback or ("withheld" if outcome.status == "filtered" else "")
+    asked = len(outcome.earlier_ids) + 1
+    judged = outcome.feedback or (
+        "withheld" if outcome.status == "filtered" else f"asked {asked} times" if asked > 1 else ""
+    )
     room -= len(judged) + 2 if judged else 0
     hidden = _cut(f"{_kinds(outcome.redacted)} hidden", room) if outcome.redacted else ""
     room -= len(hidden) + 2 if hidden else 0

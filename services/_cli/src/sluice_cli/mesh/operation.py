@@ -112,9 +112,13 @@ def _prepare(home: Home, offset: int, names: Sequence[str], console: Console) ->
         console.print("  [dim]Ending what a killed supervisor has left behind ...[/]")
         supervisor.stop()
     services = plan.services(tuple(names) or plan.SERVICES, offset)
-    broker = brokers.choose(home, offset, lambda text: console.print(f"  [dim]{text}[/]", highlight=False))
+
+    def say(text: str) -> None:
+        console.print(f"  [dim]{text}[/]", highlight=False)
+
+    broker = brokers.choose(home, offset, say)
     mesh = Mesh(home, offset, broker, services)
-    ports.check_free(mesh.programs, offset)
+    ports.check_free(mesh.programs, offset, say)
     brokers.remember(home, broker)
     demo_env.write(home, offset, broker.environment)
     console.print(f"  Kafka: {broker.why}.", highlight=False)
