@@ -26,7 +26,7 @@ PAUSE_SECONDS = 1.0
 PATIENCE_SECONDS = 45.0
 MOST_TOKENS = 48
 # What the doors say while a service or the gateway itself is being restarted.
-_AWAY = ("FILTER_UNAVAILABLE", "INFERENCE_UNAVAILABLE", "UNAVAILABLE", "APIConnectionError")
+_AWAY = ("FILTER_UNAVAILABLE", "MODEL_UNAVAILABLE", "UNAVAILABLE", "APIConnectionError")
 _ROLES = {"system": chat_pb2.ROLE_SYSTEM, "user": chat_pb2.ROLE_USER, "assistant": chat_pb2.ROLE_ASSISTANT}
 
 
