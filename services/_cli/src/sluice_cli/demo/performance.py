@@ -22,8 +22,6 @@ from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
 
 CATCH_UP_SECONDS = 45.0
-# A caller that was told of a failure gives the mesh a moment.
-PAUSE_AFTER_FAILURE_SECONDS = 2.0
 QUALITY: tuple[str, ...] = (
     "quality.requests",
     "quality.latency_seconds.p50",
@@ -67,8 +65,6 @@ async def _send_all(
                 outcome = await caller.send(conversation)
                 outcomes.append(outcome)
                 _advance(bar, task, outcomes)
-                if outcome.status == "failed":
-                    await asyncio.sleep(PAUSE_AFTER_FAILURE_SECONDS)
 
         async with asyncio.TaskGroup() as group:
             for conversation in conversations:
@@ -116,9 +112,11 @@ async def _report(
     console.print(await _quality(books, since))
     console.print(await _drift(books, since))
     console.print(show.checks(rows))
-    again = sum(outcome.calls - 1 for outcome in outcomes)
-    if again:
-        console.print(f"  [dim]{again} calls were made again because no gateway answered.[/]")
+    away, unanswered = sum(len(o.earlier_ids) for o in outcomes), sum(o.unanswered for o in outcomes)
+    if away or unanswered:
+        console.print(
+            f"  [dim]Asked again: {away} times a service was away, {unanswered} times no gateway answered.[/]"
+        )
     if any(count > number for _, count, number in rows):
         console.print("  [dim]More than sent: others use this mesh at the same time.[/]")
     return not of_status(outcomes, "failed") and all(count == number for _, count, number in rows)

@@ -14,19 +14,17 @@ from sluice.feedback.v1 import feedback_service_pb2, feedback_service_pb2_grpc
 from sluice.gateway.v1 import gateway_service_pb2 as pb
 from sluice.gateway.v1 import gateway_service_pb2_grpc
 from sluice.types.v1 import chat_pb2, feedback_pb2, finish_reason_pb2, generation_pb2
-from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_exponential_jitter
+from tenacity import AsyncRetrying, retry_if_not_result, stop_after_delay, wait_exponential_jitter
 
 from sluice_cli.demo.conversations import Conversation
 from sluice_cli.mesh.readiness import CHANNEL_OPTIONS
 
 SECONDS = 120.0
-AWAY_SECONDS = 45.0
-PAUSE_SECONDS = 1.0
-# A gateway that died is back in a few seconds; a caller that nobody answered tries again, as any client should.
+# What died is back in a few seconds; a caller asks again, as any well-made client does.
 PATIENCE_SECONDS = 45.0
 MOST_TOKENS = 48
-# What the doors say while a service or the gateway itself is being restarted.
-_AWAY = ("FILTER_UNAVAILABLE", "MODEL_UNAVAILABLE", "UNAVAILABLE", "APIConnectionError")
+# What the gateway says while a service behind it is being restarted.
+_AWAY = ("FILTER_UNAVAILABLE", "MODEL_UNAVAILABLE")
 _ROLES = {"system": chat_pb2.ROLE_SYSTEM, "user": chat_pb2.ROLE_USER, "assistant": chat_pb2.ROLE_ASSISTANT}
 
 
@@ -47,9 +45,9 @@ class Outcome:
     feedback: str | None = None
     """What was said about it."""
     earlier_ids: tuple[str, ...] = ()
-    """Requests of this conversation that a service was away for, before it was asked again."""
-    calls: int = 1
-    """How often it was sent: more than once when the gateway was away."""
+    """Requests of this conversation that failed because a service was away; the gateway has counted them."""
+    unanswered: int = 0
+    """How often it was sent and no gateway answered."""
 
 
 class Caller:
@@ -86,23 +84,31 @@ class Caller:
     async def send(self, conversation: Conversation) -> Outcome:
         """One conversation, and the feedback on its answer. Never raises: what fails is an outcome too."""
         begun = time.monotonic()
+        tries: list[dict[str, Any]] = []
+
+        async def ask() -> bool:
+            over = self._over_http if conversation.door == "http" else self._over_grpc
+            tries.append(await over(conversation))
+            return _is_answer(tries[-1])
+
         again = AsyncRetrying(
-            retry=retry_if_result(_nobody_answered),
+            retry=retry_if_not_result(bool),
             stop=stop_after_delay(PATIENCE_SECONDS),
-            wait=wait_exponential_jitter(multiplier=0.2, max=2),
-            retry_error_callback=lambda state: state.outcome.result() if state.outcome else {},
+            wait=wait_exponential_jitter(multiplier=0.5, max=3),
+            retry_error_callback=lambda state: None,
         )
-        over = self._over_http if conversation.door == "http" else self._over_grpc
-        told: dict[str, Any] = await again(over, conversation)
-        calls = again.statistics.get("attempt_number", 1)
-        outcome = Outcome(conversation=conversation, seconds=time.monotonic() - begun, calls=calls, **told)
+        await again(ask)
+        *earlier, last = tries
+        outcome = Outcome(
+            conversation=conversation,
+            seconds=time.monotonic() - begun,
+            earlier_ids=tuple(told["request_id"] for told in earlier if told["request_id"]),
+            unanswered=sum(1 for told in tries if not told["request_id"]),
+            **last,
+        )
         if conversation.feedback and outcome.status == "answered":
             return await self._judge(outcome, conversation.feedback)
         return outcome
-
-    async def _ask(self, conversation: Conversation) -> dict[str, Any]:
-        told = await (self._over_http(conversation) if conversation.door == "http" else self._over_grpc(conversation))
-        return {"note": "", **told}
 
     async def _over_http(self, conversation: Conversation) -> dict[str, Any]:
         options: dict[str, Any] = {
@@ -177,7 +183,7 @@ async def _streamed(completions: Any, options: Mapping[str, Any]) -> dict[str, A
         raise
     except openai.APIError as error:  # the gateway told of a failure in the stream itself: it knows this request
         known = stream.response.headers.get("x-request-id", "")
-        return {"request_id": known, "status": "failed", "note": str(error.code or type(error).__name__)}
+        return {"request_id": known, "status": "failed", "note": str(error.code or type(error).__name__).upper()}
     if not finish_reason:
         return {"request_id": "", "status": "failed", "note": "stream ended early"}
     return _answered(request_id, "".join(pieces), finish_reason, redacted)
@@ -232,9 +238,9 @@ def _refused_by_status(error: grpc.aio.AioRpcError) -> dict[str, Any]:
     return {"request_id": request.request_id, "status": "blocked" if blocked else "failed", "note": note}
 
 
-def _nobody_answered(told: Mapping[str, Any]) -> bool:
-    """No gateway took the request or lived to tell its end: there is no event of it, and it may be sent again."""
-    return told["status"] == "failed" and not told["request_id"]
+def _is_answer(told: Mapping[str, Any]) -> bool:
+    """False when it makes sense to ask again: a service was away, or no gateway lived to tell the end (there is no id then)."""
+    return bool(told["status"] != "failed" or (told["request_id"] and told["note"] not in _AWAY))
 
 
 def of_status(outcomes: Sequence[Outcome], status: str) -> list[Outcome]:
