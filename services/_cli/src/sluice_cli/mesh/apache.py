@@ -109,7 +109,7 @@ def _digest(path: Path) -> str:
 
 
 def _download(libraries: Path, java: Path, say: Callable[[str], None]) -> None:
-    failed = libraries.with_suffix(".failed")
+    failed = libraries.with_name(f"{libraries.name}.failed")
     forced = os.environ.get("SLUICE_KAFKA") == "apache"
     if not forced and failed.exists() and time.time() - failed.stat().st_mtime < RETRY_AFTER_SECONDS:
         raise CannotRun(f"{failed.read_text().strip()}; tried within the last hour, SLUICE_KAFKA=apache tries again")

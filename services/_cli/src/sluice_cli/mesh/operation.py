@@ -121,7 +121,7 @@ def _prepare(home: Home, offset: int, names: Sequence[str], console: Console) ->
     ports.check_free(mesh.programs, offset, say)
     brokers.remember(home, broker)
     demo_env.write(home, offset, broker.environment)
-    console.print(f"  Kafka: {broker.why}.", highlight=False)
+    console.print(f"  Kafka: {broker.why}.", highlight=False, soft_wrap=True)
     return mesh
 
 
