@@ -126,7 +126,9 @@ def cpu_seconds(pid: int) -> float:
 def measure(program: str, metric: str, environment: dict[str, str], events: int) -> Measurement:
     """From the first event seen to the last."""
     port = free_port()
-    with process([sys.executable, "-c", program], environment | {"SLUICE_QUALITY_WEB_PORT": str(port)}) as worker:
+    with process(
+        [sys.executable, "-c", program], environment | {"SLUICE_QUALITY_WEB_LISTEN": f"127.0.0.1:{port}"}
+    ) as worker:
         first: tuple[float, float, float] | None = None
         seen = 0.0
         deadline = time.monotonic() + 180

@@ -130,7 +130,7 @@ async def test_a_killed_worker_counts_every_observation_once_and_finds_the_drift
         "SLUICE_HOME": str(tmp_path),
         "SLUICE_KAFKA_BOOTSTRAP": kafka,
         "SLUICE_KAFKA_EMBEDDED": "true",
-        "SLUICE_DRIFT_WEB_PORT": str(port),
+        "SLUICE_DRIFT_WEB_LISTEN": f"127.0.0.1:{port}",
         "SLUICE_DRIFT_REFERENCE_OBSERVATIONS": str(REFERENCE),
         "SLUICE_DRIFT_RETENTION_SECONDS": "86400",
     }

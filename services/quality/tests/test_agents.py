@@ -50,6 +50,7 @@ async def test_an_agent_merges_a_batch_and_publishes_its_window(tmp_path: Path) 
             group="test",
             instance="0",
             bootstrap="127.0.0.1:1",
+            web_host="127.0.0.1",
             web_port=1,  # not opened here
             data_dir=tmp_path,
             store="memory://",

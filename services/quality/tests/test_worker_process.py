@@ -202,7 +202,7 @@ async def test_a_worker_killed_in_the_middle_counts_what_a_batch_computation_cou
         "SLUICE_HOME": str(tmp_path),
         "SLUICE_KAFKA_BOOTSTRAP": kafka,
         "SLUICE_KAFKA_EMBEDDED": "true",
-        "SLUICE_QUALITY_WEB_PORT": str(port),
+        "SLUICE_QUALITY_WEB_LISTEN": f"127.0.0.1:{port}",
         "SLUICE_QUALITY_RETENTION_SECONDS": "86400",
     }
     settings = QualitySettings(SLUICE_KAFKA_BOOTSTRAP=kafka, SLUICE_KAFKA_EMBEDDED=True)  # type: ignore[call-arg]
@@ -274,7 +274,7 @@ def worker(number: int, kafka: str, home: Path) -> contextlib.AbstractContextMan
         "SLUICE_HOME": str(home),
         "SLUICE_KAFKA_BOOTSTRAP": kafka,
         "SLUICE_KAFKA_EMBEDDED": "true",
-        "SLUICE_QUALITY_WEB_PORT": str(free_port()),
+        "SLUICE_QUALITY_WEB_LISTEN": f"127.0.0.1:{free_port()}",
         "SLUICE_QUALITY_RETENTION_SECONDS": "86400",
         "SLUICE_INSTANCE": str(number),
     }

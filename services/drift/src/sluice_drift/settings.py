@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 from sluice.events.v1.inference_pb2 import InferenceMeasured
-from sluice_kit.addresses import DEFAULT_PORTS
+from sluice_kit.addresses import default_listen
 from sluice_kit.broker import client_options
 from sluice_kit.events import topic_of
 from sluice_kit.settings import MeshSettings, settings_config
@@ -24,8 +24,8 @@ class DriftSettings(MeshSettings):
 
     model_config = settings_config("drift")
 
-    web_port: int | None = Field(default=None, ge=1, le=65535)
-    """Port of /healthz and /metrics on 127.0.0.1; default 6067 plus the offset."""
+    web_listen: str = Field(default="", pattern=r"^$|^[^\s:]+:\d{1,5}$")
+    """`host:port` of /healthz and /metrics; empty means 6067 plus the offset on loopback."""
     group: str = Field(default="sluice-drift", pattern=r"^[A-Za-z0-9._-]{1,100}$")
     """Consumer group and prefix of the changelog topic; another name reads everything anew."""
     store: Literal["memory://", "rocksdb://"] = "memory://"
@@ -65,12 +65,13 @@ class DriftSettings(MeshSettings):
 
     def worker_options(self) -> WorkerOptions:
         """How the worker runs."""
-        default_port = DEFAULT_PORTS["drift_web"] + self.port_base_offset
+        host, port = (self.web_listen or default_listen("drift_web", self.port_base_offset)).rsplit(":", 1)
         return WorkerOptions(
             group=self.group,
             instance=self.instance,
             bootstrap=self.kafka_bootstrap,
-            web_port=default_port if self.web_port is None else self.web_port,
+            web_host=host,
+            web_port=int(port),
             data_dir=self.data_dir,
             store=self.store,
             partitions=topic_of(InferenceMeasured).partitions,

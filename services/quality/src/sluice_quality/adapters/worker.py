@@ -27,6 +27,7 @@ class WorkerOptions:
     """Consumer group, and prefix of the changelog topic."""
     instance: str
     bootstrap: str
+    web_host: str
     web_port: int
     data_dir: Path
     store: str
@@ -62,8 +63,8 @@ def create_app(options: WorkerOptions) -> faust.App:
         datadir=str(options.data_dir / f"{options.group}-{options.instance}"),
         Table=ConfirmedTable,
         web_enabled=True,
-        web_bind="127.0.0.1",
-        web_host="127.0.0.1",
+        web_bind=options.web_host,
+        web_host=options.web_host,
         web_port=options.web_port,
         web_tables_enabled=False,
         web_router_enabled=False,
