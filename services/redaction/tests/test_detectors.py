@@ -38,6 +38,9 @@ _PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7bq\nqqXw9+/a==\n-----E
     [
         ("My name is John Smith.", "My name is <PERSON_1>."),
         ("Mail john.smith@example.com please.", "Mail <EMAIL_ADDRESS_1> please."),
+        ("mail t.brackenwold@quillmoor.local or x@y.internal", "mail <EMAIL_ADDRESS_1> or <EMAIL_ADDRESS_2>"),
+        ("mail me: bob@corp.example", "mail me: <EMAIL_ADDRESS_1>"),
+        ("Ask otto.quellmann@zyx.example now.", "Ask <EMAIL_ADDRESS_1> now."),
         ("Call me at +1 212 555 0123.", "Call me at <PHONE_NUMBER_1>."),
         ("Reach us on 001-340-909-1714x521.", "Reach us on <PHONE_NUMBER_1>."),
         ("My card is 4111 1111 1111 1111.", "My card is <CREDIT_CARD_1>."),

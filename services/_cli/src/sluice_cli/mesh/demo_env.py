@@ -18,6 +18,8 @@ TENANTS = ("acme", "globex")
 MODEL = "sluice-small"
 # Id under which the inference service serves the packaged model.
 MODEL_TARGET = "smollm2-135m-instruct"
+EMBEDDING_MODEL = "sluice-embed"
+EMBEDDING_TARGET = "sluice-static-minilm-256"
 
 
 def write(home: Home, offset: int, broker: Mapping[str, str]) -> None:
@@ -42,6 +44,7 @@ def addresses(home: Home, offset: int) -> dict[str, str]:
         **{f"SLUICE_{service.upper()}_TARGET": at(service) for service in GRPC_SERVICES},
         **{f"SLUICE_{service.upper()}_URL": f"http://{at(f'{service}_web')}" for service in STREAM_PROCESSORS},
         "SLUICE_MODEL": MODEL,
+        "SLUICE_TENANT": TENANTS[0],
     }
 
 
@@ -93,7 +96,10 @@ def _gateway_yaml(keys: Mapping[str, str]) -> str:
             for tenant in keys
         ],
         "api_keys": [{"id": tenant, "sha256": _digest(key), "tenant": tenant} for tenant, key in keys.items()],
-        "models": [{"alias": MODEL, "target": MODEL_TARGET, "owned_by": "huggingface", "max_output_tokens": 256}],
+        "models": [
+            {"alias": MODEL, "target": MODEL_TARGET, "owned_by": "huggingface", "max_output_tokens": 256},
+            {"alias": EMBEDDING_MODEL, "target": EMBEDDING_TARGET, "owned_by": "sluice", "tasks": ["embed"]},
+        ],
     }
     head = "# Written by `sluice mesh up` when there was none; yours to change. Keys are hashed; the clear ones are in demo.env.\n"
     return head + yaml.safe_dump(document, sort_keys=False)

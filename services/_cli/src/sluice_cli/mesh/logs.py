@@ -16,7 +16,9 @@ def last_words(log: Path, lines: int = 5) -> list[str]:
             text = file.read().decode(errors="replace")
     except OSError:
         return []
-    return [_shorten(line) for line in text.splitlines() if line.strip()][-lines:]
+    words = [_shorten(line) for line in text.splitlines() if line.strip()]
+    # A process that is started again and again says the same again and again.
+    return [word for word, before in zip(words, ["", *words], strict=False) if word != before][-lines:]
 
 
 def _shorten(line: str) -> str:

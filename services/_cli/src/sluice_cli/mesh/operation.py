@@ -30,6 +30,8 @@ from sluice_cli.mesh.supervisor import ProcessState, Supervisor, render
 POLL_SECONDS = 0.2
 WATCH_SECONDS = 2.0
 BROKER_SECONDS = 60
+# The kit's exit codes for settings that are wrong and a port that is taken: starting again changes nothing.
+HOPELESS_EXITS = (2, 3)
 
 
 class Interrupted(BaseException):
@@ -164,9 +166,12 @@ def _await(
             for program in ready:
                 board.ready(program, states[program.name], time.monotonic() - begun)
             waiting = tuple(program for program in waiting if program not in ready)
+            if any(states[program.name].exit_code in HOPELESS_EXITS for program in waiting):
+                break
             time.sleep(POLL_SECONDS if waiting else 0)
     states = _by_name(supervisor)
-    for program in waiting:
+    hopeless = tuple(program for program in waiting if states[program.name].exit_code in HOPELESS_EXITS)
+    for program in hopeless or waiting:
         words = last_words(mesh.home.logs / f"{program.name}.log")
         board.late(program, states[program.name].state, time.monotonic() - begun, words)
     return waiting

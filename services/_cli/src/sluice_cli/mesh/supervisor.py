@@ -34,6 +34,8 @@ class ProcessState:
     """supervisord's word: STOPPED, STARTING, RUNNING, BACKOFF, STOPPING, EXITED, FATAL, UNKNOWN."""
     pid: int
     uptime_seconds: int
+    exit_code: int = 0
+    """Of its last end, until it is started again; 0 while it runs."""
 
     @property
     def resident_bytes(self) -> int:
@@ -159,7 +161,13 @@ class Supervisor:
         except (OSError, xmlrpc.client.Error):
             raise MeshProblem("The supervisor is gone.") from None
         return [
-            ProcessState(one["name"], one["statename"], one["pid"], one["now"] - one["start"] if one["pid"] else 0)
+            ProcessState(
+                one["name"],
+                one["statename"],
+                one["pid"],
+                one["now"] - one["start"] if one["pid"] else 0,
+                one["exitstatus"],
+            )
             for one in told
         ]
 

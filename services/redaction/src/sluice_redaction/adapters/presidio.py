@@ -52,6 +52,26 @@ _EMAIL = Pattern(
     r"(?<![\w.+\-])[\w!#$%&'*+\-/=?^`{|}~.]{1,64}@(?:[\w](?:[\w\-]{0,62})\.){1,8}[^\W\d_][\w\-]{1,62}(?![\w\-])",
     0.8,
 )
+
+# `scheme://user:` before it makes it the password of a URL, which is a secret and no address.
+_URL_USER = re.compile(r"://[^\s/@:]{1,64}:$")
+
+
+class AnyDomainEmailRecognizer(EmailRecognizer):
+    """E-mail addresses by their syntax. Presidio's drops every address outside of the public suffix list, and with it the
+    addresses of a company's own network (`.local`, `.internal`, `.corp`), which name people just as well."""
+
+    def validate_result(self, pattern_text: str) -> bool | None:
+        """True for a public suffix (full score), None otherwise (the pattern's own score)."""
+        return super().validate_result(pattern_text) or None
+
+    def analyze(
+        self, text: str, entities: list[str], nlp_artifacts: NlpArtifacts | None = None, regex_flags: int | None = None
+    ) -> list[RecognizerResult]:
+        found = super().analyze(text, entities, nlp_artifacts, regex_flags)
+        return [result for result in found if not _URL_USER.search(text[max(0, result.start - 80) : result.start])]
+
+
 # Presidio's has 700 endings behind an open-ended head: 8 s for 8,000 characters of "a.a.a.". Ours starts only where a
 # word starts, and takes a name without a scheme for an address only with an ending that is no file extension.
 _URLS = [
@@ -118,7 +138,7 @@ def pattern_sources(phone_regions: Sequence[str]) -> list[Source]:
         Source(DateOfBirthRecognizer(), any_of=digits, confirmed=True),
         Source(MedicalRecordRecognizer(), any_of=digits, confirmed=True),
         Source(StreetAddressRecognizer(), any_of=digits),
-        Source(EmailRecognizer(patterns=[_EMAIL]), any_of="@", confirmed=True),
+        Source(AnyDomainEmailRecognizer(patterns=[_EMAIL]), any_of="@", confirmed=True),
         Source(
             CreditCardRecognizer(patterns=[*CreditCardRecognizer.PATTERNS, _LONG_CARD]),
             _words("credit card visa mastercard amex discover debit cc"),
