@@ -1,7 +1,6 @@
 """The whole demonstration: compose, send, wait until the mesh has counted, show."""
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -41,11 +40,10 @@ async def perform(home: Home, console: Console, *, count: int, seed: int, concur
     console.print(
         f"\n[bold]{count} conversations[/] of {' and '.join(keys)}, over HTTP and gRPC ([bold]≈[/] streamed), {concurrency} at a time\n"
     )
-    # One second to spare: the gateway may stamp a request a little before this reading of the clock.
-    since = time.time() - 1
     async with EventWitness(settings) as witness, Caller(environment, keys) as caller, Books(environment) as books:
         try:
-            before = await books.requests_measured(since)
+            with console.status("[dim]looking at what was there before[/]"):
+                since, before = await books.settled()
             outcomes = await _send_all(conversations, caller, console, concurrency)
             return await _report(outcomes, witness, books, console, since=since, measured_before=before)
         except grpc.aio.AioRpcError as error:

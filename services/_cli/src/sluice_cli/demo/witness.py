@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from sluice_cli.mesh.readiness import CHANNEL_OPTIONS
 EVENTS = ("RequestCompleted", "TextRedacted", "ContentModerated", "CostRecorded", "FeedbackReceived")
 SECONDS = 20.0
 POLL_SECONDS = 0.5
+# Longer than the processors take to publish a window they have changed.
+QUIET_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,19 @@ class Books:
     async def requests_measured(self, since: float) -> int:
         """Requests in the quality windows since that moment."""
         return int(sum(point.value for point in await self.metrics(["quality.requests"], since)))
+
+    async def settled(self) -> tuple[float, int]:
+        """A moment, and the requests measured in its window before it: when those have not changed for a while."""
+        loop = asyncio.get_running_loop()
+        begun = changed = loop.time()
+        since = time.time()
+        measured = await self.requests_measured(since)
+        while loop.time() - changed < QUIET_SECONDS and loop.time() - begun < SECONDS:
+            await asyncio.sleep(POLL_SECONDS)
+            since, before = time.time(), measured
+            measured = await self.requests_measured(since)
+            changed = loop.time() if measured != before else changed
+        return since, measured
 
     async def wait_for_requests(self, count: int, since: float, timeout_seconds: float) -> int:
         """Waits until the quality windows hold that many requests; what they hold in the end."""
