@@ -10,7 +10,8 @@ import httpx
 import pytest
 from sluice.events.v1 import gateway_pb2 as events
 from sluice.gateway.v1 import gateway_service_pb2 as pb
-from sluice.types.v1 import chat_pb2, finish_reason_pb2
+from sluice.redaction.v1 import redaction_service_pb2
+from sluice.types.v1 import chat_pb2, finish_reason_pb2, generation_pb2
 from sluice_kit.errors import from_rpc_error
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -271,6 +272,34 @@ async def test_captured_text_is_redacted_text(mesh: Any, ask: Route) -> None:
     event = await mesh.event()
     assert event.redacted_prompt == "I am <EMAIL_ADDRESS_1>"
     assert event.redacted_answer == "To <EMAIL_ADDRESS_1> and <EMAIL_ADDRESS_2>."
+
+
+@every_route
+async def test_a_value_of_the_caller_that_the_model_writes_by_itself_is_not_captured(mesh: Any, ask: Route) -> None:
+    from sluice_gateway.domain.configuration import ContentCapture
+
+    mesh.set_tenant(content_capture=ContentCapture.REDACTED)
+    mesh.inference.script = ["I guess you are ", f"{EMAIL}."]
+    answer = await ask(mesh, [f"I am {EMAIL}"])
+    assert answer.text == f"I guess you are {EMAIL}."
+    assert (await mesh.event()).redacted_answer == "I guess you are <EMAIL_ADDRESS_1>."
+
+
+async def test_values_are_put_back_as_json_strings_where_the_answer_is_json(mesh: Any) -> None:
+    spec = pb.ChatSpec(
+        model="small",
+        messages=[chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, content=f"I am {EMAIL}")],
+        guided=generation_pb2.GuidedDecoding(json_object=True),
+    )
+    await mesh.stub().Chat(pb.ChatRequest(spec=spec), metadata=mesh.credentials(), timeout=10)
+    assert mesh.redaction.formats[-1] == redaction_service_pb2.TEXT_FORMAT_JSON
+
+
+async def test_a_request_of_very_many_empty_parts_is_refused_before_it_is_taken_apart(mesh: Any) -> None:
+    calls = [chat_pb2.ToolCall() for _ in range(200_000)]
+    spec = pb.ChatSpec(model="small", messages=[chat_pb2.ChatMessage(role=chat_pb2.ROLE_ASSISTANT, tool_calls=calls)])
+    with pytest.raises(grpc.aio.AioRpcError, match="200001 messages, tools, tool calls and stop strings"):
+        await mesh.stub().Chat(pb.ChatRequest(spec=spec), metadata=mesh.credentials(), timeout=10)
 
 
 @every_route

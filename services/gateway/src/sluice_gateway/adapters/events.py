@@ -86,17 +86,19 @@ class PublishedCompletions:
         self._publisher = publisher
 
     async def completed(self, completion: Completion) -> None:
-        _count(completion)
         try:
             await self._publisher.publish(event_of(completion))
         except SluiceError as error:
             UNPUBLISHED.inc()
+            completion.outcome = Outcome.FAILED
+            _count(completion)
             raise Rejection(
                 Kind.UNAVAILABLE,
                 "The gateway cannot record requests now, so it does not answer them; try again later.",
                 reason=error.reason or "OUTBOX_FULL",
                 retry_after_seconds=5,
             ) from None
+        _count(completion)
 
 
 def _count(completion: Completion) -> None:

@@ -42,10 +42,14 @@ class GrpcRedactor:
             counts=_counts(response.counts),
         )
 
-    def stream(self, *, policy: str, vault: object, timeout: float) -> "GrpcRedactionStream":
+    def stream(self, *, policy: str, vault: object, timeout: float, as_json: bool) -> "GrpcRedactionStream":
         call = self._stub.RedactStream(timeout=timeout)  # type: ignore[call-arg]
         opening = pb.RedactStreamOpen(
-            policy_id=policy, direction=verdict_pb2.DIRECTION_OUTPUT, vault=_vault(vault), restore=True
+            policy_id=policy,
+            direction=verdict_pb2.DIRECTION_OUTPUT,
+            vault=_vault(vault),
+            restore=True,
+            format=pb.TEXT_FORMAT_JSON if as_json else pb.TEXT_FORMAT_PLAIN,
         )
         return GrpcRedactionStream(Duplex("redaction", call, pb.RedactStreamRequest(open=opening), _failure))
 

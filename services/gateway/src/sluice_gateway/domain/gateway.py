@@ -207,7 +207,7 @@ class Gateway:
                 guarded, target=deployment.target, request_id=arrival.request_id, timeout=self._left(arrival)
             ),
             self._moderation_stream(tenant, arrival, completion),
-            self._redaction_stream(tenant, arrival, completion, redaction),
+            self._redaction_stream(tenant, arrival, completion, redaction, as_json=_answers_json(request)),
             completion=completion,
             filter_timeout=self._filter_timeout,
             clock=self._clock,
@@ -301,10 +301,10 @@ class Gateway:
         )
 
     def _redaction_stream(
-        self, tenant: Tenant, arrival: Arrival, completion: Completion, redaction: Redaction
+        self, tenant: Tenant, arrival: Arrival, completion: Completion, redaction: Redaction, *, as_json: bool
     ) -> RedactionStream:
         stream = self._neighbours.redactor.stream(
-            policy=tenant.redaction_policy, vault=redaction.vault, timeout=self._left(arrival)
+            policy=tenant.redaction_policy, vault=redaction.vault, timeout=self._left(arrival), as_json=as_json
         )
         if not tenant.fail_open:
             return stream
@@ -321,13 +321,14 @@ class Gateway:
     ) -> None:
         """Put redacted text into the event, where the tenant wants it and redaction really ran both ways.
 
-        The judged text still has placeholders for the caller's values; only where the model made up personal data
-        of its own must it be redacted once more. Capture is no reason to fail: without redaction there is no text.
+        The judged text still has placeholders for the caller's values, but the model may have made up personal data of
+        its own, or have written a value of the caller's that it never saw ("Paris"): either way it is redacted once
+        more, whole, before it is cut. Capture is no reason to fail: without redaction there is no text.
         """
         if tenant.content_capture is not ContentCapture.REDACTED or "redaction" in completion.skipped_filters:
             return
-        answer = "".join(relay.judged)[:CAPTURE_CHARACTERS]
-        if completion.redacted_output and answer:
+        answer = "".join(relay.judged)
+        if answer and (completion.redacted_input or completion.redacted_output):
             try:
                 again = await self._neighbours.redactor.redact(
                     (Segment("answer", answer),),
@@ -340,7 +341,7 @@ class Gateway:
             answer = again.texts[0]
         last = next((m.content for m in reversed(guarded.messages) if m.role is Role.USER), "")
         completion.redacted_prompt = last[:CAPTURE_CHARACTERS]
-        completion.redacted_answer = answer
+        completion.redacted_answer = answer[:CAPTURE_CHARACTERS]
 
     def _left(self, arrival: Arrival) -> float:
         return max(arrival.deadline - self._clock(), 0.001)
@@ -356,6 +357,11 @@ def _begin(arrival: Arrival, identity: Identity, operation: Operation) -> Comple
         project_id=identity.key.project_id,
         streamed=arrival.streamed,
     )
+
+
+def _answers_json(request: ChatRequest) -> bool:
+    """Whether restored values stand inside JSON strings and must be escaped."""
+    return request.guide is not None and request.guide.kind in ("json_object", "json_schema")
 
 
 def _refuse_blocked(verdict: Verdict, completion: Completion) -> None:

@@ -128,7 +128,7 @@ class Redactor(Protocol):
     ) -> Redaction:
         """Redact all texts of a request with one vault."""
 
-    def stream(self, *, policy: str, vault: object, timeout: float) -> RedactionStream:
+    def stream(self, *, policy: str, vault: object, timeout: float, as_json: bool) -> RedactionStream:
         """Redact an answer while it comes, and put the vault's values back."""
 
 
