@@ -223,6 +223,11 @@ class RecordingPublisher:
     def __init__(self) -> None:
         self.events: list[gateway_pb2.RequestCompleted] = []
         self.full = False
+        self.nearly_full = False
+
+    @property
+    def has_room(self) -> bool:
+        return not self.nearly_full
 
     async def publish(self, *events: Message) -> None:
         await asyncio.sleep(0)

@@ -263,6 +263,14 @@ async def test_a_full_outbox_is_an_error_and_not_an_unrecorded_answer(mesh: Any,
 
 
 @every_route
+async def test_a_nearly_full_outbox_lets_nothing_begin(mesh: Any, ask: Route) -> None:
+    mesh.published.nearly_full = True
+    answer = await ask(mesh, ["hello"])
+    assert (answer.status, answer.error["reason"], answer.text) == (503, "OUTBOX_FULL", "")
+    assert mesh.inference.specs == []
+
+
+@every_route
 async def test_captured_text_is_redacted_text(mesh: Any, ask: Route) -> None:
     from sluice_gateway.domain.configuration import ContentCapture
 

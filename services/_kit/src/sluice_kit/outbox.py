@@ -98,6 +98,11 @@ class Outbox:
         """Rows that are not acknowledged yet."""
         return self._state.rows
 
+    @property
+    def has_room(self) -> bool:
+        """False when the last tenth of the outbox is reached: what begins now may find no place at its end."""
+        return self._state.rows < 0.9 * self._max_rows and self._state.bytes < 0.9 * self._max_bytes
+
     async def append(self, events: Sequence[Message]) -> None:
         """Number, encode and commit events whose metadata is otherwise complete; all of them or none.
 

@@ -82,6 +82,11 @@ class EventPublisher:
         """Events that are not acknowledged by Kafka yet."""
         return self._outbox.depth
 
+    @property
+    def has_room(self) -> bool:
+        """Whether work that ends in an event should still be begun."""
+        return self._outbox.has_room
+
     async def start(self) -> None:
         """Begin to relay. Kafka may be away."""
         if self._settings.kafka_embedded:

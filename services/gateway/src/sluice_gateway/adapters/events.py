@@ -75,6 +75,10 @@ _STATUS: Mapping[Kind | None, int] = {
 class Publisher(Protocol):
     """The part of the kit's EventPublisher that is used here."""
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the outbox is well below its limit."""
+
     async def publish(self, *events: Message) -> None:
         """Append to the durable outbox."""
 
@@ -85,6 +89,10 @@ class PublishedCompletions:
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
 
+    def check_room(self) -> None:
+        if not self._publisher.has_room:
+            raise _unrecordable("OUTBOX_FULL")
+
     async def completed(self, completion: Completion) -> None:
         try:
             await self._publisher.publish(event_of(completion))
@@ -92,13 +100,13 @@ class PublishedCompletions:
             UNPUBLISHED.inc()
             completion.outcome = Outcome.FAILED
             _count(completion)
-            raise Rejection(
-                Kind.UNAVAILABLE,
-                "The gateway cannot record requests now, so it does not answer them; try again later.",
-                reason=error.reason or "OUTBOX_FULL",
-                retry_after_seconds=5,
-            ) from None
+            raise _unrecordable(error.reason or "OUTBOX_FULL") from None
         _count(completion)
+
+
+def _unrecordable(reason: str) -> Rejection:
+    message = "The gateway cannot record requests now, so it does not answer them; try again later."
+    return Rejection(Kind.UNAVAILABLE, message, reason=reason, retry_after_seconds=5)
 
 
 def _count(completion: Completion) -> None:

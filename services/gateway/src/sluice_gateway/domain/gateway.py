@@ -113,6 +113,7 @@ class Gateway:
         self, arrival: Arrival, identity: Identity, read: Callable[[], Awaitable[ChatRequest]], audience: ChatAudience
     ) -> None:
         """Answer a conversation. `read` takes the request off the wire. Raises Rejection; always publishes once."""
+        self._neighbours.events.check_room()
         completion = _begin(arrival, identity, Operation.CHAT)
         async with self._told(completion, arrival):
             with self._admission.admit(identity.tenant):
@@ -126,6 +127,7 @@ class Gateway:
         self, arrival: Arrival, identity: Identity, read: Callable[[], Awaitable[EmbedRequest]]
     ) -> tuple[Vectors, Completion]:
         """Vectors of guarded texts. Raises Rejection; always publishes once."""
+        self._neighbours.events.check_room()
         completion = _begin(arrival, identity, Operation.EMBED)
         async with self._told(completion, arrival):
             with self._admission.admit(identity.tenant):

@@ -135,6 +135,9 @@ class Redactor(Protocol):
 class EventSink(Protocol):
     """Where completions go."""
 
+    def check_room(self) -> None:
+        """Raises Rejection (unavailable) when a request that begins now could probably not be recorded at its end."""
+
     async def completed(self, completion: Completion) -> None:
         """Make it durable; returns when a crash can no longer lose it."""
 
