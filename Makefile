@@ -50,6 +50,10 @@ stop: $(RUN_READY) ## Stop the mesh
 status: $(RUN_READY) ## Show the mesh
 	@sluice mesh status
 
+.PHONY: events
+events: $(RUN_READY) ## Print the events of the running mesh as they come (TYPE=RequestCompleted: only these)
+	@sluice events tail $(if $(TYPE),--type $(TYPE))
+
 .PHONY: demo
 demo: $(RUN_READY) ## Send real conversations through the running mesh and show what it measured
 	@sluice demo
@@ -116,8 +120,8 @@ test-mesh: $(DEV_READY) ## The real processes, a real broker, the real model
 	@pytest -q -rs tests/mesh
 
 .PHONY: test-%
-$(addprefix test-,kit $(SERVICES)): test-%: $(DEV_READY) # one service: make test-cost
-	@pytest -q services/$(subst kit,_kit,$*)/tests
+$(addprefix test-,kit cli $(SERVICES)): test-%: $(DEV_READY) # one service: make test-cost
+	@pytest -q services/$(patsubst cli,_cli,$(patsubst kit,_kit,$*))/tests
 
 # --- measuring: prints tables, asserts nothing; run it on a quiet machine -------------------------------------------------
 BENCHES := gateway_overhead inference_speed ledger_speed moderation_speed redaction_accuracy redaction_speed streams_speed
@@ -131,4 +135,5 @@ bench: $(VENV)/.bench-ready ## Run every measurement (BENCH=redaction_speed: one
 
 .PHONY: clean
 clean: ## Remove the environment and the state of a stopped mesh
+	@if [ -x $(BIN)/sluice ] && $(BIN)/sluice mesh status >/dev/null 2>&1; then echo "The mesh runs: make stop first."; exit 1; fi
 	@rm -rf $(VENV) .sluice .pytest_cache .mypy_cache .ruff_cache .hypothesis
