@@ -15,6 +15,7 @@ from sluice.inference.v1 import inference_service_pb2 as pb
 from sluice.inference.v1 import inference_service_pb2_grpc as pb_grpc
 from sluice.types.v1 import usage_pb2
 from sluice_kit import context as request_context
+from sluice_kit.errors import DeadlineExceeded
 
 from sluice_inference.adapters import metrics
 from sluice_inference.adapters.static_embedding import StaticEmbedding
@@ -62,6 +63,7 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
                     case Failed(message, retryable):
                         raise EngineUnavailable(message) if retryable else EngineFailed(message)
                     case Finished():
+                        _refuse_late(event, context)
                         return self._whole(session.generation, deltas, event)
         raise AssertionError("a session ends with a terminal event")
 
@@ -173,6 +175,13 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
             yield
         finally:
             self._embedding -= 1
+
+
+def _refuse_late(end: Finished, context: grpc.aio.ServicerContext) -> None:
+    """A whole answer cut by the caller's own deadline is DEADLINE_EXCEEDED, whichever of the two timers fires first."""
+    left = context.time_remaining()
+    if end.reason is FinishReason.TIMEOUT and left is not None and left < DEADLINE_SLACK_SECONDS:
+        raise DeadlineExceeded("the deadline passed before the answer was whole.")
 
 
 def _stop_when_gone(session: Session, context: grpc.aio.ServicerContext, remaining: float | None) -> None:
