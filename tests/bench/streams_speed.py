@@ -23,6 +23,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from aiokafka import AIOKafkaProducer
@@ -214,7 +215,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as data:
         port = free_port()
-        noida = str(Path(sys.executable).with_name("noida-db"))
+        noida = str(files("noida_db") / "noida-db")
         with process([noida, "start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", data], {}):
             run(f"127.0.0.1:{port}", True, arguments)
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,9 @@ from sluice_quality.adapters.events import fact_of, measured
 from sluice_quality.domain.partition import Part, Partition, Rules
 from sluice_quality.settings import QualitySettings
 
-NOIDA = Path(sys.executable).with_name("noida-db")
+# The program itself: its Python wrapper would be stopped and leave it running.
+_FOUND = find_spec("noida_db")
+NOIDA = Path(_FOUND.origin or "").with_name("noida-db") if _FOUND else Path("noida-db is not installed")
 pytestmark = pytest.mark.skipif(not NOIDA.exists(), reason="the embedded broker (noida-db) is not installed")
 
 SECOND = 1_000_000
