@@ -1,6 +1,6 @@
 """Ledger rows per second: from the bytes of RequestCompleted to committed rows, sums, outbox and offsets.
 
-    uv run python tests/bench/ledger_speed.py [--events 20000] [--runs 3] [--batch 500] [--postgres-url postgresql://...]
+    .venv/bin/python tests/bench/ledger_speed.py [--events 20000] [--runs 3] [--batch 500] [--postgres-url postgresql://...]
 
 SQLite is measured with the settings the service uses (WAL, synchronous FULL). PostgreSQL is measured where a URL is
 given; its database must be empty or a former run's. Runs are interleaved; the median is told, with all runs beside it,

