@@ -21,7 +21,9 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 from presidio_analyzer import AnalyzerEngine, RecognizerRegistry  # noqa: E402
 from presidio_analyzer.nlp_engine import NlpEngineProvider  # noqa: E402
-from sluice_redaction.adapters.presidio import DetectorFactory, PresidioDetector, pattern_sources  # noqa: E402
+from sluice_redaction.adapters.patterns.detector import PatternDetector  # noqa: E402
+from sluice_redaction.adapters.patterns.sources import pattern_sources  # noqa: E402
+from sluice_redaction.adapters.presidio import DetectorFactory  # noqa: E402
 from sluice_redaction.adapters.rampart import RampartModel, package_folder  # noqa: E402
 from sluice_redaction.domain.detection import STREAM, WHOLE_TEXT, SegmentedDetection, detect  # noqa: E402
 from sluice_redaction.domain.policy import Policy  # noqa: E402
@@ -69,7 +71,7 @@ def sluice_streamed() -> Callable[[str], object]:
 
 
 def patterns() -> Callable[[str], object]:
-    detector = PresidioDetector(pattern_sources(("US", "GB")))
+    detector = PatternDetector(pattern_sources(("US", "GB")))
     return lambda text: detect(text, detector, Policy(), WHOLE_TEXT)
 
 

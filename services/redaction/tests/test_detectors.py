@@ -7,7 +7,9 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sluice_redaction.adapters.presidio import DetectorFactory, PresidioDetector, pattern_sources
+from sluice_redaction.adapters.patterns.detector import PatternDetector
+from sluice_redaction.adapters.patterns.sources import pattern_sources
+from sluice_redaction.adapters.presidio import DetectorFactory, PresidioDetector
 from sluice_redaction.domain.detection import detect
 from sluice_redaction.domain.kinds import KINDS
 from sluice_redaction.domain.policy import Policy
@@ -21,9 +23,9 @@ def detector() -> PresidioDetector:
 
 
 @pytest.fixture(scope="module")
-def patterns() -> PresidioDetector:
+def patterns() -> PatternDetector:
     """Presidio's and our patterns without the models: fast, and the only ones that cost more on odd texts."""
-    return PresidioDetector(pattern_sources(("US", "GB")))
+    return PatternDetector(pattern_sources(("US", "GB")))
 
 
 def redacted(detector: PresidioDetector, text: str, policy: Policy | None = None) -> str:
@@ -139,7 +141,7 @@ _HOSTILE = [
 
 
 @pytest.mark.parametrize("unit", _HOSTILE)
-def test_patterns_stay_linear_on_hostile_texts(patterns: PresidioDetector, unit: str) -> None:
+def test_patterns_stay_linear_on_hostile_texts(patterns: PatternDetector, unit: str) -> None:
     policy = Policy(kinds=frozenset(KINDS))
     text = (unit * 20_000)[:20_000]
     begun = time.process_time()

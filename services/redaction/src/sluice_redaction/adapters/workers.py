@@ -13,7 +13,8 @@ from sluice_kit.errors import ResourceExhausted, Unavailable
 
 from sluice_redaction.domain.findings import Detector
 
-from .presidio import Listed, PresidioDetector
+from .listed import Listed
+from .presidio import PresidioDetector
 
 Result = TypeVar("Result")
 _RETRY_AFTER_SECONDS = 0.5

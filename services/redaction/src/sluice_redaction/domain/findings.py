@@ -1,7 +1,7 @@
 """A finding: where personal data stands in a text. It never carries the value itself."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 
@@ -12,6 +12,10 @@ class Finding:
     score: 0..1, the recognizer's own confidence. recognizer: who found it. explanation: a keyword saying by which
     pattern, label or rule; never text of the user. confirmed: a checksum, a word beside the value or an issuer's
     prefix speaks for the kind, so a model's guess of another kind does not count against it.
+
+    pattern: name of the pattern or label that matched. context: the word beside the value that raised the score, from
+    the recognizer's own list; empty if none did. original_score: before context and validation; None if it is `score`.
+    validation: the check that the value passed ("luhn", "mod 97"); empty if there is none.
     """
 
     start: int
@@ -21,6 +25,10 @@ class Finding:
     recognizer: str
     explanation: str = ""
     confirmed: bool = False
+    pattern: str = ""
+    context: str = ""
+    original_score: float | None = field(default=None, compare=False)
+    validation: str = ""
 
     def shifted(self, offset: int) -> "Finding":
         return replace(self, start=self.start + offset, end=self.end + offset)

@@ -1,0 +1,13 @@
+"""A recognizer as callers see it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A recognizer as callers see it. digest: of its model, empty for patterns."""
+
+    name: str
+    kinds: Sequence[str]
+    digest: str = field(default="")
