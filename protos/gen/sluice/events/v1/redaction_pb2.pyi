@@ -48,6 +48,26 @@ class TextRedacted(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class OperatorCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     METADATA_FIELD_NUMBER: _builtins.int
     DIRECTION_FIELD_NUMBER: _builtins.int
     POLICY_ID_FIELD_NUMBER: _builtins.int
@@ -60,6 +80,8 @@ class TextRedacted(_message.Message):
     RESTORED_COUNT_FIELD_NUMBER: _builtins.int
     MAX_HELD_BACK_CHARACTERS_FIELD_NUMBER: _builtins.int
     STREAMED_FIELD_NUMBER: _builtins.int
+    OPERATOR_COUNTS_FIELD_NUMBER: _builtins.int
+    POLICY_DIGEST_FIELD_NUMBER: _builtins.int
     direction: _verdict_pb2.Direction.ValueType
     """Which way the text flowed."""
     policy_id: _builtins.str
@@ -76,6 +98,8 @@ class TextRedacted(_message.Message):
     """Most code points held back at once while streaming."""
     streamed: _builtins.bool
     """True for RedactStream."""
+    policy_digest: _builtins.str
+    """Digest of the policy's content, `sha256:...`."""
     @_builtins.property
     def metadata(self) -> _metadata_pb2.EventMetadata:
         """Who, when, which request."""
@@ -92,6 +116,10 @@ class TextRedacted(_message.Message):
     def latency(self) -> _duration_pb2.Duration:
         """How long it took."""
 
+    @_builtins.property
+    def operator_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Findings by the operator that was applied, such as `replace` or `mask`."""
+
     def __init__(
         self,
         *,
@@ -107,10 +135,12 @@ class TextRedacted(_message.Message):
         restored_count: _builtins.int = ...,
         max_held_back_characters: _builtins.int = ...,
         streamed: _builtins.bool = ...,
+        operator_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        policy_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "counts", b"counts", "direction", b"direction", "latency", b"latency", "max_held_back_characters", b"max_held_back_characters", "metadata", b"metadata", "policy_id", b"policy_id", "policy_version", b"policy_version", "recognizer_counts", b"recognizer_counts", "restored_count", b"restored_count", "segment_count", b"segment_count", "streamed", b"streamed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "counts", b"counts", "direction", b"direction", "latency", b"latency", "max_held_back_characters", b"max_held_back_characters", "metadata", b"metadata", "operator_counts", b"operator_counts", "policy_digest", b"policy_digest", "policy_id", b"policy_id", "policy_version", b"policy_version", "recognizer_counts", b"recognizer_counts", "restored_count", b"restored_count", "segment_count", b"segment_count", "streamed", b"streamed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -85,6 +85,12 @@ class Finding(_message.Message):
     RECOGNIZER_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
     PLACEHOLDER_FIELD_NUMBER: _builtins.int
+    PATTERN_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    VALIDATION_FIELD_NUMBER: _builtins.int
+    ORIGINAL_SCORE_FIELD_NUMBER: _builtins.int
+    DISGUISE_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
     segment_id: _builtins.str
     """Segment in which it was found."""
     kind: _builtins.str
@@ -100,7 +106,19 @@ class Finding(_message.Message):
     explanation: _builtins.str
     """Context word or check that raised the score, such as `checksum` or `context:passport`; empty when none."""
     placeholder: _builtins.str
-    """Placeholder that replaced it; empty for Detect."""
+    """What replaced it, if that can be restored: the vault entry's `placeholder`; empty otherwise, and for Detect."""
+    pattern: _builtins.str
+    """Name of the pattern, or label of the model, that matched; empty where the recognizer has none."""
+    context: _builtins.str
+    """Context word near the value that raised the score, from the recognizer's own list; empty when none did."""
+    validation: _builtins.str
+    """Check that the value passed, such as `luhn` or `mod97`; empty when none was made."""
+    original_score: _builtins.float
+    """Score before context and checks raised it, 0 to 1; absent when the recognizer does not tell."""
+    disguise: _builtins.str
+    """How the value was disguised in the text, such as `homoglyphs` or `spelled_out`; empty when it stood in the open."""
+    operator: _builtins.str
+    """Operator that the policy applies to it: `replace`, `mask`, `hash`, `encrypt`, `surrogate`, `redact` or `keep`."""
     def __init__(
         self,
         *,
@@ -112,40 +130,54 @@ class Finding(_message.Message):
         recognizer: _builtins.str = ...,
         explanation: _builtins.str = ...,
         placeholder: _builtins.str = ...,
+        pattern: _builtins.str = ...,
+        context: _builtins.str = ...,
+        validation: _builtins.str = ...,
+        original_score: _builtins.float | None = ...,
+        disguise: _builtins.str = ...,
+        operator: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_original_score", b"_original_score", "original_score", b"original_score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "explanation", b"explanation", "kind", b"kind", "placeholder", b"placeholder", "recognizer", b"recognizer", "score", b"score", "segment_id", b"segment_id", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_original_score", b"_original_score", "context", b"context", "disguise", b"disguise", "end", b"end", "explanation", b"explanation", "kind", b"kind", "operator", b"operator", "original_score", b"original_score", "pattern", b"pattern", "placeholder", b"placeholder", "recognizer", b"recognizer", "score", b"score", "segment_id", b"segment_id", "start", b"start", "validation", b"validation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__original_score: _TypeAlias = _typing.Literal["original_score"]  # noqa: Y015
+    _WhichOneofArgType__original_score: _TypeAlias = _typing.Literal["_original_score", b"_original_score"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__original_score) -> _WhichOneofReturnType__original_score | None: ...
 
 Global___Finding: _TypeAlias = Finding  # noqa: Y015
 
 @_typing.final
 class VaultEntry(_message.Message):
-    """What a placeholder stands for."""
+    """What a token in the redacted text stands for. Only operators that can be undone leave an entry."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PLACEHOLDER_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
     placeholder: _builtins.str
-    """The placeholder, such as `<PERSON_1>`."""
+    """The token that stands in the text, by operator: a placeholder such as `<PERSON_1>`, a made-up value such as `Maria Keller`, or an
+    encrypted one such as `<PERSON_ENC_MFRGG43F...>`. Unique in the vault, and found nowhere in the texts that were redacted.
+    """
     value: _builtins.str
     """The value."""
     kind: _builtins.str
     """Its kind."""
+    operator: _builtins.str
+    """Operator that made the token: `replace`, `surrogate` or `encrypt`; empty means `replace`."""
     def __init__(
         self,
         *,
         placeholder: _builtins.str = ...,
         value: _builtins.str = ...,
         kind: _builtins.str = ...,
+        operator: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "placeholder", b"placeholder", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "operator", b"operator", "placeholder", b"placeholder", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -184,10 +216,13 @@ class DetectRequest(_message.Message):
     SEGMENTS_FIELD_NUMBER: _builtins.int
     POLICY_ID_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
-    """Policy id; empty means the default policy."""
+    """Policy id; empty means the policy that names the caller's tenant, and the default policy where none does."""
     language: _builtins.str
     """Language of the texts, ISO 639-1; empty means English."""
+    direction: _verdict_pb2.Direction.ValueType
+    """Which way the texts flow; unspecified means input. Policies may treat the ways differently."""
     @_builtins.property
     def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextSegment]:
         """The texts."""
@@ -198,10 +233,11 @@ class DetectRequest(_message.Message):
         segments: _abc.Iterable[Global___TextSegment] | None = ...,
         policy_id: _builtins.str = ...,
         language: _builtins.str = ...,
+        direction: _verdict_pb2.Direction.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["language", b"language", "policy_id", b"policy_id", "segments", b"segments"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "language", b"language", "policy_id", b"policy_id", "segments", b"segments"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -249,10 +285,13 @@ class RedactRequest(_message.Message):
     POLICY_ID_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
     VAULT_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
-    """Policy id; empty means the default policy."""
+    """Policy id; empty means the policy that names the caller's tenant, and the default policy where none does."""
     language: _builtins.str
     """Language of the texts, ISO 639-1; empty means English."""
+    direction: _verdict_pb2.Direction.ValueType
+    """Which way the texts flow; unspecified means input. Policies may treat the ways differently."""
     @_builtins.property
     def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextSegment]:
         """The texts, in the order of the conversation."""
@@ -268,10 +307,11 @@ class RedactRequest(_message.Message):
         policy_id: _builtins.str = ...,
         language: _builtins.str = ...,
         vault: Global___Vault | None = ...,
+        direction: _verdict_pb2.Direction.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["vault", b"vault"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["language", b"language", "policy_id", b"policy_id", "segments", b"segments", "vault", b"vault"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "language", b"language", "policy_id", b"policy_id", "segments", b"segments", "vault", b"vault"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -289,10 +329,13 @@ class RedactResponse(_message.Message):
     COUNTS_FIELD_NUMBER: _builtins.int
     POLICY_ID_FIELD_NUMBER: _builtins.int
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    POLICY_DIGEST_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     """Policy used."""
     policy_version: _builtins.int
     """Version of the policy."""
+    policy_digest: _builtins.str
+    """Digest of the policy's content, `sha256:...`."""
     @_builtins.property
     def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextSegment]:
         """The texts in the order of the request."""
@@ -318,10 +361,11 @@ class RedactResponse(_message.Message):
         counts: _abc.Iterable[_personal_data_pb2.KindCount] | None = ...,
         policy_id: _builtins.str = ...,
         policy_version: _builtins.int = ...,
+        policy_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["vault", b"vault"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "findings", b"findings", "policy_id", b"policy_id", "policy_version", b"policy_version", "segments", b"segments", "vault", b"vault"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "findings", b"findings", "policy_digest", b"policy_digest", "policy_id", b"policy_id", "policy_version", b"policy_version", "segments", b"segments", "vault", b"vault"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -336,8 +380,11 @@ class RestoreRequest(_message.Message):
     SEGMENTS_FIELD_NUMBER: _builtins.int
     VAULT_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    DECRYPT_FIELD_NUMBER: _builtins.int
     format: Global___TextFormat.ValueType
     """What kind of text it is."""
+    decrypt: _builtins.bool
+    """Decrypt encrypted tokens that are not in the vault too, with the service's key; only those of the caller's own tenant can be."""
     @_builtins.property
     def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextSegment]:
         """The texts."""
@@ -352,10 +399,11 @@ class RestoreRequest(_message.Message):
         segments: _abc.Iterable[Global___TextSegment] | None = ...,
         vault: Global___Vault | None = ...,
         format: Global___TextFormat.ValueType = ...,
+        decrypt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["vault", b"vault"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "segments", b"segments", "vault", b"vault"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decrypt", b"decrypt", "format", b"format", "segments", b"segments", "vault", b"vault"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -402,7 +450,7 @@ class RedactStreamOpen(_message.Message):
     RESTORE_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
-    """Policy id; empty means the default policy."""
+    """Policy id; empty means the policy that names the caller's tenant, and the default policy where none does."""
     language: _builtins.str
     """Language of the text, ISO 639-1; empty means English."""
     direction: _verdict_pb2.Direction.ValueType
@@ -564,7 +612,7 @@ class ListRecognizersRequest(_message.Message):
 
     POLICY_ID_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
-    """Policy id; empty means the default policy."""
+    """Policy id; empty means the policy that names the caller's tenant, and the default policy where none does."""
     def __init__(
         self,
         *,
@@ -588,10 +636,16 @@ class Recognizer(_message.Message):
     KINDS_FIELD_NUMBER: _builtins.int
     LANGUAGES_FIELD_NUMBER: _builtins.int
     MODEL_DIGEST_FIELD_NUMBER: _builtins.int
+    PATTERN_COUNT_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     model_digest: _builtins.str
-    """Digest of its model, `sha256:...`; empty for patterns."""
+    """Digest of its model, or of its patterns and words, `sha256:...`; empty where there is none."""
+    pattern_count: _builtins.int
+    """Number of its patterns; 0 for models."""
+    custom: _builtins.bool
+    """True if the policy itself defines it."""
     @_builtins.property
     def kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Kinds it finds."""
@@ -607,14 +661,54 @@ class Recognizer(_message.Message):
         kinds: _abc.Iterable[_builtins.str] | None = ...,
         languages: _abc.Iterable[_builtins.str] | None = ...,
         model_digest: _builtins.str = ...,
+        pattern_count: _builtins.int = ...,
+        custom: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kinds", b"kinds", "languages", b"languages", "model_digest", b"model_digest", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["custom", b"custom", "kinds", b"kinds", "languages", b"languages", "model_digest", b"model_digest", "name", b"name", "pattern_count", b"pattern_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Recognizer: _TypeAlias = Recognizer  # noqa: Y015
+
+@_typing.final
+class KindRule(_message.Message):
+    """What a policy does with one kind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    MIN_SCORE_FIELD_NUMBER: _builtins.int
+    RESTORABLE_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """The kind."""
+    operator: _builtins.str
+    """Operator: `replace`, `mask`, `hash`, `encrypt`, `surrogate`, `redact` or `keep`."""
+    min_score: _builtins.float
+    """Findings with a lower score are ignored, 0 to 1."""
+    restorable: _builtins.bool
+    """Whether Restore can undo the operator."""
+    direction: _verdict_pb2.Direction.ValueType
+    """Which way it applies to; unspecified means both."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        operator: _builtins.str = ...,
+        min_score: _builtins.float = ...,
+        restorable: _builtins.bool = ...,
+        direction: _verdict_pb2.Direction.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "kind", b"kind", "min_score", b"min_score", "operator", b"operator", "restorable", b"restorable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KindRule: _TypeAlias = KindRule  # noqa: Y015
 
 @_typing.final
 class ListRecognizersResponse(_message.Message):
@@ -624,23 +718,41 @@ class ListRecognizersResponse(_message.Message):
 
     RECOGNIZERS_FIELD_NUMBER: _builtins.int
     ENABLED_KINDS_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    POLICY_DIGEST_FIELD_NUMBER: _builtins.int
+    policy_id: _builtins.str
+    """Policy listed."""
+    policy_version: _builtins.int
+    """Version of the policy."""
+    policy_digest: _builtins.str
+    """Digest of the policy's content, `sha256:...`."""
     @_builtins.property
     def recognizers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recognizer]:
         """All of them, by name."""
 
     @_builtins.property
     def enabled_kinds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Kinds the policy replaces."""
+        """Kinds the policy replaces, by any operator but `keep`."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___KindRule]:
+        """What the policy does with each kind that it names."""
 
     def __init__(
         self,
         *,
         recognizers: _abc.Iterable[Global___Recognizer] | None = ...,
         enabled_kinds: _abc.Iterable[_builtins.str] | None = ...,
+        rules: _abc.Iterable[Global___KindRule] | None = ...,
+        policy_id: _builtins.str = ...,
+        policy_version: _builtins.int = ...,
+        policy_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled_kinds", b"enabled_kinds", "recognizers", b"recognizers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enabled_kinds", b"enabled_kinds", "policy_digest", b"policy_digest", "policy_id", b"policy_id", "policy_version", b"policy_version", "recognizers", b"recognizers", "rules", b"rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
