@@ -122,7 +122,7 @@ async def test_injection_is_checked_on_the_way_in_and_named_as_skipped_on_the_wa
     assert (await mesh.stub.Moderate(request(INJECTION), metadata=TENANT)).verdict.action == BLOCK
     out = await mesh.stub.Moderate(request(INJECTION, direction=OUTPUT), metadata=TENANT)
     assert out.verdict.action == ALLOW
-    assert [(s.check, s.reason) for s in out.verdict.skipped] == [("prompt_injection", "not_in_policy")]
+    assert ("prompt_injection", "not_in_policy") in [(s.check, s.reason) for s in out.verdict.skipped]
     assert set(out.verdict.model_digests) == {"tox-block-bilstm"}
 
 

@@ -142,8 +142,8 @@ def test_a_quoted_word_is_another_feature_than_the_word() -> None:
     assert word_key("ignore") not in set(keys.tolist())
 
 
-def test_every_category_has_a_detector_and_every_detector_a_digest() -> None:
-    assert set(PANEL.detector_of()) == set(CATEGORIES)
+def test_every_detector_scores_known_categories_and_has_a_digest() -> None:
+    assert set(PANEL.detector_of()) <= set(CATEGORIES)
     assert all(d.startswith("sha256:") and len(d) == 71 for d in PANEL.digests(PANEL.needed(CATEGORIES)).values())
 
 

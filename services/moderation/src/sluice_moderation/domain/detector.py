@@ -13,8 +13,16 @@ Scores = npt.NDArray[np.float32]
 TOXICITY = "toxicity"
 IDENTITY_ATTACK = "identity_attack"
 PROMPT_INJECTION = "prompt_injection"
+JAILBREAK = "jailbreak"
+SEXUAL = "sexual"
+SELF_HARM = "self_harm"
+VIOLENCE = "violence"
+HARASSMENT = "harassment"
+UNSAFE_MEDICAL_ADVICE = "unsafe_medical_advice"
+SECRETS = "secrets"
 TOXICITY_CATEGORIES = (TOXICITY, "severe_toxicity", "obscenity", "threat", "insult", IDENTITY_ATTACK)
-CATEGORIES = (*TOXICITY_CATEGORIES, PROMPT_INJECTION)
+HARM_CATEGORIES = (SEXUAL, SELF_HARM, VIOLENCE, HARASSMENT, UNSAFE_MEDICAL_ADVICE)
+CATEGORIES = (*TOXICITY_CATEGORIES, *HARM_CATEGORIES, PROMPT_INJECTION, JAILBREAK, SECRETS)
 
 
 class Detector(Protocol):
