@@ -13,6 +13,7 @@ from sluice.events.v1 import metadata_pb2 as _metadata_pb2
 from sluice.types.v1 import finish_reason_pb2 as _finish_reason_pb2
 from sluice.types.v1 import personal_data_pb2 as _personal_data_pb2
 from sluice.types.v1 import usage_pb2 as _usage_pb2
+from sluice.types.v1 import verdict_pb2 as _verdict_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -157,6 +158,9 @@ class RequestCompleted(_message.Message):
     REDACTED_PROMPT_FIELD_NUMBER: _builtins.int
     REDACTED_ANSWER_FIELD_NUMBER: _builtins.int
     SERVED_MODEL_FIELD_NUMBER: _builtins.int
+    INPUT_ACTION_FIELD_NUMBER: _builtins.int
+    OUTPUT_ACTION_FIELD_NUMBER: _builtins.int
+    MODERATION_POLICIES_FIELD_NUMBER: _builtins.int
     outcome: Global___RequestOutcome.ValueType
     """How it ended."""
     reason: _builtins.str
@@ -197,6 +201,10 @@ class RequestCompleted(_message.Message):
     """Redacted answer; only where the tenant's content_capture is `redacted`."""
     served_model: _builtins.str
     """Id of the model that answered, as the inference service names it; empty when none did. The ledger prices this one."""
+    input_action: _verdict_pb2.Action.ValueType
+    """What moderation decided on the request; absent when it gave no verdict."""
+    output_action: _verdict_pb2.Action.ValueType
+    """What moderation decided on the answer; absent when it gave no verdict."""
     @_builtins.property
     def metadata(self) -> _metadata_pb2.EventMetadata:
         """Who, when, which request."""
@@ -241,6 +249,10 @@ class RequestCompleted(_message.Message):
     def skipped_filters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Filters skipped because the tenant chose to fail open."""
 
+    @_builtins.property
+    def moderation_policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Policies that decided, `id@version`, input first."""
+
     def __init__(
         self,
         *,
@@ -275,13 +287,20 @@ class RequestCompleted(_message.Message):
         redacted_prompt: _builtins.str | None = ...,
         redacted_answer: _builtins.str | None = ...,
         served_model: _builtins.str = ...,
+        input_action: _verdict_pb2.Action.ValueType | None = ...,
+        output_action: _verdict_pb2.Action.ValueType | None = ...,
+        moderation_policies: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer", "_redacted_answer", b"_redacted_answer", "_redacted_prompt", b"_redacted_prompt", "_refusal", b"_refusal", "empty_answer", b"empty_answer", "generation_time", b"generation_time", "input_filter_time", b"input_filter_time", "latency", b"latency", "metadata", b"metadata", "redacted_answer", b"redacted_answer", "redacted_prompt", b"redacted_prompt", "refusal", b"refusal", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer", "_input_action", b"_input_action", "_output_action", b"_output_action", "_redacted_answer", b"_redacted_answer", "_redacted_prompt", b"_redacted_prompt", "_refusal", b"_refusal", "empty_answer", b"empty_answer", "generation_time", b"generation_time", "input_action", b"input_action", "input_filter_time", b"input_filter_time", "latency", b"latency", "metadata", b"metadata", "output_action", b"output_action", "redacted_answer", b"redacted_answer", "redacted_prompt", b"redacted_prompt", "refusal", b"refusal", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer", "_redacted_answer", b"_redacted_answer", "_redacted_prompt", b"_redacted_prompt", "_refusal", b"_refusal", "api_key_id", b"api_key_id", "blocked_categories", b"blocked_categories", "decision_ids", b"decision_ids", "empty_answer", b"empty_answer", "experiment_arm", b"experiment_arm", "finish_reason", b"finish_reason", "generation_time", b"generation_time", "input_characters", b"input_characters", "input_filter_time", b"input_filter_time", "latency", b"latency", "message_count", b"message_count", "metadata", b"metadata", "model", b"model", "operation", b"operation", "outcome", b"outcome", "output_characters", b"output_characters", "prompt_version", b"prompt_version", "protocol", b"protocol", "reason", b"reason", "redacted_answer", b"redacted_answer", "redacted_input", b"redacted_input", "redacted_output", b"redacted_output", "redacted_prompt", b"redacted_prompt", "refusal", b"refusal", "route", b"route", "served_model", b"served_model", "skipped_filters", b"skipped_filters", "status_code", b"status_code", "streamed", b"streamed", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer", "_input_action", b"_input_action", "_output_action", b"_output_action", "_redacted_answer", b"_redacted_answer", "_redacted_prompt", b"_redacted_prompt", "_refusal", b"_refusal", "api_key_id", b"api_key_id", "blocked_categories", b"blocked_categories", "decision_ids", b"decision_ids", "empty_answer", b"empty_answer", "experiment_arm", b"experiment_arm", "finish_reason", b"finish_reason", "generation_time", b"generation_time", "input_action", b"input_action", "input_characters", b"input_characters", "input_filter_time", b"input_filter_time", "latency", b"latency", "message_count", b"message_count", "metadata", b"metadata", "model", b"model", "moderation_policies", b"moderation_policies", "operation", b"operation", "outcome", b"outcome", "output_action", b"output_action", "output_characters", b"output_characters", "prompt_version", b"prompt_version", "protocol", b"protocol", "reason", b"reason", "redacted_answer", b"redacted_answer", "redacted_input", b"redacted_input", "redacted_output", b"redacted_output", "redacted_prompt", b"redacted_prompt", "refusal", b"refusal", "route", b"route", "served_model", b"served_model", "skipped_filters", b"skipped_filters", "status_code", b"status_code", "streamed", b"streamed", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__empty_answer: _TypeAlias = _typing.Literal["empty_answer"]  # noqa: Y015
     _WhichOneofArgType__empty_answer: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer"]  # noqa: Y015
+    _WhichOneofReturnType__input_action: _TypeAlias = _typing.Literal["input_action"]  # noqa: Y015
+    _WhichOneofArgType__input_action: _TypeAlias = _typing.Literal["_input_action", b"_input_action"]  # noqa: Y015
+    _WhichOneofReturnType__output_action: _TypeAlias = _typing.Literal["output_action"]  # noqa: Y015
+    _WhichOneofArgType__output_action: _TypeAlias = _typing.Literal["_output_action", b"_output_action"]  # noqa: Y015
     _WhichOneofReturnType__redacted_answer: _TypeAlias = _typing.Literal["redacted_answer"]  # noqa: Y015
     _WhichOneofArgType__redacted_answer: _TypeAlias = _typing.Literal["_redacted_answer", b"_redacted_answer"]  # noqa: Y015
     _WhichOneofReturnType__redacted_prompt: _TypeAlias = _typing.Literal["redacted_prompt"]  # noqa: Y015
@@ -290,6 +309,10 @@ class RequestCompleted(_message.Message):
     _WhichOneofArgType__refusal: _TypeAlias = _typing.Literal["_refusal", b"_refusal"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__empty_answer) -> _WhichOneofReturnType__empty_answer | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__input_action) -> _WhichOneofReturnType__input_action | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output_action) -> _WhichOneofReturnType__output_action | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__redacted_answer) -> _WhichOneofReturnType__redacted_answer | None: ...
     @_typing.overload

@@ -28,7 +28,7 @@ from sluice.events.v1 import options_pb2 as sluice_dot_events_dot_v1_dot_options
 from sluice.types.v1 import verdict_pb2 as sluice_dot_types_dot_v1_dot_verdict__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!sluice/events/v1/moderation.proto\x12\x10sluice.events.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fsluice/events/v1/metadata.proto\x1a\x1esluice/events/v1/options.proto\x1a\x1dsluice/types/v1/verdict.proto\"\xb0\x03\n\x10\x43ontentModerated\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12-\n\tdirection\x18\x02 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12)\n\x07verdict\x18\x03 \x01(\x0b\x32\x18.sluice.types.v1.Verdict\x12\x1d\n\x15offending_segment_ids\x18\x04 \x03(\t\x12\x15\n\rsegment_count\x18\x05 \x01(\r\x12\x12\n\ncharacters\x18\x06 \x01(\r\x12*\n\x07latency\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fidentity_groups\x18\x08 \x03(\t\x12\x10\n\x08language\x18\t \x01(\t\x12\x10\n\x08streamed\x18\n \x01(\x08\x12\x0e\n\x06shadow\x18\x0b \x01(\x08:L\xe2\xe0\x18H\n&sluice.moderation.content_moderated.v1\x12\x13metadata.request_id\x18\x04\"\x05\x08\x80\x9a\x9e\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!sluice/events/v1/moderation.proto\x12\x10sluice.events.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fsluice/events/v1/metadata.proto\x1a\x1esluice/events/v1/options.proto\x1a\x1dsluice/types/v1/verdict.proto\"\x98\x04\n\x10\x43ontentModerated\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12-\n\tdirection\x18\x02 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12)\n\x07verdict\x18\x03 \x01(\x0b\x32\x18.sluice.types.v1.Verdict\x12\x1d\n\x15offending_segment_ids\x18\x04 \x03(\t\x12\x15\n\rsegment_count\x18\x05 \x01(\r\x12\x12\n\ncharacters\x18\x06 \x01(\r\x12*\n\x07latency\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fidentity_groups\x18\x08 \x03(\t\x12\x10\n\x08language\x18\t \x01(\t\x12\x10\n\x08streamed\x18\n \x01(\x08\x12\x0e\n\x06shadow\x18\x0b \x01(\x08\x12\x15\n\rpolicy_digest\x18\x0c \x01(\t\x12\x1c\n\x14\x65nforced_decision_id\x18\r \x01(\t\x12\x1a\n\x12redacted_sentences\x18\x0e \x01(\r\x12\x15\n\rawaits_review\x18\x0f \x01(\x08:L\xe2\xe0\x18H\n&sluice.moderation.content_moderated.v1\x12\x13metadata.request_id\x18\x04\"\x05\x08\x80\x9a\x9e\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,5 +38,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONTENTMODERATED']._loaded_options = None
   _globals['_CONTENTMODERATED']._serialized_options = b'\342\340\030H\n&sluice.moderation.content_moderated.v1\022\023metadata.request_id\030\004\"\005\010\200\232\236\0010\001'
   _globals['_CONTENTMODERATED']._serialized_start=184
-  _globals['_CONTENTMODERATED']._serialized_end=616
+  _globals['_CONTENTMODERATED']._serialized_end=720
 # @@protoc_insertion_point(module_scope)

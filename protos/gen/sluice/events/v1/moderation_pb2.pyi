@@ -38,6 +38,10 @@ class ContentModerated(_message.Message):
     LANGUAGE_FIELD_NUMBER: _builtins.int
     STREAMED_FIELD_NUMBER: _builtins.int
     SHADOW_FIELD_NUMBER: _builtins.int
+    POLICY_DIGEST_FIELD_NUMBER: _builtins.int
+    ENFORCED_DECISION_ID_FIELD_NUMBER: _builtins.int
+    REDACTED_SENTENCES_FIELD_NUMBER: _builtins.int
+    AWAITS_REVIEW_FIELD_NUMBER: _builtins.int
     direction: _verdict_pb2.Direction.ValueType
     """Which way the text flowed."""
     segment_count: _builtins.int
@@ -50,6 +54,14 @@ class ContentModerated(_message.Message):
     """True for ModerateStream."""
     shadow: _builtins.bool
     """True when the policy was evaluated but not enforced."""
+    policy_digest: _builtins.str
+    """Digest (sha256:...) of the policy file that decided."""
+    enforced_decision_id: _builtins.str
+    """Of a shadow policy's decision: id of the decision that was enforced on the same texts; empty otherwise."""
+    redacted_sentences: _builtins.int
+    """Sentences that were replaced by a marker."""
+    awaits_review: _builtins.bool
+    """True when the text is withheld until a person has looked (ACTION_HOLD): whoever runs a review queue takes these up by the decision id."""
     @_builtins.property
     def metadata(self) -> _metadata_pb2.EventMetadata:
         """Who, when, which request."""
@@ -84,10 +96,14 @@ class ContentModerated(_message.Message):
         language: _builtins.str = ...,
         streamed: _builtins.bool = ...,
         shadow: _builtins.bool = ...,
+        policy_digest: _builtins.str = ...,
+        enforced_decision_id: _builtins.str = ...,
+        redacted_sentences: _builtins.int = ...,
+        awaits_review: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "metadata", b"metadata", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "direction", b"direction", "identity_groups", b"identity_groups", "language", b"language", "latency", b"latency", "metadata", b"metadata", "offending_segment_ids", b"offending_segment_ids", "segment_count", b"segment_count", "shadow", b"shadow", "streamed", b"streamed", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaits_review", b"awaits_review", "characters", b"characters", "direction", b"direction", "enforced_decision_id", b"enforced_decision_id", "identity_groups", b"identity_groups", "language", b"language", "latency", b"latency", "metadata", b"metadata", "offending_segment_ids", b"offending_segment_ids", "policy_digest", b"policy_digest", "redacted_sentences", b"redacted_sentences", "segment_count", b"segment_count", "shadow", b"shadow", "streamed", b"streamed", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

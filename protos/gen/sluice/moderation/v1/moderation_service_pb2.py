@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from sluice.types.v1 import verdict_pb2 as sluice_dot_types_dot_v1_dot_verdict__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-sluice/moderation/v1/moderation_service.proto\x12\x14sluice.moderation.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dsluice/types/v1/verdict.proto\"6\n\rModeratedText\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x11\n\x04text\x18\x02 \x01(\tB\x03\x80\x01\x01\"\x9c\x01\n\x0fModerateRequest\x12\x35\n\x08segments\x18\x01 \x03(\x0b\x32#.sluice.moderation.v1.ModeratedText\x12-\n\tdirection\x18\x02 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12\x11\n\tpolicy_id\x18\x03 \x01(\t\x12\x10\n\x08language\x18\x04 \x01(\t\"\\\n\x10ModerateResponse\x12)\n\x07verdict\x18\x01 \x01(\x0b\x32\x18.sluice.types.v1.Verdict\x12\x1d\n\x15offending_segment_ids\x18\x02 \x03(\t\"h\n\x12ModerateStreamOpen\x12-\n\tdirection\x18\x01 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\"\x13\n\x11ModerateStreamEnd\"\xa7\x01\n\x15ModerateStreamRequest\x12\x38\n\x04open\x18\x01 \x01(\x0b\x32(.sluice.moderation.v1.ModerateStreamOpenH\x00\x12\x13\n\x04text\x18\x02 \x01(\tB\x03\x80\x01\x01H\x00\x12\x36\n\x03\x65nd\x18\x03 \x01(\x0b\x32\'.sluice.moderation.v1.ModerateStreamEndH\x00\x42\x07\n\x05\x65vent\"c\n\x16ModerateStreamResponse\x12\x13\n\x04text\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12+\n\x07verdict\x18\x02 \x01(\x0b\x32\x18.sluice.types.v1.VerdictH\x00\x42\x07\n\x05\x65vent\"%\n\x0e\x45xplainRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\"A\n\x0c\x43ontribution\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x61ture\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\"\xd6\x02\n\x0f\x45xplainResponse\x12)\n\x07verdict\x18\x01 \x01(\x0b\x32\x18.sluice.types.v1.Verdict\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12-\n\tdirection\x18\x03 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12.\n\ndecided_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07latency\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x15offending_segment_ids\x18\x06 \x03(\t\x12\x39\n\rcontributions\x18\x07 \x03(\x0b\x32\".sluice.moderation.v1.Contribution\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x0f\n\x07summary\x18\t \x01(\t\"\x15\n\x13ListPoliciesRequest\"\x89\x01\n\nPolicyRule\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12-\n\tdirection\x18\x02 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12\'\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x17.sluice.types.v1.Action\"\x85\x01\n\x06Policy\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12/\n\x05rules\x18\x04 \x03(\x0b\x32 .sluice.moderation.v1.PolicyRule\x12\x11\n\tfail_open\x18\x05 \x01(\x08\"F\n\x14ListPoliciesResponse\x12.\n\x08policies\x18\x01 \x03(\x0b\x32\x1c.sluice.moderation.v1.Policy2\x9e\x03\n\x11ModerationService\x12Y\n\x08Moderate\x12%.sluice.moderation.v1.ModerateRequest\x1a&.sluice.moderation.v1.ModerateResponse\x12o\n\x0eModerateStream\x12+.sluice.moderation.v1.ModerateStreamRequest\x1a,.sluice.moderation.v1.ModerateStreamResponse(\x01\x30\x01\x12V\n\x07\x45xplain\x12$.sluice.moderation.v1.ExplainRequest\x1a%.sluice.moderation.v1.ExplainResponse\x12\x65\n\x0cListPolicies\x12).sluice.moderation.v1.ListPoliciesRequest\x1a*.sluice.moderation.v1.ListPoliciesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-sluice/moderation/v1/moderation_service.proto\x12\x14sluice.moderation.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dsluice/types/v1/verdict.proto\"F\n\rModeratedText\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x11\n\x04text\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x0e\n\x06writer\x18\x03 \x01(\t\"\x9c\x01\n\x0fModerateRequest\x12\x35\n\x08segments\x18\x01 \x03(\x0b\x32#.sluice.moderation.v1.ModeratedText\x12-\n\tdirection\x18\x02 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12\x11\n\tpolicy_id\x18\x03 \x01(\t\x12\x10\n\x08language\x18\x04 \x01(\t\"\x9c\x01\n\x10ModerateResponse\x12)\n\x07verdict\x18\x01 \x01(\x0b\x32\x18.sluice.types.v1.Verdict\x12\x1d\n\x15offending_segment_ids\x18\x02 \x03(\t\x12>\n\x11replaced_segments\x18\x03 \x03(\x0b\x32#.sluice.moderation.v1.ModeratedText\"h\n\x12ModerateStreamOpen\x12-\n\tdirection\x18\x01 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\"\x13\n\x11ModerateStreamEnd\"\xa7\x01\n\x15ModerateStreamRequest\x12\x38\n\x04open\x18\x01 \x01(\x0b\x32(.sluice.moderation.v1.ModerateStreamOpenH\x00\x12\x13\n\x04text\x18\x02 \x01(\tB\x03\x80\x01\x01H\x00\x12\x36\n\x03\x65nd\x18\x03 \x01(\x0b\x32\'.sluice.moderation.v1.ModerateStreamEndH\x00\x42\x07\n\x05\x65vent\"c\n\x16ModerateStreamResponse\x12\x13\n\x04text\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12+\n\x07verdict\x18\x02 \x01(\x0b\x32\x18.sluice.types.v1.VerdictH\x00\x42\x07\n\x05\x65vent\"%\n\x0e\x45xplainRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\"A\n\x0c\x43ontribution\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x61ture\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\"\xcf\x04\n\x0f\x45xplainResponse\x12)\n\x07verdict\x18\x01 \x01(\x0b\x32\x18.sluice.types.v1.Verdict\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12-\n\tdirection\x18\x03 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12.\n\ndecided_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07latency\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x15offending_segment_ids\x18\x06 \x03(\t\x12\x39\n\rcontributions\x18\x07 \x03(\x0b\x32\".sluice.moderation.v1.Contribution\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x0f\n\x07summary\x18\t \x01(\t\x12\x15\n\rpolicy_digest\x18\n \x01(\t\x12\x10\n\x08language\x18\x0b \x01(\t\x12\x44\n\x13offending_sentences\x18\x0c \x03(\x0b\x32\'.sluice.moderation.v1.OffendingSentence\x12\x34\n\x07shadows\x18\r \x03(\x0b\x32#.sluice.moderation.v1.ShadowVerdict\x12\x0e\n\x06shadow\x18\x0e \x01(\x08\x12\x1c\n\x14\x65nforced_decision_id\x18\x0f \x01(\t\x12\x10\n\x08streamed\x18\x10 \x01(\x08\x12\x12\n\ncharacters\x18\x11 \x01(\r\"\xbd\x01\n\x11OffendingSentence\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x10\n\x08sentence\x18\x02 \x01(\r\x12\r\n\x05start\x18\x03 \x01(\r\x12\x0b\n\x03\x65nd\x18\x04 \x01(\r\x12\x10\n\x08\x63\x61tegory\x18\x05 \x01(\t\x12\r\n\x05score\x18\x06 \x01(\x01\x12\'\n\x06\x61\x63tion\x18\x07 \x01(\x0e\x32\x17.sluice.types.v1.Action\x12\x0c\n\x04view\x18\x08 \x01(\t\x12\x0e\n\x06joined\x18\t \x01(\x08\"x\n\rShadowVerdict\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\r\x12\'\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x17.sluice.types.v1.Action\"\x15\n\x13ListPoliciesRequest\"\x9b\x01\n\nPolicyRule\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12-\n\tdirection\x18\x02 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12\'\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x17.sluice.types.v1.Action\x12\x10\n\x08language\x18\x05 \x01(\t\"\xe7\x01\n\x06Policy\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12/\n\x05rules\x18\x04 \x03(\x0b\x32 .sluice.moderation.v1.PolicyRule\x12\x11\n\tfail_open\x18\x05 \x01(\x08\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\x11\n\tshadow_of\x18\x07 \x01(\t\x12\x14\n\x0csample_share\x18\x08 \x01(\x01\x12\x13\n\x0btenant_only\x18\t \x01(\x08\x12\x12\n\nterm_count\x18\n \x01(\r\"F\n\x14ListPoliciesResponse\x12.\n\x08policies\x18\x01 \x03(\x0b\x32\x1c.sluice.moderation.v1.Policy2\x9e\x03\n\x11ModerationService\x12Y\n\x08Moderate\x12%.sluice.moderation.v1.ModerateRequest\x1a&.sluice.moderation.v1.ModerateResponse\x12o\n\x0eModerateStream\x12+.sluice.moderation.v1.ModerateStreamRequest\x1a,.sluice.moderation.v1.ModerateStreamResponse(\x01\x30\x01\x12V\n\x07\x45xplain\x12$.sluice.moderation.v1.ExplainRequest\x1a%.sluice.moderation.v1.ExplainResponse\x12\x65\n\x0cListPolicies\x12).sluice.moderation.v1.ListPoliciesRequest\x1a*.sluice.moderation.v1.ListPoliciesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,33 +41,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODERATESTREAMRESPONSE'].fields_by_name['text']._loaded_options = None
   _globals['_MODERATESTREAMRESPONSE'].fields_by_name['text']._serialized_options = b'\200\001\001'
   _globals['_MODERATEDTEXT']._serialized_start=167
-  _globals['_MODERATEDTEXT']._serialized_end=221
-  _globals['_MODERATEREQUEST']._serialized_start=224
-  _globals['_MODERATEREQUEST']._serialized_end=380
-  _globals['_MODERATERESPONSE']._serialized_start=382
-  _globals['_MODERATERESPONSE']._serialized_end=474
-  _globals['_MODERATESTREAMOPEN']._serialized_start=476
-  _globals['_MODERATESTREAMOPEN']._serialized_end=580
-  _globals['_MODERATESTREAMEND']._serialized_start=582
-  _globals['_MODERATESTREAMEND']._serialized_end=601
-  _globals['_MODERATESTREAMREQUEST']._serialized_start=604
-  _globals['_MODERATESTREAMREQUEST']._serialized_end=771
-  _globals['_MODERATESTREAMRESPONSE']._serialized_start=773
-  _globals['_MODERATESTREAMRESPONSE']._serialized_end=872
-  _globals['_EXPLAINREQUEST']._serialized_start=874
-  _globals['_EXPLAINREQUEST']._serialized_end=911
-  _globals['_CONTRIBUTION']._serialized_start=913
-  _globals['_CONTRIBUTION']._serialized_end=978
-  _globals['_EXPLAINRESPONSE']._serialized_start=981
-  _globals['_EXPLAINRESPONSE']._serialized_end=1323
-  _globals['_LISTPOLICIESREQUEST']._serialized_start=1325
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=1346
-  _globals['_POLICYRULE']._serialized_start=1349
-  _globals['_POLICYRULE']._serialized_end=1486
-  _globals['_POLICY']._serialized_start=1489
-  _globals['_POLICY']._serialized_end=1622
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=1624
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=1694
-  _globals['_MODERATIONSERVICE']._serialized_start=1697
-  _globals['_MODERATIONSERVICE']._serialized_end=2111
+  _globals['_MODERATEDTEXT']._serialized_end=237
+  _globals['_MODERATEREQUEST']._serialized_start=240
+  _globals['_MODERATEREQUEST']._serialized_end=396
+  _globals['_MODERATERESPONSE']._serialized_start=399
+  _globals['_MODERATERESPONSE']._serialized_end=555
+  _globals['_MODERATESTREAMOPEN']._serialized_start=557
+  _globals['_MODERATESTREAMOPEN']._serialized_end=661
+  _globals['_MODERATESTREAMEND']._serialized_start=663
+  _globals['_MODERATESTREAMEND']._serialized_end=682
+  _globals['_MODERATESTREAMREQUEST']._serialized_start=685
+  _globals['_MODERATESTREAMREQUEST']._serialized_end=852
+  _globals['_MODERATESTREAMRESPONSE']._serialized_start=854
+  _globals['_MODERATESTREAMRESPONSE']._serialized_end=953
+  _globals['_EXPLAINREQUEST']._serialized_start=955
+  _globals['_EXPLAINREQUEST']._serialized_end=992
+  _globals['_CONTRIBUTION']._serialized_start=994
+  _globals['_CONTRIBUTION']._serialized_end=1059
+  _globals['_EXPLAINRESPONSE']._serialized_start=1062
+  _globals['_EXPLAINRESPONSE']._serialized_end=1653
+  _globals['_OFFENDINGSENTENCE']._serialized_start=1656
+  _globals['_OFFENDINGSENTENCE']._serialized_end=1845
+  _globals['_SHADOWVERDICT']._serialized_start=1847
+  _globals['_SHADOWVERDICT']._serialized_end=1967
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=1969
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=1990
+  _globals['_POLICYRULE']._serialized_start=1993
+  _globals['_POLICYRULE']._serialized_end=2148
+  _globals['_POLICY']._serialized_start=2151
+  _globals['_POLICY']._serialized_end=2382
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=2384
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=2454
+  _globals['_MODERATIONSERVICE']._serialized_start=2457
+  _globals['_MODERATIONSERVICE']._serialized_end=2871
 # @@protoc_insertion_point(module_scope)

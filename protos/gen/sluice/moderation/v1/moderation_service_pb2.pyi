@@ -29,19 +29,23 @@ class ModeratedText(_message.Message):
 
     SEGMENT_ID_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    WRITER_FIELD_NUMBER: _builtins.int
     segment_id: _builtins.str
     """Caller's name of the text, such as `messages[3].content`; unique in the call."""
     text: _builtins.str
     """The text."""
+    writer: _builtins.str
+    """Who wrote it, such as `user`: the seam between texts that follow each other from one writer is judged as well, so that nothing hides in a cut between messages. Empty: the text is judged by itself."""
     def __init__(
         self,
         *,
         segment_id: _builtins.str = ...,
         text: _builtins.str = ...,
+        writer: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["segment_id", b"segment_id", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["segment_id", b"segment_id", "text", b"text", "writer", b"writer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -60,7 +64,7 @@ class ModerateRequest(_message.Message):
     direction: _verdict_pb2.Direction.ValueType
     """Which way the texts flow."""
     policy_id: _builtins.str
-    """Policy id; empty means `general`."""
+    """Policy id; empty means the tenant's own policy where there is one, else `general`."""
     language: _builtins.str
     """Language of the texts, ISO 639-1; empty means English."""
     @_builtins.property
@@ -91,6 +95,7 @@ class ModerateResponse(_message.Message):
 
     VERDICT_FIELD_NUMBER: _builtins.int
     OFFENDING_SEGMENT_IDS_FIELD_NUMBER: _builtins.int
+    REPLACED_SEGMENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def verdict(self) -> _verdict_pb2.Verdict:
         """What was decided, with its evidence."""
@@ -99,15 +104,20 @@ class ModerateResponse(_message.Message):
     def offending_segment_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Segments that reached a threshold."""
 
+    @_builtins.property
+    def replaced_segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModeratedText]:
+        """Only where the action is ACTION_REDACT: the segments that have to be replaced, each with the offending sentences as markers such as `[removed: insult]`. Segments that are not here go on as they are."""
+
     def __init__(
         self,
         *,
         verdict: _verdict_pb2.Verdict | None = ...,
         offending_segment_ids: _abc.Iterable[_builtins.str] | None = ...,
+        replaced_segments: _abc.Iterable[Global___ModeratedText] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["offending_segment_ids", b"offending_segment_ids", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offending_segment_ids", b"offending_segment_ids", "replaced_segments", b"replaced_segments", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -125,7 +135,7 @@ class ModerateStreamOpen(_message.Message):
     direction: _verdict_pb2.Direction.ValueType
     """Which way the text flows."""
     policy_id: _builtins.str
-    """Policy id; empty means `general`."""
+    """Policy id; empty means the tenant's own policy where there is one, else `general`."""
     language: _builtins.str
     """Language of the text, ISO 639-1; empty means English."""
     def __init__(
@@ -198,7 +208,7 @@ Global___ModerateStreamRequest: _TypeAlias = ModerateStreamRequest  # noqa: Y015
 
 @_typing.final
 class ModerateStreamResponse(_message.Message):
-    """One message of the service's half of a stream. After a blocking verdict no more text comes."""
+    """One message of the service's half of a stream. After a sentence that is blocked or held no more text comes; one that is redacted comes as a marker such as `[removed: insult]`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -293,6 +303,14 @@ class ExplainResponse(_message.Message):
     CONTRIBUTIONS_FIELD_NUMBER: _builtins.int
     METHOD_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    POLICY_DIGEST_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
+    OFFENDING_SENTENCES_FIELD_NUMBER: _builtins.int
+    SHADOWS_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    ENFORCED_DECISION_ID_FIELD_NUMBER: _builtins.int
+    STREAMED_FIELD_NUMBER: _builtins.int
+    CHARACTERS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request it was given for."""
     direction: _verdict_pb2.Direction.ValueType
@@ -301,6 +319,18 @@ class ExplainResponse(_message.Message):
     """How the contributions were computed, in one sentence."""
     summary: _builtins.str
     """The decision in words a caller can read."""
+    policy_digest: _builtins.str
+    """Digest (sha256:...) of the policy file that decided."""
+    language: _builtins.str
+    """Language the texts were judged in, ISO 639-1."""
+    shadow: _builtins.bool
+    """True when this decision is one of a shadow policy: it was not enforced."""
+    enforced_decision_id: _builtins.str
+    """Of a shadow policy's decision: id of the decision that was enforced; empty otherwise."""
+    streamed: _builtins.bool
+    """True for ModerateStream."""
+    characters: _builtins.int
+    """Length of the texts in code points."""
     @_builtins.property
     def verdict(self) -> _verdict_pb2.Verdict:
         """The verdict as it was given."""
@@ -321,6 +351,14 @@ class ExplainResponse(_message.Message):
     def contributions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Contribution]:
         """What moved the scores, largest first."""
 
+    @_builtins.property
+    def offending_sentences(self) -> _containers.RepeatedCompositeFieldContainer[Global___OffendingSentence]:
+        """Where in the texts a threshold was reached; at most 100."""
+
+    @_builtins.property
+    def shadows(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShadowVerdict]:
+        """What policies that are not enforced would have decided on the same scores."""
+
     def __init__(
         self,
         *,
@@ -333,14 +371,110 @@ class ExplainResponse(_message.Message):
         contributions: _abc.Iterable[Global___Contribution] | None = ...,
         method: _builtins.str = ...,
         summary: _builtins.str = ...,
+        policy_digest: _builtins.str = ...,
+        language: _builtins.str = ...,
+        offending_sentences: _abc.Iterable[Global___OffendingSentence] | None = ...,
+        shadows: _abc.Iterable[Global___ShadowVerdict] | None = ...,
+        shadow: _builtins.bool = ...,
+        enforced_decision_id: _builtins.str = ...,
+        streamed: _builtins.bool = ...,
+        characters: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "latency", b"latency", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contributions", b"contributions", "decided_at", b"decided_at", "direction", b"direction", "latency", b"latency", "method", b"method", "offending_segment_ids", b"offending_segment_ids", "request_id", b"request_id", "summary", b"summary", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "contributions", b"contributions", "decided_at", b"decided_at", "direction", b"direction", "enforced_decision_id", b"enforced_decision_id", "language", b"language", "latency", b"latency", "method", b"method", "offending_segment_ids", b"offending_segment_ids", "offending_sentences", b"offending_sentences", "policy_digest", b"policy_digest", "request_id", b"request_id", "shadow", b"shadow", "shadows", b"shadows", "streamed", b"streamed", "summary", b"summary", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class OffendingSentence(_message.Message):
+    """A place in the texts where a threshold was reached. Numbers only, never text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_ID_FIELD_NUMBER: _builtins.int
+    SENTENCE_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
+    JOINED_FIELD_NUMBER: _builtins.int
+    segment_id: _builtins.str
+    """Segment it stands in; `stream` for a stream."""
+    sentence: _builtins.int
+    """Number of the sentence in its segment, from 0."""
+    start: _builtins.int
+    """Where the sentence starts in its segment, in code points."""
+    end: _builtins.int
+    """Where it ends, exclusive."""
+    category: _builtins.str
+    """Category that reached its threshold."""
+    score: _builtins.float
+    """Its score, 0 to 1."""
+    action: _verdict_pb2.Action.ValueType
+    """What the policy asks for."""
+    view: _builtins.str
+    """How the text had to be looked at for this score: `as_written`, or `folded` when a disguise (look-alikes, leetspeak, spacing) was undone first, or `term` for the policy's own list of terms."""
+    joined: _builtins.bool
+    """True when the score is that of the sentence joined to what stands before it, and not of the sentence alone."""
+    def __init__(
+        self,
+        *,
+        segment_id: _builtins.str = ...,
+        sentence: _builtins.int = ...,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
+        category: _builtins.str = ...,
+        score: _builtins.float = ...,
+        action: _verdict_pb2.Action.ValueType = ...,
+        view: _builtins.str = ...,
+        joined: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "category", b"category", "end", b"end", "joined", b"joined", "score", b"score", "segment_id", b"segment_id", "sentence", b"sentence", "start", b"start", "view", b"view"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OffendingSentence: _TypeAlias = OffendingSentence  # noqa: Y015
+
+@_typing.final
+class ShadowVerdict(_message.Message):
+    """What a policy that is evaluated but not enforced decided."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    POLICY_ID_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """Id by which Explain tells it whole."""
+    policy_id: _builtins.str
+    """The policy."""
+    policy_version: _builtins.int
+    """Its version."""
+    action: _verdict_pb2.Action.ValueType
+    """What it would have done."""
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+        policy_id: _builtins.str = ...,
+        policy_version: _builtins.int = ...,
+        action: _verdict_pb2.Action.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "decision_id", b"decision_id", "policy_id", b"policy_id", "policy_version", b"policy_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowVerdict: _TypeAlias = ShadowVerdict  # noqa: Y015
 
 @_typing.final
 class ListPoliciesRequest(_message.Message):
@@ -369,6 +503,7 @@ class PolicyRule(_message.Message):
     DIRECTION_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
+    LANGUAGE_FIELD_NUMBER: _builtins.int
     category: _builtins.str
     """Category."""
     direction: _verdict_pb2.Direction.ValueType
@@ -377,6 +512,8 @@ class PolicyRule(_message.Message):
     """Score at or above which the action is taken, 0 to 1."""
     action: _verdict_pb2.Action.ValueType
     """What to do."""
+    language: _builtins.str
+    """Language the rule is for, ISO 639-1; empty for every language that has no rule of its own."""
     def __init__(
         self,
         *,
@@ -384,10 +521,11 @@ class PolicyRule(_message.Message):
         direction: _verdict_pb2.Direction.ValueType = ...,
         threshold: _builtins.float = ...,
         action: _verdict_pb2.Action.ValueType = ...,
+        language: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "category", b"category", "direction", b"direction", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "category", b"category", "direction", b"direction", "language", b"language", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,6 +542,11 @@ class Policy(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
     FAIL_OPEN_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SHADOW_OF_FIELD_NUMBER: _builtins.int
+    SAMPLE_SHARE_FIELD_NUMBER: _builtins.int
+    TENANT_ONLY_FIELD_NUMBER: _builtins.int
+    TERM_COUNT_FIELD_NUMBER: _builtins.int
     policy_id: _builtins.str
     """Its id."""
     version: _builtins.int
@@ -412,6 +555,16 @@ class Policy(_message.Message):
     """What it is for."""
     fail_open: _builtins.bool
     """True when text that could not be checked is let through."""
+    digest: _builtins.str
+    """Digest (sha256:...) of its file."""
+    shadow_of: _builtins.str
+    """Policy beside which this one is evaluated without being enforced; empty for a policy that is enforced."""
+    sample_share: _builtins.float
+    """Share of requests on which a shadow policy is evaluated, above 0 to 1; 1 for others."""
+    tenant_only: _builtins.bool
+    """True when the policy belongs to tenants, of whom the asking one is one; others do not see it."""
+    term_count: _builtins.int
+    """Number of terms on its list of terms."""
     @_builtins.property
     def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyRule]:
         """Its rules."""
@@ -424,10 +577,15 @@ class Policy(_message.Message):
         description: _builtins.str = ...,
         rules: _abc.Iterable[Global___PolicyRule] | None = ...,
         fail_open: _builtins.bool = ...,
+        digest: _builtins.str = ...,
+        shadow_of: _builtins.str = ...,
+        sample_share: _builtins.float = ...,
+        tenant_only: _builtins.bool = ...,
+        term_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "fail_open", b"fail_open", "policy_id", b"policy_id", "rules", b"rules", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "digest", b"digest", "fail_open", b"fail_open", "policy_id", b"policy_id", "rules", b"rules", "sample_share", b"sample_share", "shadow_of", b"shadow_of", "tenant_only", b"tenant_only", "term_count", b"term_count", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -442,7 +600,7 @@ class ListPoliciesResponse(_message.Message):
     POLICIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def policies(self) -> _containers.RepeatedCompositeFieldContainer[Global___Policy]:
-        """All of them, by id."""
+        """All that the asking tenant may use, and the shadows of these, by id."""
 
     def __init__(
         self,
