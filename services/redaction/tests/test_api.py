@@ -39,6 +39,9 @@ class PatternDetector:
     def __init__(self, gate: Callable[[], None] = lambda: None) -> None:
         self._gate = gate
 
+    def detect_patterns(self, text: str, kinds: frozenset[str]) -> Iterable[Finding]:
+        return self.detect(text, kinds)
+
     def detect(self, text: str, kinds: frozenset[str]) -> Iterable[Finding]:
         self._gate()
         for kind, pattern in _PATTERNS.items():
@@ -188,6 +191,11 @@ async def test_a_stream_restores_the_callers_values_and_redacts_new_ones(service
     assert last.streamed
     assert last.outgoing
     assert dict(last.counts) == {"EMAIL_ADDRESS": 1}
+    assert last.first_text_seconds is not None
+    assert whole[1].time_to_first_text.ToSeconds() == 0
+    assert whole[1].HasField("time_to_first_text")
+    event = event_of(last)
+    assert event.time_to_first_text.ToNanoseconds() > 0
 
 
 async def test_values_are_escaped_only_where_the_text_is_said_to_be_json(service: Running) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
 import grpc
 from prometheus_client import Counter as Count
@@ -21,6 +22,7 @@ from sluice_redaction.adapters.presidio import PresidioDetector
 from sluice_redaction.adapters.workers import WorkerPool, Workers
 from sluice_redaction.domain.detection import WHOLE_TEXT, SegmentedDetection
 from sluice_redaction.domain.findings import Finding
+from sluice_redaction.domain.holding import Holding
 from sluice_redaction.domain.policy import Policy
 from sluice_redaction.domain.redaction import RedactingStream, redact
 from sluice_redaction.domain.restoring import restore
@@ -41,6 +43,11 @@ HELD_BACK_CHARACTERS = Histogram(
     "sluice_redaction_held_back_characters",
     "Most code points a stream held back at once.",
     buckets=(0, 20, 50, 100, 200, 400, 800, 1_600, 4_000, 10_000),
+)
+ADDED_TIME_TO_FIRST_TOKEN = Histogram(
+    "sluice_redaction_added_time_to_first_token_seconds",
+    "From the first text a stream received to the first it released.",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 )
 # A large push is taken apart: pieces change nothing in the output, and short buffers are cheap to cut.
 _PIECE = 2_000
@@ -164,26 +171,33 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
         policy = self._policy(opening.policy_id, opening.language)
         vault = self._vault(opening.vault)
         stream = RedactingStream(policy, vault, restoring=opening.restore, json_text=_is_json(opening.format))
-        held_back = 0
+        holding = Holding()
         try:
-            async for piece in self._pieces(requests, stream):
-                stream.push(piece)
-                while stream.has_work():
-                    released = await self._workers.run(stream.step)
-                    if released.text:
-                        yield pb.RedactStreamResponse(text=released.text)
-                held_back = max(held_back, stream.held_characters)
-            while stream.has_work(final=True):
-                released = await self._workers.run(lambda detector: stream.step(detector, final=True))
-                if released.text:
-                    yield pb.RedactStreamResponse(text=released.text)
-            if rest := stream.finish().text:
-                yield pb.RedactStreamResponse(text=rest)
-            yield pb.RedactStreamResponse(finished=_finished(stream, policy, held_back))
+            async for text in self._released(self._pieces(requests, stream), stream, holding):
+                holding.released(time.perf_counter())
+                yield pb.RedactStreamResponse(text=text)
+            yield pb.RedactStreamResponse(finished=_finished(stream, policy, holding))
         finally:
             # Also for a caller that went away: what was found until then was found.
             outgoing = opening.direction != verdict_pb2.DIRECTION_INPUT
-            await self._record(_stream_summary(stream, policy, outgoing, held_back, time.perf_counter() - begun))
+            await self._record(_stream_summary(stream, policy, outgoing, holding, time.perf_counter() - begun))
+
+    async def _released(
+        self, pieces: AsyncIterator[str], stream: RedactingStream, holding: Holding
+    ) -> AsyncIterator[str]:
+        """The filtered text, as soon as it is decided; never empty."""
+        async for piece in pieces:
+            holding.received(time.perf_counter())
+            stream.push(piece)
+            while stream.has_work():
+                if text := (await self._workers.run(stream.step)).text:
+                    yield text
+            holding.held(stream.held_characters)
+        while stream.has_work(final=True):
+            if text := (await self._workers.run(lambda detector: stream.step(detector, final=True))).text:
+                yield text
+        if rest := stream.finish().text:
+            yield rest
 
     async def ListRecognizers(
         self, request: pb.ListRecognizersRequest, context: grpc.aio.ServicerContext
@@ -256,6 +270,8 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
         if summary.streamed:
             HELD_BACK_CHARACTERS.observe(summary.held_back)
             RESTORED.inc(summary.restored)
+            if summary.first_text_seconds is not None:
+                ADDED_TIME_TO_FIRST_TOKEN.observe(summary.first_text_seconds)
         await self._journal.text_redacted(summary)
 
     def _policy(self, policy_id: str, language: str) -> Policy:
@@ -305,6 +321,7 @@ def _finding(segment_id: str, finding: Finding, entry: Entry | None = None) -> p
         score=finding.score,
         recognizer=finding.recognizer,
         explanation=finding.explanation,
+        disguise=finding.disguise,
         placeholder=entry.placeholder if entry else "",
     )
 
@@ -319,18 +336,20 @@ def _kind_counts(counts: Mapping[str, int]) -> list[personal_data_pb2.KindCount]
     return [personal_data_pb2.KindCount(kind=kind, count=count) for kind, count in sorted(counts.items())]
 
 
-def _finished(stream: RedactingStream, policy: Policy, held_back: int) -> pb.RedactStreamFinished:
+def _finished(stream: RedactingStream, policy: Policy, holding: Holding) -> pb.RedactStreamFinished:
+    seconds = holding.first_text_seconds
     return pb.RedactStreamFinished(
         counts=_kind_counts(stream.counts),
         restored_count=stream.restored,
-        max_held_back_characters=held_back,
+        max_held_back_characters=holding.most_characters,
         policy_id=policy.id,
         policy_version=policy.version,
+        time_to_first_text=None if seconds is None else timedelta(seconds=seconds),
     )
 
 
 def _stream_summary(
-    stream: RedactingStream, policy: Policy, outgoing: bool, held_back: int, latency_seconds: float
+    stream: RedactingStream, policy: Policy, outgoing: bool, holding: Holding, latency_seconds: float
 ) -> Summary:
     return Summary(
         policy,
@@ -342,7 +361,8 @@ def _stream_summary(
         characters=stream.characters,
         latency_seconds=latency_seconds,
         restored=stream.restored,
-        held_back=held_back,
+        held_back=holding.most_characters,
+        first_text_seconds=holding.first_text_seconds,
     )
 
 

@@ -29,7 +29,7 @@ from sluice.types.v1 import personal_data_pb2 as sluice_dot_types_dot_v1_dot_per
 from sluice.types.v1 import verdict_pb2 as sluice_dot_types_dot_v1_dot_verdict__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n sluice/events/v1/redaction.proto\x12\x10sluice.events.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fsluice/events/v1/metadata.proto\x1a\x1esluice/events/v1/options.proto\x1a#sluice/types/v1/personal_data.proto\x1a\x1dsluice/types/v1/verdict.proto\"\xd7\x05\n\x0cTextRedacted\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12-\n\tdirection\x18\x02 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12\x11\n\tpolicy_id\x18\x03 \x01(\t\x12\x16\n\x0epolicy_version\x18\x04 \x01(\r\x12*\n\x06\x63ounts\x18\x05 \x03(\x0b\x32\x1a.sluice.types.v1.KindCount\x12O\n\x11recognizer_counts\x18\x06 \x03(\x0b\x32\x34.sluice.events.v1.TextRedacted.RecognizerCountsEntry\x12\x15\n\rsegment_count\x18\x07 \x01(\r\x12\x12\n\ncharacters\x18\x08 \x01(\r\x12*\n\x07latency\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0erestored_count\x18\n \x01(\r\x12 \n\x18max_held_back_characters\x18\x0b \x01(\r\x12\x10\n\x08streamed\x18\x0c \x01(\x08\x12K\n\x0foperator_counts\x18\r \x03(\x0b\x32\x32.sluice.events.v1.TextRedacted.OperatorCountsEntry\x12\x15\n\rpolicy_digest\x18\x0e \x01(\t\x1a\x37\n\x15RecognizerCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a\x35\n\x13OperatorCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01:F\xe2\xe0\x18\x42\n!sluice.redaction.text_redacted.v1\x12\x13metadata.request_id\x18\x04\"\x04\x08\x80\xf5$0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n sluice/events/v1/redaction.proto\x12\x10sluice.events.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fsluice/events/v1/metadata.proto\x1a\x1esluice/events/v1/options.proto\x1a#sluice/types/v1/personal_data.proto\x1a\x1dsluice/types/v1/verdict.proto\"\x8e\x06\n\x0cTextRedacted\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12-\n\tdirection\x18\x02 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12\x11\n\tpolicy_id\x18\x03 \x01(\t\x12\x16\n\x0epolicy_version\x18\x04 \x01(\r\x12*\n\x06\x63ounts\x18\x05 \x03(\x0b\x32\x1a.sluice.types.v1.KindCount\x12O\n\x11recognizer_counts\x18\x06 \x03(\x0b\x32\x34.sluice.events.v1.TextRedacted.RecognizerCountsEntry\x12\x15\n\rsegment_count\x18\x07 \x01(\r\x12\x12\n\ncharacters\x18\x08 \x01(\r\x12*\n\x07latency\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0erestored_count\x18\n \x01(\r\x12 \n\x18max_held_back_characters\x18\x0b \x01(\r\x12\x10\n\x08streamed\x18\x0c \x01(\x08\x12K\n\x0foperator_counts\x18\r \x03(\x0b\x32\x32.sluice.events.v1.TextRedacted.OperatorCountsEntry\x12\x15\n\rpolicy_digest\x18\x0e \x01(\t\x12\x35\n\x12time_to_first_text\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x1a\x37\n\x15RecognizerCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a\x35\n\x13OperatorCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01:F\xe2\xe0\x18\x42\n!sluice.redaction.text_redacted.v1\x12\x13metadata.request_id\x18\x04\"\x04\x08\x80\xf5$0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,9 +43,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TEXTREDACTED']._loaded_options = None
   _globals['_TEXTREDACTED']._serialized_options = b'\342\340\030B\n!sluice.redaction.text_redacted.v1\022\023metadata.request_id\030\004\"\004\010\200\365$0\001'
   _globals['_TEXTREDACTED']._serialized_start=220
-  _globals['_TEXTREDACTED']._serialized_end=947
-  _globals['_TEXTREDACTED_RECOGNIZERCOUNTSENTRY']._serialized_start=765
-  _globals['_TEXTREDACTED_RECOGNIZERCOUNTSENTRY']._serialized_end=820
-  _globals['_TEXTREDACTED_OPERATORCOUNTSENTRY']._serialized_start=822
-  _globals['_TEXTREDACTED_OPERATORCOUNTSENTRY']._serialized_end=875
+  _globals['_TEXTREDACTED']._serialized_end=1002
+  _globals['_TEXTREDACTED_RECOGNIZERCOUNTSENTRY']._serialized_start=820
+  _globals['_TEXTREDACTED_RECOGNIZERCOUNTSENTRY']._serialized_end=875
+  _globals['_TEXTREDACTED_OPERATORCOUNTSENTRY']._serialized_start=877
+  _globals['_TEXTREDACTED_OPERATORCOUNTSENTRY']._serialized_end=930
 # @@protoc_insertion_point(module_scope)

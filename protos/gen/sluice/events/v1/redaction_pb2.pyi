@@ -82,6 +82,7 @@ class TextRedacted(_message.Message):
     STREAMED_FIELD_NUMBER: _builtins.int
     OPERATOR_COUNTS_FIELD_NUMBER: _builtins.int
     POLICY_DIGEST_FIELD_NUMBER: _builtins.int
+    TIME_TO_FIRST_TEXT_FIELD_NUMBER: _builtins.int
     direction: _verdict_pb2.Direction.ValueType
     """Which way the text flowed."""
     policy_id: _builtins.str
@@ -120,6 +121,10 @@ class TextRedacted(_message.Message):
     def operator_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Findings by the operator that was applied, such as `replace` or `mask`."""
 
+    @_builtins.property
+    def time_to_first_text(self) -> _duration_pb2.Duration:
+        """From the first text received to the first text released while streaming; absent if none was released or it was no stream."""
+
     def __init__(
         self,
         *,
@@ -137,10 +142,11 @@ class TextRedacted(_message.Message):
         streamed: _builtins.bool = ...,
         operator_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         policy_digest: _builtins.str = ...,
+        time_to_first_text: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "metadata", b"metadata"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "metadata", b"metadata", "time_to_first_text", b"time_to_first_text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "counts", b"counts", "direction", b"direction", "latency", b"latency", "max_held_back_characters", b"max_held_back_characters", "metadata", b"metadata", "operator_counts", b"operator_counts", "policy_digest", b"policy_digest", "policy_id", b"policy_id", "policy_version", b"policy_version", "recognizer_counts", b"recognizer_counts", "restored_count", b"restored_count", "segment_count", b"segment_count", "streamed", b"streamed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "counts", b"counts", "direction", b"direction", "latency", b"latency", "max_held_back_characters", b"max_held_back_characters", "metadata", b"metadata", "operator_counts", b"operator_counts", "policy_digest", b"policy_digest", "policy_id", b"policy_id", "policy_version", b"policy_version", "recognizer_counts", b"recognizer_counts", "restored_count", b"restored_count", "segment_count", b"segment_count", "streamed", b"streamed", "time_to_first_text", b"time_to_first_text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from sluice.types.v1 import personal_data_pb2 as sluice_dot_types_dot_v1_dot_personal__data__pb2
 from sluice.types.v1 import verdict_pb2 as sluice_dot_types_dot_v1_dot_verdict__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+sluice/redaction/v1/redaction_service.proto\x12\x13sluice.redaction.v1\x1a#sluice/types/v1/personal_data.proto\x1a\x1dsluice/types/v1/verdict.proto\"4\n\x0bTextSegment\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x11\n\x04text\x18\x02 \x01(\tB\x03\x80\x01\x01\"\x9e\x02\n\x07\x46inding\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05start\x18\x03 \x01(\r\x12\x0b\n\x03\x65nd\x18\x04 \x01(\r\x12\r\n\x05score\x18\x05 \x01(\x01\x12\x12\n\nrecognizer\x18\x06 \x01(\t\x12\x13\n\x0b\x65xplanation\x18\x07 \x01(\t\x12\x13\n\x0bplaceholder\x18\x08 \x01(\t\x12\x0f\n\x07pattern\x18\t \x01(\t\x12\x0f\n\x07\x63ontext\x18\n \x01(\t\x12\x12\n\nvalidation\x18\x0b \x01(\t\x12\x1b\n\x0eoriginal_score\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08\x64isguise\x18\r \x01(\t\x12\x10\n\x08operator\x18\x0e \x01(\tB\x11\n\x0f_original_score\"U\n\nVaultEntry\x12\x13\n\x0bplaceholder\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x10\n\x08operator\x18\x04 \x01(\t\"9\n\x05Vault\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1f.sluice.redaction.v1.VaultEntry\"\x97\x01\n\rDetectRequest\x12\x32\n\x08segments\x18\x01 \x03(\x0b\x32 .sluice.redaction.v1.TextSegment\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12-\n\tdirection\x18\x04 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\"k\n\x0e\x44\x65tectResponse\x12.\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x1c.sluice.redaction.v1.Finding\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\r\"\xc2\x01\n\rRedactRequest\x12\x32\n\x08segments\x18\x01 \x03(\x0b\x32 .sluice.redaction.v1.TextSegment\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12)\n\x05vault\x18\x04 \x01(\x0b\x32\x1a.sluice.redaction.v1.Vault\x12-\n\tdirection\x18\x05 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\"\x8d\x02\n\x0eRedactResponse\x12\x32\n\x08segments\x18\x01 \x03(\x0b\x32 .sluice.redaction.v1.TextSegment\x12.\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x1c.sluice.redaction.v1.Finding\x12)\n\x05vault\x18\x03 \x01(\x0b\x32\x1a.sluice.redaction.v1.Vault\x12*\n\x06\x63ounts\x18\x04 \x03(\x0b\x32\x1a.sluice.types.v1.KindCount\x12\x11\n\tpolicy_id\x18\x05 \x01(\t\x12\x16\n\x0epolicy_version\x18\x06 \x01(\r\x12\x15\n\rpolicy_digest\x18\x07 \x01(\t\"\xb1\x01\n\x0eRestoreRequest\x12\x32\n\x08segments\x18\x01 \x03(\x0b\x32 .sluice.redaction.v1.TextSegment\x12)\n\x05vault\x18\x02 \x01(\x0b\x32\x1a.sluice.redaction.v1.Vault\x12/\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1f.sluice.redaction.v1.TextFormat\x12\x0f\n\x07\x64\x65\x63rypt\x18\x04 \x01(\x08\"]\n\x0fRestoreResponse\x12\x32\n\x08segments\x18\x01 \x03(\x0b\x32 .sluice.redaction.v1.TextSegment\x12\x16\n\x0erestored_count\x18\x02 \x01(\r\"\xd3\x01\n\x10RedactStreamOpen\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t\x12-\n\tdirection\x18\x03 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12)\n\x05vault\x18\x04 \x01(\x0b\x32\x1a.sluice.redaction.v1.Vault\x12\x0f\n\x07restore\x18\x05 \x01(\x08\x12/\n\x06\x66ormat\x18\x06 \x01(\x0e\x32\x1f.sluice.redaction.v1.TextFormat\"\x11\n\x0fRedactStreamEnd\"\x9f\x01\n\x13RedactStreamRequest\x12\x35\n\x04open\x18\x01 \x01(\x0b\x32%.sluice.redaction.v1.RedactStreamOpenH\x00\x12\x13\n\x04text\x18\x02 \x01(\tB\x03\x80\x01\x01H\x00\x12\x33\n\x03\x65nd\x18\x03 \x01(\x0b\x32$.sluice.redaction.v1.RedactStreamEndH\x00\x42\x07\n\x05\x65vent\"\xa7\x01\n\x14RedactStreamFinished\x12*\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x1a.sluice.types.v1.KindCount\x12\x16\n\x0erestored_count\x18\x02 \x01(\r\x12 \n\x18max_held_back_characters\x18\x03 \x01(\r\x12\x11\n\tpolicy_id\x18\x04 \x01(\t\x12\x16\n\x0epolicy_version\x18\x05 \x01(\r\"s\n\x14RedactStreamResponse\x12\x13\n\x04text\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12=\n\x08\x66inished\x18\x02 \x01(\x0b\x32).sluice.redaction.v1.RedactStreamFinishedH\x00\x42\x07\n\x05\x65vent\"+\n\x16ListRecognizersRequest\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\"y\n\nRecognizer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05kinds\x18\x02 \x03(\t\x12\x11\n\tlanguages\x18\x03 \x03(\t\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12\x15\n\rpattern_count\x18\x05 \x01(\r\x12\x0e\n\x06\x63ustom\x18\x06 \x01(\x08\"\x80\x01\n\x08KindRule\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x10\n\x08operator\x18\x02 \x01(\t\x12\x11\n\tmin_score\x18\x03 \x01(\x01\x12\x12\n\nrestorable\x18\x04 \x01(\x08\x12-\n\tdirection\x18\x05 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\"\xd6\x01\n\x17ListRecognizersResponse\x12\x34\n\x0brecognizers\x18\x01 \x03(\x0b\x32\x1f.sluice.redaction.v1.Recognizer\x12\x15\n\renabled_kinds\x18\x02 \x03(\t\x12,\n\x05rules\x18\x03 \x03(\x0b\x32\x1d.sluice.redaction.v1.KindRule\x12\x11\n\tpolicy_id\x18\x04 \x01(\t\x12\x16\n\x0epolicy_version\x18\x05 \x01(\r\x12\x15\n\rpolicy_digest\x18\x06 \x01(\t*V\n\nTextFormat\x12\x1b\n\x17TEXT_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11TEXT_FORMAT_PLAIN\x10\x01\x12\x14\n\x10TEXT_FORMAT_JSON\x10\x02\x32\xe5\x03\n\x10RedactionService\x12Q\n\x06\x44\x65tect\x12\".sluice.redaction.v1.DetectRequest\x1a#.sluice.redaction.v1.DetectResponse\x12Q\n\x06Redact\x12\".sluice.redaction.v1.RedactRequest\x1a#.sluice.redaction.v1.RedactResponse\x12T\n\x07Restore\x12#.sluice.redaction.v1.RestoreRequest\x1a$.sluice.redaction.v1.RestoreResponse\x12g\n\x0cRedactStream\x12(.sluice.redaction.v1.RedactStreamRequest\x1a).sluice.redaction.v1.RedactStreamResponse(\x01\x30\x01\x12l\n\x0fListRecognizers\x12+.sluice.redaction.v1.ListRecognizersRequest\x1a,.sluice.redaction.v1.ListRecognizersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+sluice/redaction/v1/redaction_service.proto\x12\x13sluice.redaction.v1\x1a\x1egoogle/protobuf/duration.proto\x1a#sluice/types/v1/personal_data.proto\x1a\x1dsluice/types/v1/verdict.proto\"4\n\x0bTextSegment\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x11\n\x04text\x18\x02 \x01(\tB\x03\x80\x01\x01\"\x9e\x02\n\x07\x46inding\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05start\x18\x03 \x01(\r\x12\x0b\n\x03\x65nd\x18\x04 \x01(\r\x12\r\n\x05score\x18\x05 \x01(\x01\x12\x12\n\nrecognizer\x18\x06 \x01(\t\x12\x13\n\x0b\x65xplanation\x18\x07 \x01(\t\x12\x13\n\x0bplaceholder\x18\x08 \x01(\t\x12\x0f\n\x07pattern\x18\t \x01(\t\x12\x0f\n\x07\x63ontext\x18\n \x01(\t\x12\x12\n\nvalidation\x18\x0b \x01(\t\x12\x1b\n\x0eoriginal_score\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08\x64isguise\x18\r \x01(\t\x12\x10\n\x08operator\x18\x0e \x01(\tB\x11\n\x0f_original_score\"U\n\nVaultEntry\x12\x13\n\x0bplaceholder\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x10\n\x08operator\x18\x04 \x01(\t\"9\n\x05Vault\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1f.sluice.redaction.v1.VaultEntry\"\x97\x01\n\rDetectRequest\x12\x32\n\x08segments\x18\x01 \x03(\x0b\x32 .sluice.redaction.v1.TextSegment\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12-\n\tdirection\x18\x04 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\"k\n\x0e\x44\x65tectResponse\x12.\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x1c.sluice.redaction.v1.Finding\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\r\"\xc2\x01\n\rRedactRequest\x12\x32\n\x08segments\x18\x01 \x03(\x0b\x32 .sluice.redaction.v1.TextSegment\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12)\n\x05vault\x18\x04 \x01(\x0b\x32\x1a.sluice.redaction.v1.Vault\x12-\n\tdirection\x18\x05 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\"\x8d\x02\n\x0eRedactResponse\x12\x32\n\x08segments\x18\x01 \x03(\x0b\x32 .sluice.redaction.v1.TextSegment\x12.\n\x08\x66indings\x18\x02 \x03(\x0b\x32\x1c.sluice.redaction.v1.Finding\x12)\n\x05vault\x18\x03 \x01(\x0b\x32\x1a.sluice.redaction.v1.Vault\x12*\n\x06\x63ounts\x18\x04 \x03(\x0b\x32\x1a.sluice.types.v1.KindCount\x12\x11\n\tpolicy_id\x18\x05 \x01(\t\x12\x16\n\x0epolicy_version\x18\x06 \x01(\r\x12\x15\n\rpolicy_digest\x18\x07 \x01(\t\"\xb1\x01\n\x0eRestoreRequest\x12\x32\n\x08segments\x18\x01 \x03(\x0b\x32 .sluice.redaction.v1.TextSegment\x12)\n\x05vault\x18\x02 \x01(\x0b\x32\x1a.sluice.redaction.v1.Vault\x12/\n\x06\x66ormat\x18\x03 \x01(\x0e\x32\x1f.sluice.redaction.v1.TextFormat\x12\x0f\n\x07\x64\x65\x63rypt\x18\x04 \x01(\x08\"]\n\x0fRestoreResponse\x12\x32\n\x08segments\x18\x01 \x03(\x0b\x32 .sluice.redaction.v1.TextSegment\x12\x16\n\x0erestored_count\x18\x02 \x01(\r\"\xd3\x01\n\x10RedactStreamOpen\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x10\n\x08language\x18\x02 \x01(\t\x12-\n\tdirection\x18\x03 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12)\n\x05vault\x18\x04 \x01(\x0b\x32\x1a.sluice.redaction.v1.Vault\x12\x0f\n\x07restore\x18\x05 \x01(\x08\x12/\n\x06\x66ormat\x18\x06 \x01(\x0e\x32\x1f.sluice.redaction.v1.TextFormat\"\x11\n\x0fRedactStreamEnd\"\x9f\x01\n\x13RedactStreamRequest\x12\x35\n\x04open\x18\x01 \x01(\x0b\x32%.sluice.redaction.v1.RedactStreamOpenH\x00\x12\x13\n\x04text\x18\x02 \x01(\tB\x03\x80\x01\x01H\x00\x12\x33\n\x03\x65nd\x18\x03 \x01(\x0b\x32$.sluice.redaction.v1.RedactStreamEndH\x00\x42\x07\n\x05\x65vent\"\xde\x01\n\x14RedactStreamFinished\x12*\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x1a.sluice.types.v1.KindCount\x12\x16\n\x0erestored_count\x18\x02 \x01(\r\x12 \n\x18max_held_back_characters\x18\x03 \x01(\r\x12\x11\n\tpolicy_id\x18\x04 \x01(\t\x12\x16\n\x0epolicy_version\x18\x05 \x01(\r\x12\x35\n\x12time_to_first_text\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"s\n\x14RedactStreamResponse\x12\x13\n\x04text\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12=\n\x08\x66inished\x18\x02 \x01(\x0b\x32).sluice.redaction.v1.RedactStreamFinishedH\x00\x42\x07\n\x05\x65vent\"+\n\x16ListRecognizersRequest\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\"y\n\nRecognizer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05kinds\x18\x02 \x03(\t\x12\x11\n\tlanguages\x18\x03 \x03(\t\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12\x15\n\rpattern_count\x18\x05 \x01(\r\x12\x0e\n\x06\x63ustom\x18\x06 \x01(\x08\"\x80\x01\n\x08KindRule\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x10\n\x08operator\x18\x02 \x01(\t\x12\x11\n\tmin_score\x18\x03 \x01(\x01\x12\x12\n\nrestorable\x18\x04 \x01(\x08\x12-\n\tdirection\x18\x05 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\"\xd6\x01\n\x17ListRecognizersResponse\x12\x34\n\x0brecognizers\x18\x01 \x03(\x0b\x32\x1f.sluice.redaction.v1.Recognizer\x12\x15\n\renabled_kinds\x18\x02 \x03(\t\x12,\n\x05rules\x18\x03 \x03(\x0b\x32\x1d.sluice.redaction.v1.KindRule\x12\x11\n\tpolicy_id\x18\x04 \x01(\t\x12\x16\n\x0epolicy_version\x18\x05 \x01(\r\x12\x15\n\rpolicy_digest\x18\x06 \x01(\t*V\n\nTextFormat\x12\x1b\n\x17TEXT_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11TEXT_FORMAT_PLAIN\x10\x01\x12\x14\n\x10TEXT_FORMAT_JSON\x10\x02\x32\xe5\x03\n\x10RedactionService\x12Q\n\x06\x44\x65tect\x12\".sluice.redaction.v1.DetectRequest\x1a#.sluice.redaction.v1.DetectResponse\x12Q\n\x06Redact\x12\".sluice.redaction.v1.RedactRequest\x1a#.sluice.redaction.v1.RedactResponse\x12T\n\x07Restore\x12#.sluice.redaction.v1.RestoreRequest\x1a$.sluice.redaction.v1.RestoreResponse\x12g\n\x0cRedactStream\x12(.sluice.redaction.v1.RedactStreamRequest\x1a).sluice.redaction.v1.RedactStreamResponse(\x01\x30\x01\x12l\n\x0fListRecognizers\x12+.sluice.redaction.v1.ListRecognizersRequest\x1a,.sluice.redaction.v1.ListRecognizersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,46 +42,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REDACTSTREAMREQUEST'].fields_by_name['text']._serialized_options = b'\200\001\001'
   _globals['_REDACTSTREAMRESPONSE'].fields_by_name['text']._loaded_options = None
   _globals['_REDACTSTREAMRESPONSE'].fields_by_name['text']._serialized_options = b'\200\001\001'
-  _globals['_TEXTFORMAT']._serialized_start=2830
-  _globals['_TEXTFORMAT']._serialized_end=2916
-  _globals['_TEXTSEGMENT']._serialized_start=136
-  _globals['_TEXTSEGMENT']._serialized_end=188
-  _globals['_FINDING']._serialized_start=191
-  _globals['_FINDING']._serialized_end=477
-  _globals['_VAULTENTRY']._serialized_start=479
-  _globals['_VAULTENTRY']._serialized_end=564
-  _globals['_VAULT']._serialized_start=566
-  _globals['_VAULT']._serialized_end=623
-  _globals['_DETECTREQUEST']._serialized_start=626
-  _globals['_DETECTREQUEST']._serialized_end=777
-  _globals['_DETECTRESPONSE']._serialized_start=779
-  _globals['_DETECTRESPONSE']._serialized_end=886
-  _globals['_REDACTREQUEST']._serialized_start=889
-  _globals['_REDACTREQUEST']._serialized_end=1083
-  _globals['_REDACTRESPONSE']._serialized_start=1086
-  _globals['_REDACTRESPONSE']._serialized_end=1355
-  _globals['_RESTOREREQUEST']._serialized_start=1358
-  _globals['_RESTOREREQUEST']._serialized_end=1535
-  _globals['_RESTORERESPONSE']._serialized_start=1537
-  _globals['_RESTORERESPONSE']._serialized_end=1630
-  _globals['_REDACTSTREAMOPEN']._serialized_start=1633
-  _globals['_REDACTSTREAMOPEN']._serialized_end=1844
-  _globals['_REDACTSTREAMEND']._serialized_start=1846
-  _globals['_REDACTSTREAMEND']._serialized_end=1863
-  _globals['_REDACTSTREAMREQUEST']._serialized_start=1866
-  _globals['_REDACTSTREAMREQUEST']._serialized_end=2025
-  _globals['_REDACTSTREAMFINISHED']._serialized_start=2028
-  _globals['_REDACTSTREAMFINISHED']._serialized_end=2195
-  _globals['_REDACTSTREAMRESPONSE']._serialized_start=2197
-  _globals['_REDACTSTREAMRESPONSE']._serialized_end=2312
-  _globals['_LISTRECOGNIZERSREQUEST']._serialized_start=2314
-  _globals['_LISTRECOGNIZERSREQUEST']._serialized_end=2357
-  _globals['_RECOGNIZER']._serialized_start=2359
-  _globals['_RECOGNIZER']._serialized_end=2480
-  _globals['_KINDRULE']._serialized_start=2483
-  _globals['_KINDRULE']._serialized_end=2611
-  _globals['_LISTRECOGNIZERSRESPONSE']._serialized_start=2614
-  _globals['_LISTRECOGNIZERSRESPONSE']._serialized_end=2828
-  _globals['_REDACTIONSERVICE']._serialized_start=2919
-  _globals['_REDACTIONSERVICE']._serialized_end=3404
+  _globals['_TEXTFORMAT']._serialized_start=2917
+  _globals['_TEXTFORMAT']._serialized_end=3003
+  _globals['_TEXTSEGMENT']._serialized_start=168
+  _globals['_TEXTSEGMENT']._serialized_end=220
+  _globals['_FINDING']._serialized_start=223
+  _globals['_FINDING']._serialized_end=509
+  _globals['_VAULTENTRY']._serialized_start=511
+  _globals['_VAULTENTRY']._serialized_end=596
+  _globals['_VAULT']._serialized_start=598
+  _globals['_VAULT']._serialized_end=655
+  _globals['_DETECTREQUEST']._serialized_start=658
+  _globals['_DETECTREQUEST']._serialized_end=809
+  _globals['_DETECTRESPONSE']._serialized_start=811
+  _globals['_DETECTRESPONSE']._serialized_end=918
+  _globals['_REDACTREQUEST']._serialized_start=921
+  _globals['_REDACTREQUEST']._serialized_end=1115
+  _globals['_REDACTRESPONSE']._serialized_start=1118
+  _globals['_REDACTRESPONSE']._serialized_end=1387
+  _globals['_RESTOREREQUEST']._serialized_start=1390
+  _globals['_RESTOREREQUEST']._serialized_end=1567
+  _globals['_RESTORERESPONSE']._serialized_start=1569
+  _globals['_RESTORERESPONSE']._serialized_end=1662
+  _globals['_REDACTSTREAMOPEN']._serialized_start=1665
+  _globals['_REDACTSTREAMOPEN']._serialized_end=1876
+  _globals['_REDACTSTREAMEND']._serialized_start=1878
+  _globals['_REDACTSTREAMEND']._serialized_end=1895
+  _globals['_REDACTSTREAMREQUEST']._serialized_start=1898
+  _globals['_REDACTSTREAMREQUEST']._serialized_end=2057
+  _globals['_REDACTSTREAMFINISHED']._serialized_start=2060
+  _globals['_REDACTSTREAMFINISHED']._serialized_end=2282
+  _globals['_REDACTSTREAMRESPONSE']._serialized_start=2284
+  _globals['_REDACTSTREAMRESPONSE']._serialized_end=2399
+  _globals['_LISTRECOGNIZERSREQUEST']._serialized_start=2401
+  _globals['_LISTRECOGNIZERSREQUEST']._serialized_end=2444
+  _globals['_RECOGNIZER']._serialized_start=2446
+  _globals['_RECOGNIZER']._serialized_end=2567
+  _globals['_KINDRULE']._serialized_start=2570
+  _globals['_KINDRULE']._serialized_end=2698
+  _globals['_LISTRECOGNIZERSRESPONSE']._serialized_start=2701
+  _globals['_LISTRECOGNIZERSRESPONSE']._serialized_end=2915
+  _globals['_REDACTIONSERVICE']._serialized_start=3006
+  _globals['_REDACTIONSERVICE']._serialized_end=3491
 # @@protoc_insertion_point(module_scope)

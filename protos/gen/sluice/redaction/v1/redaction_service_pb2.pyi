@@ -5,6 +5,7 @@ Finds personal data, replaces it, and puts it back."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -545,6 +546,7 @@ class RedactStreamFinished(_message.Message):
     MAX_HELD_BACK_CHARACTERS_FIELD_NUMBER: _builtins.int
     POLICY_ID_FIELD_NUMBER: _builtins.int
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    TIME_TO_FIRST_TEXT_FIELD_NUMBER: _builtins.int
     restored_count: _builtins.int
     """Number of placeholders replaced by their values."""
     max_held_back_characters: _builtins.int
@@ -557,6 +559,10 @@ class RedactStreamFinished(_message.Message):
     def counts(self) -> _containers.RepeatedCompositeFieldContainer[_personal_data_pb2.KindCount]:
         """New personal data found, by kind."""
 
+    @_builtins.property
+    def time_to_first_text(self) -> _duration_pb2.Duration:
+        """From the first text received to the first text released: what the filter added to the time to first token; absent if no text was released."""
+
     def __init__(
         self,
         *,
@@ -565,10 +571,11 @@ class RedactStreamFinished(_message.Message):
         max_held_back_characters: _builtins.int = ...,
         policy_id: _builtins.str = ...,
         policy_version: _builtins.int = ...,
+        time_to_first_text: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time_to_first_text", b"time_to_first_text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "max_held_back_characters", b"max_held_back_characters", "policy_id", b"policy_id", "policy_version", b"policy_version", "restored_count", b"restored_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "max_held_back_characters", b"max_held_back_characters", "policy_id", b"policy_id", "policy_version", b"policy_version", "restored_count", b"restored_count", "time_to_first_text", b"time_to_first_text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

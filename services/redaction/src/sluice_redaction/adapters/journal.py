@@ -20,8 +20,7 @@ class EventJournal:
 
 def event_of(summary: Summary) -> redaction_pb2.TextRedacted:
     """Ids and trace are filled in by the publisher, from the request's context."""
-    latency = Duration()
-    latency.FromNanoseconds(round(summary.latency_seconds * 1e9))
+    first_text = summary.first_text_seconds
     return redaction_pb2.TextRedacted(
         direction=verdict_pb2.DIRECTION_OUTPUT if summary.outgoing else verdict_pb2.DIRECTION_INPUT,
         policy_id=summary.policy.id,
@@ -30,8 +29,15 @@ def event_of(summary: Summary) -> redaction_pb2.TextRedacted:
         recognizer_counts=summary.recognizer_counts,
         segment_count=summary.segments,
         characters=summary.characters,
-        latency=latency,
+        latency=_duration(summary.latency_seconds),
         restored_count=summary.restored,
         max_held_back_characters=summary.held_back,
         streamed=summary.streamed,
+        time_to_first_text=None if first_text is None else _duration(first_text),
     )
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration

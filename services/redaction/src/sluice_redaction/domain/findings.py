@@ -16,6 +16,7 @@ class Finding:
     pattern: name of the pattern or label that matched. context: the word beside the value that raised the score, from
     the recognizer's own list; empty if none did. original_score: before context and validation; None if it is `score`.
     validation: the check that the value passed ("luhn", "mod 97"); empty if there is none.
+    disguise: what had to be seen through to find it (`domain/disguise.py`), joined by `+`; empty if there was nothing.
     """
 
     start: int
@@ -29,6 +30,7 @@ class Finding:
     context: str = ""
     original_score: float | None = field(default=None, compare=False)
     validation: str = ""
+    disguise: str = ""
 
     def shifted(self, offset: int) -> "Finding":
         return replace(self, start=self.start + offset, end=self.end + offset)
@@ -42,4 +44,8 @@ class Detector(Protocol):
 
     def detect(self, text: str, kinds: frozenset[str]) -> Iterable[Finding]:
         """Candidate findings of at least the given kinds, of every score, overlapping or not. Deterministic."""
+        ...
+
+    def detect_patterns(self, text: str, kinds: frozenset[str]) -> Iterable[Finding]:
+        """The part of `detect` that asks no model: for texts that only a disguise makes necessary to look at."""
         ...

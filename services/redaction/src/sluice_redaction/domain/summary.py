@@ -9,7 +9,10 @@ from .policy import Policy
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One Redact call or one stream. characters are code points; held_back is the most at once while streaming."""
+    """One Redact call or one stream. characters are code points; held_back is the most at once while streaming.
+
+    first_text_seconds: from the first text received by a stream to the first released; None if none was.
+    """
 
     policy: Policy
     outgoing: bool
@@ -21,6 +24,7 @@ class Summary:
     latency_seconds: float
     restored: int = 0
     held_back: int = field(default=0)
+    first_text_seconds: float | None = None
 
 
 class Journal(Protocol):
