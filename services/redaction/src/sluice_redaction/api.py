@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 
 import grpc
 from prometheus_client import Counter as Count
@@ -337,15 +336,16 @@ def _kind_counts(counts: Mapping[str, int]) -> list[personal_data_pb2.KindCount]
 
 
 def _finished(stream: RedactingStream, policy: Policy, holding: Holding) -> pb.RedactStreamFinished:
-    seconds = holding.first_text_seconds
-    return pb.RedactStreamFinished(
+    finished = pb.RedactStreamFinished(
         counts=_kind_counts(stream.counts),
         restored_count=stream.restored,
         max_held_back_characters=holding.most_characters,
         policy_id=policy.id,
         policy_version=policy.version,
-        time_to_first_text=None if seconds is None else timedelta(seconds=seconds),
     )
+    if holding.first_text_seconds is not None:
+        finished.time_to_first_text.FromNanoseconds(round(holding.first_text_seconds * 1e9))
+    return finished
 
 
 def _stream_summary(
