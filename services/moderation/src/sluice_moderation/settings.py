@@ -14,7 +14,7 @@ class Settings(GrpcServiceSettings):
     model_config = settings_config("moderation")
 
     policies: Path | None = None
-    """Folder with policies (*.yaml) of your own; one with the id of a shipped policy replaces it."""
+    """Folder with policies (*.yaml) of your own, read again when it changes; one with the id of a shipped policy replaces it."""
     max_characters: int = Field(400_000, ge=1)
     """Most characters (code points) in one call, over all segments."""
     max_segments: int = Field(20_000, ge=1)
@@ -23,6 +23,8 @@ class Settings(GrpcServiceSettings):
     """Threads that run classifiers."""
     queue_windows: int = Field(16_384, ge=64)
     """Windows (about a sentence each) that may wait for a thread; more calls get RESOURCE_EXHAUSTED."""
+    cache_windows: int = Field(16_384, ge=0)
+    """Windows whose scores are remembered, for texts that come again such as system prompts; 0 for none."""
     evidence_rows: int = Field(200_000, ge=1)
     """Decisions kept for Explain."""
     evidence_days: int = Field(30, ge=1)

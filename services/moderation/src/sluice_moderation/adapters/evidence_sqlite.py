@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sluice_moderation.domain.policy import Action, CategoryScore, Direction
-from sluice_moderation.domain.verdict import Contribution, Evidence, Skipped, Verdict
+from sluice_moderation.domain.verdict import Contribution, Evidence, Offence, ShadowVerdict, Skipped, Verdict
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS evidence (
@@ -88,7 +88,7 @@ class SqliteEvidence:
         with self._database:
             self._database.executemany(
                 "INSERT INTO evidence (decision_id, decided_at_ms, body) VALUES (?, ?, ?)",
-                [(e.verdict.decision_id, e.decided_at_ms, json.dumps(dataclasses.asdict(e))) for e in rows],
+                [(e.verdict.decision_id, e.decided_at_ms, json.dumps(_plain(dataclasses.asdict(e)))) for e in rows],
             )
             self._since_pruning += len(rows)
             if self._since_pruning >= _PRUNE_EVERY:
@@ -120,25 +120,42 @@ def _settle(written: Future[None], error: Exception | None) -> None:
         written.set_exception(error)
 
 
+def _plain(value: Any) -> Any:
+    """Actions by name: their numbers are an order, which may get new members in between."""
+    if isinstance(value, Action):
+        return value.name
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+# Evidence of version 0.1.0 has numbers.
+_NUMBERED = {1: Action.ALLOW, 2: Action.SKIPPED, 3: Action.FLAG, 4: Action.BLOCK}
+
+
+def _action(stored: str | int) -> Action:
+    return Action[stored] if isinstance(stored, str) else _NUMBERED[stored]
+
+
 def _evidence_of(body: dict[str, Any]) -> Evidence:
     verdict = body.pop("verdict")
-    return Evidence(
-        verdict=Verdict(
-            **(
-                verdict
-                | {
-                    "action": Action(verdict["action"]),
-                    "scores": tuple(CategoryScore(**(s | {"action": Action(s["action"])})) for s in verdict["scores"]),
-                    "skipped": tuple(Skipped(**s) for s in verdict["skipped"]),
-                }
-            )
-        ),
-        **(
-            body
-            | {
-                "direction": Direction(body["direction"]),
-                "offending_segment_ids": tuple(body["offending_segment_ids"]),
-                "contributions": tuple(Contribution(**c) for c in body["contributions"]),
-            }
-        ),
-    )
+    return Evidence(verdict=_verdict_of(verdict), **(body | _values_of(body)))
+
+
+def _verdict_of(stored: dict[str, Any]) -> Verdict:
+    values = {
+        "action": _action(stored["action"]),
+        "scores": tuple(CategoryScore(**(s | {"action": _action(s["action"])})) for s in stored["scores"]),
+        "skipped": tuple(Skipped(**s) for s in stored["skipped"]),
+    }
+    return Verdict(**(stored | values))
+
+
+def _values_of(stored: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "direction": Direction(stored["direction"]),
+        "offending_segment_ids": tuple(stored["offending_segment_ids"]),
+        "contributions": tuple(Contribution(**c) for c in stored["contributions"]),
+        "offences": tuple(Offence(**(o | {"action": _action(o["action"])})) for o in stored.get("offences", ())),
+        "shadows": tuple(ShadowVerdict(**(s | {"action": _action(s["action"])})) for s in stored.get("shadows", ())),
+    }

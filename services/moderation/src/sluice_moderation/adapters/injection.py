@@ -51,7 +51,7 @@ class LinearInjection:
     def scores(self, texts: Sequence[str]) -> Scores:
         return self._model.score(texts).astype(np.float32)[:, None]
 
-    def contributions(self, text: str, *, limit: int) -> list[tuple[str, float]]:
+    def contributions(self, text: str, category: str = PROMPT_INJECTION, *, limit: int) -> list[tuple[str, float]]:
         """The `limit` features that moved the score most, largest first. Never anything outside the vocabulary."""
         by_word, characters = self._model.contributions(text)
         named = [(self._word_features[index], weight) for index, weight in by_word.items()]

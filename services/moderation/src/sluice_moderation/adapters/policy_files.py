@@ -1,127 +1,200 @@
-"""Policies from YAML files; every mistake is told with its line."""
+"""Policies from YAML files, read strictly; every mistake is told with its file and line."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import yaml
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from sluice_kit.configuration import (
+    ConfigurationModel,
+    ConfigurationRefused,
+    Document,
+    Mistake,
+    SourceFile,
+    documents,
+    source_files,
+)
 
 from sluice_moderation.domain.detector import CATEGORIES
+from sluice_moderation.domain.policies import PolicySet
 from sluice_moderation.domain.policy import Action, Direction, Policy, Rule
+from sluice_moderation.domain.terms import DeniedTerm, Terms
 
 SHIPPED = Path(__file__).parent / "policies"
-_FIELDS = {"policy", "version", "description", "fail_closed", "rules"}
-_ACTIONS = {"flag": Action.FLAG, "block": Action.BLOCK}
+_ACTIONS = {"flag": Action.FLAG, "redact": Action.REDACT, "hold": Action.HOLD, "block": Action.BLOCK}
 
 
-class PolicyMistake(ValueError):
-    """A policy file cannot be used; the message gives file, line and what to do."""
+def _known(category: str) -> str:
+    if category not in CATEGORIES:
+        raise ValueError(f"unknown category; known are {', '.join(CATEGORIES)}")
+    return category
 
 
-class _LinedLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, instead of taking the last."""
+PolicyId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+TenantId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
+Phrase = Annotated[str, StringConstraints(strip_whitespace=True, min_length=2, max_length=100)]
+Category = Annotated[str, AfterValidator(_known)]
+Threshold = Annotated[float, Field(gt=0, le=1)]
 
 
-class _Lined(dict[str, Any]):
-    """A mapping that knows the line of each of its keys."""
+class Thresholds(ConfigurationModel):
+    """From which score on what is done."""
 
-    lines: dict[str, int]
+    flag: Threshold | None = None
+    redact: Threshold | None = None
+    hold: Threshold | None = None
+    block: Threshold | None = None
 
-
-def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> _Lined:
-    result = _Lined()
-    result.lines = {}
-    for key_node, value_node in node.value:
-        key = str(loader.construct_object(key_node))  # type: ignore[no-untyped-call]
-        if key in result:
-            raise PolicyMistake(f"line {key_node.start_mark.line + 1}: {key} stands here a second time; keep one.")
-        result[key] = loader.construct_object(value_node, deep=True)  # type: ignore[no-untyped-call]
-        result.lines[key] = key_node.start_mark.line + 1
-    return result
-
-
-_LinedLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+    @model_validator(mode="after")
+    def _rise_with_the_action(self) -> Thresholds:
+        named = [(name, getattr(self, name)) for name in _ACTIONS if getattr(self, name) is not None]
+        if not named:
+            raise ValueError("must give at least one threshold, as in {flag: 0.7, block: 0.9}")
+        for (milder, low), (stricter, high) in pairwise(named):
+            if low >= high:
+                raise ValueError(f"{milder} must be lower than {stricter}, else {milder} never happens")
+        return self
 
 
-def load_policies(*folders: Path) -> Mapping[str, Policy]:
-    """Policies of all `*.yaml` in the folders by id; a later folder replaces what an earlier one has. Raises PolicyMistake."""
-    policies: dict[str, Policy] = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise PolicyMistake(f"{folder} is no folder; SLUICE_MODERATION_POLICIES must name one with *.yaml files.")
-        here: dict[str, Path] = {}
-        for path in sorted(folder.glob("*.yaml")):
-            policy = read_policy(path)
-            if policy.policy_id in here:
-                raise PolicyMistake(
-                    f"{path}: policy {policy.policy_id} also stands in {here[policy.policy_id]}; keep one."
-                )
-            here[policy.policy_id] = path
-            policies[policy.policy_id] = policy
-    return policies
+class Rules(ConfigurationModel):
+    """By direction: category to thresholds."""
+
+    input: dict[Category, Thresholds] = Field(default_factory=dict)
+    output: dict[Category, Thresholds] = Field(default_factory=dict)
 
 
-def read_policy(path: Path) -> Policy:
-    """One policy. Raises PolicyMistake."""
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _LinedLoader)  # noqa: S506 - a SafeLoader
-        return _policy(document)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        raise PolicyMistake(f"{path}: line {line}: not YAML: {getattr(error, 'problem', error)}.") from None
-    except (PolicyMistake, UnicodeDecodeError) as mistake:
-        raise PolicyMistake(f"{path}: {mistake}") from None
+class Denied(ConfigurationModel):
+    """A phrase and what is done where it is found."""
+
+    phrase: Phrase
+    action: Annotated[str, StringConstraints(pattern="^(flag|redact|hold|block)$")] = "block"
+    directions: tuple[Direction, ...] = (Direction.INPUT, Direction.OUTPUT)
 
 
-def _policy(document: Any) -> Policy:
-    if not isinstance(document, _Lined):
-        raise PolicyMistake("line 1: a policy is a mapping with policy, version, description, fail_closed and rules.")
-    for key in document:
-        _expect(key in _FIELDS, document, key, f"unknown field; known are {', '.join(sorted(_FIELDS))}.")
-    for key in sorted(_FIELDS - set(document)):
-        raise PolicyMistake(f"line 1: {key} is missing.")
-    name, version = document["policy"], document["version"]
-    _expect(
-        isinstance(name, str) and name.replace("-", "").replace("_", "").isalnum() and len(name) <= 64,
-        document,
-        "policy",
-        "must be 1 to 64 letters, digits, - or _.",
+class TermLists(ConfigurationModel):
+    """Phrases that are always acted on, and phrases that never count."""
+
+    deny: Annotated[tuple[Denied, ...], Field(max_length=2000)] = ()
+    allow: Annotated[tuple[Phrase, ...], Field(max_length=2000)] = ()
+
+
+class PolicyFile(ConfigurationModel):
+    """One policy as it stands in its file."""
+
+    policy: PolicyId
+    version: int = Field(ge=1, lt=2**32)
+    description: str = Field(max_length=500)
+    fail_closed: bool
+    tenants: tuple[TenantId, ...] = ()
+    shadow_of: PolicyId | None = None
+    sample: float = Field(1.0, gt=0, le=1)
+    rules: Rules
+    languages: dict[Language, Rules] = Field(default_factory=dict)
+    terms: TermLists = TermLists()
+
+    @model_validator(mode="after")
+    def _sample_only_shadows(self) -> PolicyFile:
+        if self.shadow_of is None and self.sample != 1.0:
+            raise ValueError("sample is for policies with shadow_of; an enforced policy judges every request")
+        if self.shadow_of == self.policy:
+            raise ValueError("shadow_of names the policy itself")
+        return self
+
+
+def load_policies(*folders: Path) -> PolicySet:
+    """Policies of all `*.yaml` in the folders; a later folder replaces what an earlier one has. Raises ConfigurationRefused."""
+    return policy_set([source for folder in folders for source in source_files(folder)])
+
+
+def policy_set(sources: Sequence[SourceFile], *, scored: Collection[str] = CATEGORIES) -> PolicySet:
+    """The policies of some files. `scored`: the categories that detectors here can score. Raises ConfigurationRefused."""
+    read = documents(sources, PolicyFile)
+    last = {found.value.policy: found for found in read}  # of two folders the later one
+    mistakes = [
+        *_double(read),
+        *(mistake for found in last.values() for mistake in _unscored(found, scored)),
+        *_stray_shadows(last),
+        *_shared_tenants(last.values()),
+    ]
+    if mistakes:
+        raise ConfigurationRefused(sorted(mistakes))
+    return PolicySet({name: _policy(found) for name, found in sorted(last.items())})
+
+
+def _double(read: Iterable[Document[PolicyFile]]) -> Iterable[Mistake]:
+    here: dict[tuple[Path, str], Document[PolicyFile]] = {}
+    for found in read:
+        first = here.setdefault((found.source.path.parent, found.value.policy), found)
+        if first is not found:
+            yield found.mistake(
+                f"policy {found.value.policy} also stands in {first.source.path.name}; keep one", at=("policy",)
+            )
+
+
+def _unscored(found: Document[PolicyFile], scored: Collection[str]) -> Iterable[Mistake]:
+    tables: list[tuple[tuple[str, ...], Rules]] = [(("rules",), found.value.rules)]
+    tables += [(("languages", language), rules) for language, rules in found.value.languages.items()]
+    for place, rules in tables:
+        for direction in Direction:
+            for category in getattr(rules, direction.value):
+                if category not in scored:
+                    yield found.mistake(f"no detector here scores {category}", at=(*place, direction.value, category))
+
+
+def _stray_shadows(last: Mapping[str, Document[PolicyFile]]) -> Iterable[Mistake]:
+    for found in last.values():
+        name = found.value.shadow_of
+        if name is None:
+            continue
+        beside = last.get(name)
+        if beside is None:
+            yield found.mistake(f"there is no policy {name} to be a shadow of", at=("shadow_of",))
+        elif beside.value.shadow_of is not None:
+            yield found.mistake(f"{name} is a shadow itself; name one that is enforced", at=("shadow_of",))
+
+
+def _shared_tenants(read: Iterable[Document[PolicyFile]]) -> Iterable[Mistake]:
+    first: dict[str, str] = {}
+    for found in read:
+        if found.value.shadow_of is not None:
+            continue
+        for i, tenant in enumerate(found.value.tenants):
+            other = first.setdefault(tenant, found.value.policy)
+            if other != found.value.policy:
+                yield found.mistake(f"policy {other} is this tenant's already; keep one", at=("tenants", i))
+
+
+def _policy(found: Document[PolicyFile]) -> Policy:
+    file = found.value
+    rules = _rules(file.rules, "")
+    for language, own in file.languages.items():
+        rules += _rules(own, language)
+    return Policy(
+        policy_id=file.policy,
+        version=file.version,
+        description=file.description,
+        rules=tuple(rules),
+        fail_closed=file.fail_closed,
+        tenants=frozenset(file.tenants),
+        shadow_of=file.shadow_of or "",
+        sample=file.sample,
+        terms=Terms(
+            tuple(DeniedTerm(t.phrase, _ACTIONS[t.action], frozenset(t.directions)) for t in file.terms.deny),
+            file.terms.allow,
+        ),
+        digest=found.source.digest,
     )
-    _expect(type(version) is int and version >= 1, document, "version", "must be a whole number from 1.")
-    _expect(isinstance(document["fail_closed"], bool), document, "fail_closed", "must be true or false.")
-    _expect(isinstance(document["description"], str), document, "description", "must be text.")
-    _expect(isinstance(document["rules"], _Lined), document, "rules", "must hold input and output.")
-    return Policy(name, version, document["description"], tuple(_rules(document["rules"])), document["fail_closed"])
 
 
-def _rules(directions: _Lined) -> list[Rule]:
-    rules = []
-    for direction, categories in directions.items():
-        _expect(direction in set(Direction), directions, direction, "must be input or output.")
-        _expect(isinstance(categories, _Lined), directions, direction, "must map categories to thresholds.")
-        for category, thresholds in categories.items():
-            _expect(
-                category in CATEGORIES, categories, category, f"unknown category; known are {', '.join(CATEGORIES)}."
-            )
-            _expect(
-                isinstance(thresholds, _Lined) and bool(thresholds),
-                categories,
-                category,
-                "must be like {flag: 0.7, block: 0.9}.",
-            )
-            for action, threshold in thresholds.items():
-                _expect(action in _ACTIONS, thresholds, action, "must be flag or block.")
-                valid = isinstance(threshold, int | float) and not isinstance(threshold, bool) and 0 < threshold <= 1
-                _expect(valid, thresholds, action, "must be a number above 0 and at most 1.")
-                rules.append(Rule(category, Direction(direction), float(threshold), _ACTIONS[action]))
-            ordered = thresholds.get("flag", 0) < thresholds.get("block", 2)
-            _expect(ordered, categories, category, "flag must be lower than block, else nothing is ever flagged.")
-    return rules
-
-
-def _expect(holds: bool, mapping: _Lined, key: str, message: str) -> None:
-    if not holds:
-        raise PolicyMistake(f"line {mapping.lines[key]}: {key}: {message}")
+def _rules(rules: Rules, language: str) -> list[Rule]:
+    return [
+        Rule(category, direction, threshold, action, language)
+        for direction in Direction
+        for category, thresholds in getattr(rules, direction.value).items()
+        for name, action in _ACTIONS.items()
+        if (threshold := getattr(thresholds, name)) is not None
+    ]

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-
-from sluice_moderation.domain.detector import CATEGORIES
-from sluice_moderation.domain.judgement import Panel, WindowScores
+from sluice_moderation.adapters.score_cache import ScoreCache, merged
+from sluice_moderation.domain.panel import Panel, WindowScores, joined, unscored
 
 _BATCH_WINDOWS = 64
+DEADLINE = "deadline"
 
 
 class ScoringBusy(Exception):
@@ -28,28 +27,44 @@ class _Job:
 
 
 class ScoringPool:
-    """Scores windows off the event loop. `queue_windows` bounds what waits, in windows."""
+    """Scores windows off the event loop. `queue_windows` bounds what waits, in windows, `cache_windows` what is remembered."""
 
-    def __init__(self, panel: Panel, *, threads: int, queue_windows: int) -> None:
+    def __init__(self, panel: Panel, *, threads: int, queue_windows: int, cache_windows: int = 0) -> None:
         self._panel, self._threads, self._queue_windows = panel, threads, queue_windows
+        self._cache = ScoreCache(cache_windows)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="scoring")
         self._jobs: deque[_Job] = deque()
         self._waiting = 0
         self._running: set[asyncio.Task[None]] = set()
 
-    async def score(self, windows: Sequence[str], detectors: frozenset[str]) -> WindowScores:
-        """Scores of all windows, in order. A long text is handed over in slices, so that short ones get their turn.
+    async def score(
+        self, windows: Sequence[str], detectors: frozenset[str], *, tenant_id: str = "", seconds: float | None = None
+    ) -> WindowScores:
+        """Scores of all windows, in order; equal windows of one tenant are scored once.
 
-        Raises ScoringBusy. A caller that is cancelled leaves no work behind but the slice that runs.
+        Raises ScoringBusy. What is not scored after `seconds` stays unscored, and its detectors count as failed for want of time.
+        A caller that is cancelled leaves no work behind but the slice that runs.
         """
-        parts = [
-            await self._submit(windows[start : start + _BATCH_WINDOWS], detectors)
-            for start in range(0, len(windows), _BATCH_WINDOWS)
-        ]
-        if not parts:
-            return WindowScores(np.empty((0, len(CATEGORIES)), np.float32))
-        failed = frozenset().union(*(part.failed for part in parts))
-        return WindowScores(np.concatenate([part.scores for part in parts]), failed)
+        digests = sorted(self._panel.digests(detectors).values())
+        keys = self._cache.keys(windows, tenant_id=tenant_id, detectors=digests)
+        known = self._cache.find(keys)
+        missing = [row for row, found in enumerate(known) if found is None]
+        fresh = await self._score([windows[row] for row in missing], detectors, seconds)
+        self._cache.keep([keys[row] for row in missing], fresh)
+        return merged(known, fresh)
+
+    async def _score(self, windows: Sequence[str], detectors: frozenset[str], seconds: float | None) -> WindowScores:
+        """A long text is handed over in slices, so that short ones get their turn."""
+        parts: list[WindowScores] = []
+        done = 0
+        try:
+            async with asyncio.timeout(seconds):
+                while done < len(windows):
+                    parts.append(await self._submit(windows[done : done + _BATCH_WINDOWS], detectors))
+                    done += len(parts[-1].scores)
+        except TimeoutError:
+            parts.append(unscored(len(windows) - done, dict.fromkeys(detectors, DEADLINE)))
+        return joined(parts)
 
     def close(self) -> None:
         self._executor.shutdown(cancel_futures=True)
@@ -98,7 +113,7 @@ def _deliver(batch: list[_Job], scored: WindowScores) -> None:
     for job in batch:
         end = start + len(job.windows)
         if not job.result.done():
-            job.result.set_result(WindowScores(scored.scores[start:end], scored.failed))
+            job.result.set_result(scored.part(start, end))
         start = end
 
 

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sluice_moderation.domain.judgement import Judgement, WindowScores
-from sluice_moderation.domain.policy import Action
-from sluice_moderation.domain.windows import SentenceCutter, windows_of
-
-STREAM_SEGMENT = "stream"
-
-
-@dataclass(frozen=True)
-class HeldSentence:
-    """A sentence that waits for the scores of its windows."""
-
-    text: str
-    windows: tuple[str, ...]
+from sluice_moderation.domain.hearing import Hearing, released
+from sluice_moderation.domain.panel import WindowScores
+from sluice_moderation.domain.sentences import STREAM_SEGMENT, Sentence, SentenceReader
 
 
 @dataclass
@@ -25,37 +15,38 @@ class Gate:
 
     Protocol: `feed` (and at the end `finish`) give sentences; each must be scored and handed to `settle` in that order, which
     returns the text that may go on. The sentences depend on the text alone, so the released text does too, however it was cut
-    into pieces. Once a sentence asks for BLOCK nothing is released any more, and nothing of that sentence was.
+    into pieces. Once a sentence asks for BLOCK or HOLD nothing is released any more, and nothing of that sentence was.
     """
 
-    judgement: Judgement
-    is_blocked: bool = field(default=False, init=False)
-    characters: int = field(default=0, init=False)
+    hearing: Hearing
+    is_closed: bool = field(default=False, init=False)
     withheld_sentences: int = field(default=0, init=False)
-    _cutter: SentenceCutter = field(default_factory=SentenceCutter, init=False)
-    _previous: str = field(default="", init=False)
+    _reader: SentenceReader = field(default_factory=lambda: SentenceReader(STREAM_SEGMENT), init=False)
 
-    def feed(self, text: str) -> list[HeldSentence]:
-        self.characters += len(text)
-        return self._held(self._cutter.feed(text))
+    @property
+    def characters(self) -> int:
+        """Length of what has come."""
+        return self._reader.characters
 
-    def finish(self) -> list[HeldSentence]:
-        return self._held(self._cutter.finish())
+    @property
+    def held_characters(self) -> int:
+        """Length of what waits for the end of its sentence."""
+        return self._reader.held_characters
 
-    def settle(self, sentence: HeldSentence, scored: WindowScores) -> str:
-        """The text that may go on: the sentence, or nothing."""
-        if self.is_blocked:
-            self.withheld_sentences += 1
-            return ""
-        if self.judgement.add(STREAM_SEGMENT, sentence.windows, scored) is Action.BLOCK:
-            self.is_blocked = True
-            self.withheld_sentences += 1
-            return ""
-        return sentence.text
+    def feed(self, text: str) -> list[Sentence]:
+        """Sentences to be scored now."""
+        return self._reader.feed(text)
 
-    def _held(self, sentences: list[str]) -> list[HeldSentence]:
-        held = []
-        for sentence in sentences:
-            held.append(HeldSentence(sentence, windows_of(self._previous, sentence)))
-            self._previous = sentence
-        return held
+    def finish(self) -> list[Sentence]:
+        """The last sentences to be scored."""
+        return self._reader.finish()
+
+    def settle(self, sentence: Sentence, scored: WindowScores) -> str:
+        """The text that may go on: the sentence, a marker in its place, or nothing."""
+        if not self.is_closed:
+            outcome = self.hearing.add(sentence, scored)
+            if not outcome.action.withholds:
+                return released(sentence, outcome)
+            self.is_closed = True
+        self.withheld_sentences += 1
+        return ""

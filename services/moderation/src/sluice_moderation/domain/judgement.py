@@ -1,106 +1,96 @@
-"""Collects the scores of windows into one verdict, and scores windows with the detectors a policy needs."""
+"""Collects the scores of sentences into one verdict under one policy."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from sluice_moderation.domain.detector import CATEGORIES, PROMPT_INJECTION, Detector, Scores
+from sluice_moderation.domain.detector import CATEGORIES
 from sluice_moderation.domain.normalisation import views
-from sluice_moderation.domain.policy import Action, Direction, Policy, strictest
-from sluice_moderation.domain.verdict import Skipped, Verdict
+from sluice_moderation.domain.panel import COLUMN, DECIMALS, Panel, WindowScores
+from sluice_moderation.domain.policy import DENIED_TERM, Action, CategoryScore, Direction, Policy, RuleSheet, strictest
+from sluice_moderation.domain.sentences import Place, Sentence
+from sluice_moderation.domain.verdict import Offence, Skipped, Verdict
 
-# Scores are compared and told with three decimals. The last bits of a float32 matrix product depend on how many texts are
-# multiplied at once (about 1e-7); rounding keeps a verdict from depending on who else was in the batch.
-_DECIMALS = 3
-_COLUMN = {category: i for i, category in enumerate(CATEGORIES)}
+AS_WRITTEN, FOLDED, TERM = "as_written", "folded", "term"
+_MAX_OFFENCES = 100  # kept in evidence; the verdict counts all
 
 
 @dataclass(frozen=True)
-class WindowScores:
-    """Scores of windows, shape (windows, categories); NaN where no detector ran. `failed` detectors raised."""
+class Outcome:
+    """What one sentence alone asks for, and the category that asks most for it."""
 
-    scores: Scores
-    failed: frozenset[str] = frozenset()
+    action: Action
+    category: str = ""
 
 
-class Panel:
-    """All detectors of the service."""
-
-    def __init__(
-        self, detectors: Sequence[Detector], *, on_failure: Callable[[str, Exception], None] = lambda *_: None
-    ) -> None:
-        self._detectors = tuple(detectors)
-        self._on_failure = on_failure
-
-    def needed(self, categories: Sequence[str]) -> frozenset[str]:
-        """Names of the detectors that score any of these categories."""
-        return frozenset(d.name for d in self._detectors if set(d.categories) & set(categories))
-
-    def digests(self, names: frozenset[str]) -> dict[str, str]:
-        return {d.name: d.digest for d in self._detectors if d.name in names}
-
-    def detector_of(self) -> dict[str, str]:
-        """Category to detector name."""
-        return {category: d.name for d in self._detectors for category in d.categories}
-
-    def score(self, windows: Sequence[str], names: frozenset[str]) -> WindowScores:
-        """Scores of all windows by the named detectors; the score of a window is the highest of its views."""
-        expanded = [(row, view) for row, window in enumerate(windows) for view in views(window) if view]
-        rows, texts = [row for row, _ in expanded], [view for _, view in expanded]
-        scores = np.full((len(windows), len(CATEGORIES)), np.nan, np.float32)
-        failed = set()
-        for detector in self._detectors:
-            if detector.name not in names:
-                continue
-            highest = np.zeros((len(windows), len(detector.categories)), np.float32)
-            try:
-                if texts:
-                    np.maximum.at(highest, rows, detector.scores(texts))
-            except Exception as error:  # a broken detector must lead to a verdict: the policy says which
-                failed.add(detector.name)
-                self._on_failure(detector.name, error)
-                continue
-            scores[:, [_COLUMN[category] for category in detector.categories]] = np.round(highest, _DECIMALS)
-        return WindowScores(scores, frozenset(failed))
+@dataclass(frozen=True)
+class _Found:
+    score: CategoryScore
+    window: int
+    view: int | None
+    """Number of the view that gave the score; None for a term of the policy's own."""
 
 
 @dataclass
 class Judgement:
-    """The verdict in the making: the highest score of each category over all windows so far."""
+    """The verdict in the making: the highest score of each category over all sentences so far.
+
+    `scored_by` are the detectors that run for the call: the enforced policy's. A shadow may have rules for more categories.
+    """
 
     policy: Policy
     direction: Direction
     language: str
+    panel: Panel
+    scored_by: frozenset[str] | None = None
+    offences: list[Offence] = field(default_factory=list, init=False)
+    redacted_sentences: int = field(default=0, init=False)
+    _sheet: RuleSheet = field(init=False)
+    _detectors: dict[str, str] = field(init=False)
+    _scored: tuple[str, ...] = field(init=False)
     _highest: dict[str, float] = field(default_factory=dict, init=False)
+    _highest_view: dict[str, tuple[str, int]] = field(default_factory=dict, init=False)
+    _terms: dict[int, None] = field(default_factory=dict, init=False)
     _offending: dict[str, None] = field(default_factory=dict, init=False)
-    _failed: set[str] = field(default_factory=set, init=False)
-    _injected: tuple[float, str] = field(default=(-1.0, ""), init=False)
+    _failed: dict[str, str] = field(default_factory=dict, init=False)
+    _replaced: dict[Place, frozenset[str]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._sheet = self.policy.sheet(self.direction, self.language)
+        self._detectors = self.panel.detector_of()
+        scored_by = self.detectors if self.scored_by is None else self.scored_by
+        self._scored = tuple(c for c in self.categories if self._detectors.get(c) in scored_by)
 
     @property
     def categories(self) -> tuple[str, ...]:
-        return self.policy.categories(self.direction)
+        """What the policy has rules for in this direction and language."""
+        return tuple(self._sheet.rules)
 
-    def add(self, segment_id: str, windows: Sequence[str], scored: WindowScores) -> Action:
-        """Take in the scores of some windows of one segment; returns what these windows alone ask for."""
-        self._failed |= scored.failed
-        found = []
-        for category in self.categories:
-            column = scored.scores[:, _COLUMN[category]]
-            if not len(column) or np.isnan(column[0]):
-                continue
-            at = int(column.argmax())
-            score = round(float(column[at]), _DECIMALS)
-            found.append(self.policy.judge(self.direction, category, score))
-            self._highest[category] = max(score, self._highest.get(category, 0.0))
-            if category == PROMPT_INJECTION and score > self._injected[0]:
-                self._injected = (score, windows[at])
-        action = strictest(found)
-        if action >= Action.FLAG:
-            self._offending[segment_id] = None
-        return self._with_failures(action)
+    @property
+    def detectors(self) -> frozenset[str]:
+        """The detectors that the policy needs."""
+        return self.panel.needed(self.categories)
+
+    def add(self, sentence: Sentence, scored: WindowScores) -> Outcome:
+        """Take in the scores of one sentence's windows; sentences of a segment come in order."""
+        self._note_failures(scored.failed)
+        found = [*self._over_detectors(sentence, scored), *self._over_terms(sentence)]
+        for hit in found:
+            self._raise(hit, sentence)
+        reached = [hit for hit in found if hit.score.is_reached]
+        if not reached:
+            return Outcome(self._with_failures(Action.ALLOW))
+        self._offending[sentence.segment_id] = None
+        worst = max(reached, key=lambda hit: (hit.score.action, hit.score.score)).score
+        self.offences += [_offence(sentence, hit) for hit in reached[: _MAX_OFFENCES - len(self.offences)]]
+        action = self._with_failures(worst.action)
+        if action is Action.REDACT:
+            self.redacted_sentences += 1
+            self._note_replaced(sentence, frozenset(hit.score.category for hit in reached))
+        return Outcome(action, worst.category)
 
     @property
     def offending_segment_ids(self) -> tuple[str, ...]:
@@ -108,37 +98,137 @@ class Judgement:
         return tuple(self._offending)
 
     @property
-    def injected_window(self) -> str:
-        """The window with the highest injection score; empty where none was scored. Never stored."""
-        return self._injected[1]
+    def reached(self) -> dict[str, str]:
+        """Category that reached a threshold to the view of a window that gave its highest score. Text: never stored."""
+        scores = (self._sheet.judge(c, self._highest.get(c, 0.0)) for c in self._scored)
+        return {score.category: self._view(score.category) for score in scores if score.is_reached}
 
-    def verdict(self, decision_id: str, panel: Panel, *, skipped: Sequence[Skipped] = ()) -> Verdict:
-        detectors = panel.detector_of()
+    @property
+    def denied_terms(self) -> tuple[int, ...]:
+        """Places in the policy's list of the terms that were found."""
+        return tuple(self._terms)
+
+    def verdict(self, decision_id: str, *, skipped: Sequence[Skipped] = ()) -> Verdict:
         scores = [
-            self.policy.judge(self.direction, c, self._highest.get(c, 0.0))
-            for c in self.categories
-            if detectors.get(c) not in self._failed
-        ]
+            self._sheet.judge(c, self._highest.get(c, 0.0)) for c in self._scored if self._detectors[c] not in self._failed
+        ]  # fmt: skip
+        scores += [self._term_score(place) for place in self._strictest_term()]
         return Verdict(
             decision_id=decision_id,
             action=self._with_failures(strictest(scores)),
             policy_id=self.policy.policy_id,
             policy_version=self.policy.version,
             scores=tuple(scores),
-            skipped=(*self._skipped(detectors), *skipped),
-            model_digests=panel.digests(panel.needed(self.categories)),
-            detectors={score.category: detectors[score.category] for score in scores},
+            skipped=(*self._skipped(), *skipped),
+            model_digests=self.panel.digests(self.panel.needed(self._scored)),
+            detectors={score.category: self._detectors.get(score.category, "policy-terms") for score in scores},
+            policy_digest=self.policy.digest,
         )
+
+    def _view(self, category: str) -> str:
+        window, number = self._highest_view[category]
+        return views(window)[number]
+
+    def _over_detectors(self, sentence: Sentence, scored: WindowScores) -> list[_Found]:
+        if not len(scored.scores) or not self._scored:
+            return []
+        # fmax: a window that a deadline left unscored is NaN, and must not hide the others.
+        highest = np.fmax.reduce(scored.scores, axis=0)
+        found = []
+        for category in self._scored:
+            column = COLUMN[category]
+            if np.isnan(highest[column]):
+                continue
+            rows = self._rows_that_count(category, sentence)
+            if rows is None:
+                row = int(np.nanargmax(scored.scores[:, column]))
+            else:
+                values = scored.scores[rows, column]
+                if np.isnan(values).all():
+                    continue
+                row = rows[int(np.nanargmax(values))]
+            score = round(float(scored.scores[row, column]), DECIMALS)
+            found.append(_Found(self._sheet.judge(category, score), row, scored.view_of(row, column)))
+        return found
+
+    def _rows_that_count(self, category: str, sentence: Sentence) -> list[int] | None:
+        """The windows that count for a category; None for all, as where nothing was replaced.
+
+        Once a sentence was replaced for a category, the next one is not judged for it together with what nobody will read.
+        """
+        if not self._replaced:
+            return None
+        return [
+            row for row, window in enumerate(sentence.windows)
+            if not any(category in self._replaced.get(place, ()) for place in window.after)
+        ]  # fmt: skip
+
+    def _over_terms(self, sentence: Sentence) -> list[_Found]:
+        terms = self.policy.terms
+        if not terms.denied:
+            return []
+        rows = self._rows_that_count(DENIED_TERM, sentence)
+        found = []
+        for row, window in enumerate(sentence.windows):
+            place = terms.find(window.text, self.direction) if rows is None or row in rows else None
+            if place is not None:
+                found.append(_Found(self._term_score(place), row, None))
+                self._terms[place] = None
+        return sorted(found, key=lambda hit: -hit.score.action)[:1]
+
+    def _term_score(self, place: int) -> CategoryScore:
+        return CategoryScore(DENIED_TERM, 1.0, 1.0, self.policy.terms.denied[place].action)
+
+    def _strictest_term(self) -> list[int]:
+        return sorted(self._terms, key=lambda place: -self.policy.terms.denied[place].action)[:1]
+
+    def _raise(self, hit: _Found, sentence: Sentence) -> None:
+        category, score = hit.score.category, hit.score.score
+        if category != DENIED_TERM and score > self._highest.get(category, -1.0):
+            self._highest[category] = score
+            self._highest_view[category] = (sentence.windows[hit.window].text, hit.view or 0)
+
+    def _note_replaced(self, sentence: Sentence, categories: frozenset[str]) -> None:
+        here, anywhere = Place(sentence.segment_id, sentence.number), Place(sentence.segment_id)
+        self._replaced[here] = categories
+        self._replaced[anywhere] = self._replaced.get(anywhere, frozenset()) | categories
+
+    def _note_failures(self, failed: Mapping[str, str]) -> None:
+        if failed:
+            mine = {self._detectors[c] for c in self._scored}
+            self._failed |= {name: reason for name, reason in failed.items() if name in mine}
 
     def _with_failures(self, action: Action) -> Action:
         if not self._failed:
             return action
         return Action.BLOCK if self.policy.fail_closed else max(action, Action.SKIPPED)
 
-    def _skipped(self, detectors: dict[str, str]) -> list[Skipped]:
-        checks = [Skipped(c, "not_in_policy") for c in CATEGORIES if c not in self.categories]
-        checks += [Skipped(c, "detector_error") for c in self.categories if detectors.get(c) in self._failed]
+    def _skipped(self) -> list[Skipped]:
+        """What was not checked. The order is that of the categories, so that equal verdicts look equal."""
+        checks = [Skipped(c, "not_in_policy") for c in CATEGORIES if c not in self._sheet.rules]
+        for category in self.categories:
+            detector = self._detectors.get(category)
+            if detector is None:
+                checks.append(Skipped(category, "detector_unavailable"))
+            elif category not in self._scored:
+                checks.append(Skipped(category, "not_scored"))
+            elif detector in self._failed:
+                checks.append(Skipped(category, self._failed[detector]))
         if self.language != "en":
             # The scores are there, but nobody has measured what they are worth in this language.
-            checks += [Skipped(c, "language_untested") for c in self.categories]
+            checks += [Skipped(c, "language_untested") for c in self._scored]
         return checks
+
+
+def _offence(sentence: Sentence, hit: _Found) -> Offence:
+    return Offence(
+        segment_id=sentence.segment_id,
+        sentence=sentence.number,
+        start=sentence.start,
+        end=sentence.end,
+        category=hit.score.category,
+        score=hit.score.score,
+        action=hit.score.action,
+        view=TERM if hit.view is None else FOLDED if hit.view else AS_WRITTEN,
+        joined=bool(sentence.windows[hit.window].after),
+    )

@@ -30,6 +30,7 @@ class Verdict:
     model_digests: Mapping[str, str]
     detectors: Mapping[str, str] = field(default_factory=dict)
     """Category to the name of the detector that scores it."""
+    policy_digest: str = ""
 
     @property
     def deciding(self) -> CategoryScore | None:
@@ -48,6 +49,44 @@ class Contribution:
 
 
 @dataclass(frozen=True)
+class Offence:
+    """Where a threshold was reached: code points `start` to `end` of a segment. `view`: as_written, folded or term.
+
+    `joined`: the score is that of the sentence together with what stands before it.
+    """
+
+    segment_id: str
+    sentence: int
+    start: int
+    end: int
+    category: str
+    score: float
+    action: Action
+    view: str
+    joined: bool
+
+
+@dataclass(frozen=True)
+class ShadowVerdict:
+    """What a policy that is not enforced decided on the same scores."""
+
+    decision_id: str
+    policy_id: str
+    policy_version: int
+    action: Action
+
+
+_DONE = {
+    Action.ALLOW: "Let through",
+    Action.SKIPPED: "Let through unchecked",
+    Action.FLAG: "Let through and flagged",
+    Action.REDACT: "Let through with the offending sentences replaced",
+    Action.HOLD: "Withheld until a person has looked",
+    Action.BLOCK: "Blocked",
+}
+
+
+@dataclass(frozen=True)
 class Evidence:
     """The whole evidence of one decision: enough to explain it, nothing of the text."""
 
@@ -62,20 +101,36 @@ class Evidence:
     offending_segment_ids: tuple[str, ...]
     contributions: tuple[Contribution, ...]
     method: str
+    language: str = "en"
+    streamed: bool = False
+    offences: tuple[Offence, ...] = ()
+    redacted_sentences: int = 0
+    shadows: tuple[ShadowVerdict, ...] = ()
+    enforced_decision_id: str = ""
+    """Of a shadow policy's decision: the one that was enforced."""
+
+    @property
+    def is_shadow(self) -> bool:
+        return bool(self.enforced_decision_id)
 
     @property
     def summary(self) -> str:
         """The decision in words a caller can read."""
         verdict, deciding = self.verdict, self.verdict.deciding
         policy = f"policy {verdict.policy_id} version {verdict.policy_version}"
+        told = "Not enforced (shadow policy). " if self.is_shadow else ""
+        if verdict.action is Action.BLOCK and (deciding is None or deciding.action is not Action.BLOCK):
+            return f"{told}Blocked because a check could not be made ({self._unmade}) and {policy} fails closed."
+        done = _DONE[verdict.action]
         if deciding is None:
-            if verdict.action is Action.BLOCK:
-                return f"Blocked because a check could not be made and {policy} fails closed."
-            allowed = "Let through unchecked" if verdict.action is Action.SKIPPED else "Let through"
-            return f"{allowed}: no score reached a threshold of {policy}."
-        done = "Blocked" if verdict.action is Action.BLOCK else "Let through and flagged"
+            return f"{told}{done}: no score reached a threshold of {policy}."
         where = f" in {', '.join(self.offending_segment_ids[:5])}" if self.offending_segment_ids else ""
-        return f"{done}: {deciding.category} {deciding.score:.3f} reached {deciding.threshold:.3f}{where} ({policy})."
+        return f"{told}{done}: {deciding.category} {deciding.score:.3f} reached {deciding.threshold:.3f}{where} ({policy})."
+
+    @property
+    def _unmade(self) -> str:
+        reasons = {s.reason for s in self.verdict.skipped} & {"detector_error", "deadline"}
+        return ", ".join(sorted(reasons)) or "failed"
 
 
 class EvidenceStore(Protocol):

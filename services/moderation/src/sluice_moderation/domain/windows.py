@@ -14,7 +14,8 @@ _FORCED_CUT_SEARCH = 100
 
 # An end mark, at most three closing quotes or brackets, one white space. The white space must have arrived: "3." may
 # become "3.5". No end mark is also a closing mark, so a longer text never moves a cut that a shorter one allowed.
-_SENTENCE_END = re.compile(r"[.!?…][\"')\]”’»*_]{0,3}\s|[。！？\n]")
+# The marks of scripts that put no space behind them (Chinese, Japanese) or need none (danda, Arabic and Urdu) stand alone.
+_SENTENCE_END = re.compile(r"[.!?…][\"')\]”’»*_]{0,3}\s|[。！？।॥؟۔\n]")
 
 
 def _next_cut(text: str, start: int, *, complete: bool) -> int:

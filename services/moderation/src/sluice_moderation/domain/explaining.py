@@ -1,0 +1,66 @@
+"""What moved a score: exactly where the detector can say it, else by leaving words out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from sluice_moderation.domain.detector import Detector
+from sluice_moderation.domain.panel import Panel
+from sluice_moderation.domain.verdict import Contribution
+
+_WORD = re.compile(r"\S+")
+_MOST_WORDS = 64  # a window has at most 800 characters; more words than this are looked at in equal groups
+_MOST_CATEGORIES = 4
+
+OCCLUSION = (
+    "by leaving out: the window with the highest score is scored again without each of its words (`word 0` is the first of the "
+    "window, which begins with the sentence before where the score is a joined one); a weight is what the score falls by"
+)
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A detector that can say which features of its own vocabulary moved a category's score."""
+
+    @property
+    def method(self) -> str: ...
+
+    def contributions(self, text: str, category: str, *, limit: int) -> list[tuple[str, float]]: ...
+
+
+class Explainer:
+    """Explains by the detectors of a panel. Its answers hold features of a vocabulary or places of words, never text."""
+
+    def __init__(self, panel: Panel) -> None:
+        self._panel = panel
+
+    def contributions(self, reached: Iterable[tuple[str, str]], *, limit: int) -> tuple[tuple[Contribution, ...], str]:
+        """The `limit` largest for each (category, text), and how they were computed. Costs model runs: use a thread."""
+        found: list[Contribution] = []
+        methods: dict[str, None] = {}
+        for category, text in list(reached)[:_MOST_CATEGORIES]:
+            detector = self._panel.scorer_of(category)
+            if isinstance(detector, Explains):
+                weights, method = detector.contributions(text, category, limit=limit), detector.method
+            else:
+                weights, method = _left_out(detector, text, category)[:limit], f"{detector.name}: {OCCLUSION}"
+            found += [Contribution(category, feature, weight) for feature, weight in weights]
+            methods[method] = None
+        return tuple(found), " ".join(methods)
+
+
+def _left_out(detector: Detector, text: str, category: str) -> list[tuple[str, float]]:
+    """How much the score falls without each word, largest first."""
+    words = list(_WORD.finditer(text))
+    size = -(-len(words) // _MOST_WORDS) or 1
+    groups = [words[start : start + size] for start in range(0, len(words), size)]
+    texts = [text, *(text[: group[0].start()] + text[group[-1].end() :] for group in groups)]
+    column = detector.categories.index(category)
+    scores = np.asarray(detector.scores(texts), np.float64)[:, column]
+    name: Callable[[int], str] = lambda n: f"word {n}" if size == 1 else f"words {n * size} to {n * size + size - 1}"  # noqa: E731
+    falls = [(name(n), round(float(scores[0] - score), 4)) for n, score in enumerate(scores[1:])]
+    return sorted(falls, key=lambda pair: -pair[1])
