@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from .arbitration import arbitrate, join_addresses
+from .disguise import find
 from .findings import Detector, Finding
 from .names import names_in
 from .placeholders import placeholder_like
@@ -15,6 +16,9 @@ from .segments import CutRule
 WHOLE_TEXT = CutRule(shortest=1_200, patience=600, longest=8_000, context=200)
 STREAM = CutRule(shortest=24, patience=400, longest=4_000, context=120)
 
+# Allowed in a local part by the standard, and never in anybody's: around addresses they are Markdown, quotation, a path or
+# a query ("?to=").
+_BEFORE_ADDRESS = re.compile(r"[^@]*[?&/|{}`*~](?:(?<=[?&])[\w.\-]{1,40}=)?|[_'=]+")
 _UNBROKEN = re.compile(r"\S+")
 _AFTER_A_VALUE = re.compile(r"[\s.,;:!?)\]}\"'”’>*_`]*")
 
@@ -32,10 +36,23 @@ def decide(found: Iterable[Finding], text: str, policy: Policy) -> list[Finding]
     spared, overlaps arbitrated."""
     tidy: list[Finding] = []
     for finding in found:
-        tidy.extend(names_in(finding, text) if finding.kind == "PERSON" else [finding])
+        tidy.extend(_tidied(finding, text))
     accepted = [finding for finding in join_addresses(tidy, text) if policy.accepts(finding, text)]
     spared = _outside_placeholders(accepted, text)
     return [finding for finding in arbitrate(spared, text) if policy.accepts(finding, text)]
+
+
+def _tidied(finding: Finding, text: str) -> Iterable[Finding]:
+    """Without what the pattern or the model swept along: words beside a name, what stands before an address."""
+    if finding.kind == "PERSON":
+        return names_in(finding, text)
+    if (
+        finding.kind == "EMAIL_ADDRESS"
+        and not finding.disguise
+        and (marks := _BEFORE_ADDRESS.match(text, finding.start, finding.end))
+    ):
+        return (replace(finding, start=marks.end()),)
+    return (finding,)
 
 
 class SegmentedDetection:
@@ -85,7 +102,7 @@ class SegmentedDetection:
     def _findings(self, segment: str, detector: Detector) -> list[Finding]:
         before = len(self._context)
         window = self._context + segment
-        decided = decide(detector.detect(window, self._policy.kinds), window, self._policy)
+        decided = find(window, detector, self._policy.kinds, lambda found, text: decide(found, text, self._policy))
         findings = [_clip(finding.shifted(-before)) for finding in decided if finding.end > before]
         run = _UNBROKEN.match(segment) if self._spilling else None
         if run is None or self._spilling is None:

@@ -1,0 +1,65 @@
+"""Disguise by layout: Markdown and HTML inside values, and values that a line end cuts in two."""
+
+import re
+from collections.abc import Iterator
+
+from .views import Edit
+
+_IN_VALUE = r"\w@.+\-"
+_EMPHASIS = re.compile(
+    rf"(?<=[{_IN_VALUE}])(?:\*{{1,3}}|`{{1,3}}|~~)(?=[{_IN_VALUE}])"
+    # Around groups of digits: "**4111** 1111", "`41` `11`".
+    r"|(?<=\d)[*`~_]{1,3}(?=[ \-]{1,2}[*`~_]{0,3}\d)|(?<=[\d*`~_][ \-])[*`~_]{1,3}(?=\d)|(?<=\d)__(?=\d)"
+)
+_TAG = re.compile(
+    rf"(?<=[{_IN_VALUE}>])(?:</?(?:a|b|i|u|s|em|strong|span|wbr|nobr|code|font|mark|small|sub|sup)(?:\s[^<>]{{0,200}})?/?>"
+    rf"|<!--[^<>]{{0,200}}-->)(?=[{_IN_VALUE}<])",
+    re.IGNORECASE,
+)
+# A line end, with the signs of quotation, comment or table at the start of the next line.
+_BREAK = re.compile(r"[ \t]{0,8}(?:\r?\n|<br ?/?>)(?:[ \t]{0,8}(?:>|#|//|\*|\|)){0,4}[ \t]{0,8}")
+_DIGITS_BEFORE, _DIGITS_AFTER = re.compile(r"(?:\d[ \-]?){3}$"), re.compile(r"(?:\d[ \-]?){3}")
+_IBAN_BEFORE, _IBAN_AFTER = re.compile(r"\b[A-Z]{2}\d{2}[A-Z0-9 ]{0,30}$"), re.compile(r"[A-Z0-9]{2,4}(?: |\b)")
+# A local part with its @ and no whole domain; a domain that goes on.
+_MAIL_HEAD, _MAIL_TAIL = re.compile(r"[\w.+\-]@(?:[\w\-]{0,63}|[\w.\-]{0,120}[.\-])$"), re.compile(r"[\w\-]")
+_LOCAL_HEAD, _LOCAL_TAIL = (
+    re.compile(r"(?<![\w.+\-@])\w[\w\-]{0,63}[._+\-][\w.+\-]{0,64}$"),
+    re.compile(r"[\w.+\-]{0,64}@"),
+)
+_BARE_AT = re.compile(r"@[\w\-]{1,63}\.")
+_KEY_HEAD = re.compile(r"[A-Za-z0-9_\-+/=]{16,}$")
+_KEY_TAIL = re.compile(r"(?=[^\s]{0,80}[0-9])[A-Za-z0-9_\-+/=]{6,}(?=[\s\"'`,;.)]|$)")
+_GOES_ON = frozenset("-._+@/=")  # signs that a half may end or begin with
+_LOOK = 100
+
+
+def markup_edits(text: str) -> Iterator[Edit]:
+    """What layout hides; a few looks for a character where there is none."""
+    if "*" in text or "`" in text or "~" in text or "_" in text:
+        for match in _EMPHASIS.finditer(text):
+            yield Edit(*match.span(), "", "markup")
+    if "<" in text:
+        for match in _TAG.finditer(text):
+            yield Edit(*match.span(), "", "markup")
+    if "\n" in text or "<br" in text:
+        for match in _BREAK.finditer(text):
+            joint = _joint(text, *match.span())
+            if joint is not None:
+                yield Edit(*match.span(), joint, "line-break")
+
+
+def _joint(text: str, start: int, end: int) -> str | None:
+    """What stands between the halves of one value; None if these are no halves."""
+    last, next_ = text[start - 1 : start], text[end : end + 1]
+    if not (last.isalnum() or last in _GOES_ON) or not (next_.isalnum() or next_ in _GOES_ON):
+        return None
+    before, after = text[max(0, start - _LOOK) : start], text[end : end + _LOOK]
+    if next_.isdigit() and _DIGITS_AFTER.match(after) and _DIGITS_BEFORE.search(before):
+        return "" if last == "-" else " "
+    if _IBAN_AFTER.match(after) and _IBAN_BEFORE.search(before):
+        return " "
+    mail = "@" in before and _MAIL_TAIL.match(after) and _MAIL_HEAD.search(before)
+    local = "@" in after and (
+        (last.isalnum() and _BARE_AT.match(after)) or (_LOCAL_TAIL.match(after) and _LOCAL_HEAD.search(before))
+    )
+    return "" if mail or local or (_KEY_TAIL.match(after) and _KEY_HEAD.search(before)) else None
