@@ -139,7 +139,7 @@ bench: $(VENV)/.bench-ready ## Run every measurement (BENCH=redaction_speed: one
 # Tables of the two filters, printed and written to docs/filters (QUICK=1: a minute, nothing is written).
 .PHONY: eval-filters
 eval-filters: $(VENV)/.bench-ready ## Measure what redaction and moderation find and miss, into docs/filters
-	@for measure in redaction_accuracy; do python tests/eval/$$measure.py $(if $(QUICK),--quick) || exit 1; done
+	@for measure in redaction_accuracy moderation_accuracy; do python tests/eval/$$measure.py $(if $(QUICK),--quick) || exit 1; done
 
 .PHONY: clean
 clean: ## Remove the environment and the state of a stopped mesh

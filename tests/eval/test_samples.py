@@ -143,8 +143,9 @@ def test_a_disguise_keeps_the_rest_of_the_text(disguise, texts: dict[str, list[S
         changed += 1
         kept = [one for one in sorted(sample.gold, key=lambda g: g.start) if one.kind in disguise.kinds]
         assert [one.kind for one in other.gold] == [one.kind for one in kept]
-        assert other.text[: other.gold[0].start] == sample.text[: kept[0].start]
-        assert other.text[other.gold[-1].end :] == sample.text[kept[-1].end :]
+        before, after = disguise.around
+        assert other.text[: other.gold[0].start] == sample.text[: kept[0].start] + before
+        assert other.text[other.gold[-1].end :] == after + sample.text[kept[-1].end :]
     assert changed
 
 

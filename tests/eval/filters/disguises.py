@@ -18,12 +18,12 @@ _TEXTUAL = frozenset({"PERSON", "EMAIL", "PHONE", "US_SSN", "CARD", "IBAN", "API
 
 @dataclass(frozen=True)
 class Disguise:
-    """change: value -> disguised value; kinds: the values it is applied to. seeded: gets a source of chance."""
+    """change: value and a source of chance -> disguised value; kinds: the values it is applied to; around: put before and behind."""
 
     name: str
     kinds: frozenset[str]
     change: Callable[[str, random.Random], str]
-    example: str = ""
+    around: tuple[str, str] = ("", "")
 
 
 def _between(value: str, mark: str, chance: random.Random) -> str:
@@ -73,9 +73,9 @@ DISGUISES: Sequence[Disguise] = (
     Disguise("spaced digits", _NUMBERS, _spaced),
     Disguise("digits in pairs with dots", _NUMBERS, _dotted),
     Disguise("over two lines", frozenset({"PERSON", "PHONE", "CARD", "IBAN", "US_SSN"}), _two_lines),
-    Disguise("markdown bold", _TEXTUAL, lambda v, c: f"**{v}**"),
-    Disguise("markdown code", _TEXTUAL, lambda v, c: f"`{v}`"),
-    Disguise("HTML tags", _TEXTUAL, lambda v, c: f"<b>{html.escape(v)}</b>"),
+    Disguise("markdown bold", _TEXTUAL, lambda v, c: v, ("**", "**")),
+    Disguise("markdown code", _TEXTUAL, lambda v, c: v, ("`", "`")),
+    Disguise("HTML tags", _TEXTUAL, lambda v, c: html.escape(v), ("<b>", "</b>")),
     Disguise("HTML entities", frozenset({"EMAIL"}), lambda v, c: v.replace("@", "&#64;").replace(".", "&#46;")),
     Disguise("percent-encoding", frozenset({"EMAIL"}), lambda v, c: v.replace("@", "%40")),
     Disguise("base64 of a secret", _SECRETS, lambda v, c: base64.b64encode(v.encode()).decode()),
@@ -91,7 +91,9 @@ def disguised(sample: Sample, disguise: Disguise, chance: random.Random) -> Samp
         text += sample.text[position : one.start]
         if one.kind in disguise.kinds:
             value = disguise.change(value, chance)
+            text += disguise.around[0]
             gold.append(Gold(len(text), len(text) + len(value), one.kind, one.origin))
+            value += disguise.around[1]
         text, position = text + value, one.end
     if not gold:
         return None
