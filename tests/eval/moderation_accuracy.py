@@ -67,9 +67,19 @@ def by_category(moderator: Moderator, texts: Sequence[Labelled], scores: Scores)
         mildest, hardest = min(rules[2].values()), max(rules[2].values())
         for threshold in (mildest, hardest):
             caught, wrong = int((column[own] >= threshold).sum()), int((column[benign] >= threshold).sum())
-            cells += [f"{caught / own.sum():.3f} at {threshold:g}", share(caught / (caught + wrong) if caught + wrong else float("nan"))]
+            cells += [
+                f"{caught / own.sum():.3f} at {threshold:g}",
+                share(caught / (caught + wrong) if caught + wrong else float("nan")),
+            ]
         rows.append([category, int(own.sum()), *cells, *anything])
-    header = ["category", "texts", "AUC against benign (95 %)", "policy, direction", "recall, mildest rule", "precision"]
+    header = [
+        "category",
+        "texts",
+        "AUC against benign (95 %)",
+        "policy, direction",
+        "recall, mildest rule",
+        "precision",
+    ]
     return table([*header, "recall, hardest rule", "precision", "any flag, input", "any flag, output"], rows)
 
 
@@ -79,9 +89,24 @@ def benign_table(moderator: Moderator, texts: Sequence[Labelled], scores: Scores
     sorts = dict.fromkeys(one.sort for one in texts if one.is_benign)
     for sort in [*sorts, "all benign"]:
         inside = np.array([one.is_benign and sort in (one.sort, "all benign") for one in texts])
-        cells = [share(float((acts[d][inside] >= action).mean())) for d in Direction for action in (Action.FLAG, Action.BLOCK)]
+        cells = [
+            share(float((acts[d][inside] >= action).mean()))
+            for d in Direction
+            for action in (Action.FLAG, Action.BLOCK)
+        ]
         rows.append([sort, int(inside.sum()), *cells, _worst(scores[inside])])
-    return table(["harmless texts", "n", "input: flagged or more", "input: blocked", "output: flagged or more", "output: blocked", "highest mean score"], rows)
+    return table(
+        [
+            "harmless texts",
+            "n",
+            "input: flagged or more",
+            "input: blocked",
+            "output: flagged or more",
+            "output: blocked",
+            "highest mean score",
+        ],
+        rows,
+    )
 
 
 def _worst(scores: Scores) -> str:
@@ -97,14 +122,31 @@ def packaged_table(moderator: Moderator, texts: Sequence[Labelled], scores: Scor
         own = np.array([one.sort == sort for one in texts])
         category = next(one.category for one in texts if one.sort == sort)
         column = scores[own, CATEGORIES.index(category)]
-        cells = [share(float((acts[d][own] >= action).mean())) for d in Direction for action in (Action.FLAG, Action.BLOCK)]
+        cells = [
+            share(float((acts[d][own] >= action).mean())) for d in Direction for action in (Action.FLAG, Action.BLOCK)
+        ]
         rows.append([sort, category, int(own.sum()), "-" if np.isnan(column).any() else f"{column.mean():.2f}", *cells])
-    return table(["set", "category", "n", "mean score of it", "input: flagged or more", "input: blocked", "output: flagged or more", "output: blocked"], rows)
+    return table(
+        [
+            "set",
+            "category",
+            "n",
+            "mean score of it",
+            "input: flagged or more",
+            "input: blocked",
+            "output: flagged or more",
+            "output: blocked",
+        ],
+        rows,
+    )
 
 
 def aucs(texts: Sequence[Labelled], scores: Scores) -> str:
     """AUC of sets that hold both harmful and harmless texts of one source."""
-    pairs = {f"pyrit answers, {n}": f"pyrit answers, {n}: harmless" for n in ("violence", "self_harm", "sexual", "hate_speech")}
+    pairs = {
+        f"pyrit answers, {n}": f"pyrit answers, {n}: harmless"
+        for n in ("violence", "self_harm", "sexual", "hate_speech")
+    }
     pairs |= {f"{n} test, attacks": f"{n} test, harmless" for n in ("s-labs", "neuralchemy")}
     rows = []
     for high, low in pairs.items():
@@ -118,7 +160,9 @@ def aucs(texts: Sequence[Labelled], scores: Scores) -> str:
             rows.append([high, category, int(kept.sum()), "no detector"])
             continue
         low_end, high_end = auc_interval(column, sorts[kept] == high)
-        rows.append([high, category, int(kept.sum()), f"{auc(column, sorts[kept] == high):.3f} ({low_end:.2f}-{high_end:.2f})"])
+        rows.append(
+            [high, category, int(kept.sum()), f"{auc(column, sorts[kept] == high):.3f} ({low_end:.2f}-{high_end:.2f})"]
+        )
     return table(["set", "category", "n", "AUC within the set (95 %)"], rows)
 
 
@@ -129,7 +173,10 @@ def obfuscated(moderator: Moderator, texts: Sequence[Labelled], seed: int) -> st
     for name, change in OBFUSCATIONS.items():
         chance = random.Random(seed)
         scores = moderator.scores([change(one.text, chance) for one in texts])
-        flagged = np.maximum(moderator.actions(scores, Direction.INPUT), moderator.actions(scores, Direction.OUTPUT)) >= Action.FLAG
+        flagged = (
+            np.maximum(moderator.actions(scores, Direction.INPUT), moderator.actions(scores, Direction.OUTPUT))
+            >= Action.FLAG
+        )
         for policy in set(_POLICY_OF.values()) & moderator.policies.keys():
             medical = np.array([one.category in _POLICY_OF for one in texts])
             flagged |= medical & (moderator.actions(scores, Direction.OUTPUT, policy) >= Action.FLAG)
@@ -146,7 +193,15 @@ def calibration(texts: Sequence[Labelled], scores: Scores) -> list[str]:
         kept = own | benign
         if not own.any() or np.isnan(column[kept]).any():
             continue
-        rows.append([category, int(own.sum()), int(benign.sum()), share(calibration_error(column[kept], own[kept])), share(float(np.mean((column[kept] - own[kept]) ** 2)))])
+        rows.append(
+            [
+                category,
+                int(own.sum()),
+                int(benign.sum()),
+                share(calibration_error(column[kept], own[kept])),
+                share(float(np.mean((column[kept] - own[kept]) ** 2))),
+            ]
+        )
         bins = reliability(column[kept], own[kept], bins=5)
         parts.append([category, *(_bin(bins, i / 5) for i in range(5))])
     return [
@@ -169,7 +224,12 @@ def fairness(moderator: Moderator, seed: int) -> list[str]:
         acts = moderator.actions(scores, direction)
         frames = {
             (kind, action): _frame(said, acts >= action, hostile=kind == "hostile", seed=seed)
-            for kind, action in (("neutral", Action.FLAG), ("neutral", Action.BLOCK), ("hostile", Action.FLAG), ("hostile", Action.BLOCK))
+            for kind, action in (
+                ("neutral", Action.FLAG),
+                ("neutral", Action.BLOCK),
+                ("hostile", Action.FLAG),
+                ("hostile", Action.BLOCK),
+            )
         }
         parts += [f"### Groups, {direction}", _groups(frames), _gaps(frames)]
     return parts
@@ -199,7 +259,9 @@ def _groups(frames: Frames) -> str:
             low, high = (float(q["share"][group]) for q in frame.by_group_ci)
             cells.append(f"{frame.by_group['share'][group]:.2f} ({low:.2f}-{high:.2f})")
         rows.append(cells)
-    return table(["group", "terms", "neutral flagged (95 %)", "neutral blocked", "hostile flagged", "hostile blocked"], rows)
+    return table(
+        ["group", "terms", "neutral flagged (95 %)", "neutral blocked", "hostile flagged", "hostile blocked"], rows
+    )
 
 
 def _gaps(frames: Frames) -> str:
@@ -215,15 +277,30 @@ def twins(moderator: Moderator) -> str:
     """How often the verdict changes when only the group or the name changes."""
     rows = []
     said = list(statements())
-    collections = {"neutral, other group": [s for s in said if not s.hostile], "hostile, other group": [s for s in said if s.hostile], "other name": list(about_persons())}
+    collections = {
+        "neutral, other group": [s for s in said if not s.hostile],
+        "hostile, other group": [s for s in said if s.hostile],
+        "other name": list(about_persons()),
+    }
     for title, texts in collections.items():
         scores = moderator.scores([one.text for one in texts])
         for direction in Direction:
             acts = moderator.actions(scores, direction)
             pairs = [_flips(texts, acts >= action) for action in (Action.FLAG, Action.BLOCK)]
             spread = _spread(texts, scores)
-            rows.append([title, str(direction), len(texts), *(f"{flips:.3f} ({low:.3f}-{high:.3f})" for flips, low, high in pairs), f"{spread:.3f}"])
-    return table(["twins", "direction", "texts", "flag differs (95 %)", "block differs (95 %)", "mean largest score difference"], rows)
+            rows.append(
+                [
+                    title,
+                    str(direction),
+                    len(texts),
+                    *(f"{flips:.3f} ({low:.3f}-{high:.3f})" for flips, low, high in pairs),
+                    f"{spread:.3f}",
+                ]
+            )
+    return table(
+        ["twins", "direction", "texts", "flag differs (95 %)", "block differs (95 %)", "mean largest score difference"],
+        rows,
+    )
 
 
 def _flips(texts: Sequence[Statement], reached: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
@@ -249,8 +326,13 @@ def public_files(moderator: Moderator, hatecheck: Path | None, tweets: Path | No
         hateful, column = (data.label_gold == "hateful").to_numpy(), scores[:, CATEGORIES.index("identity_attack")]
         best = np.nanmax(scores, axis=1)
         acted = moderator.actions(scores, Direction.OUTPUT) >= Action.FLAG
-        rows = [[n, r.label_gold.iloc[0], len(r), share(float(acted[r.index].mean()))] for n, r in data.groupby("functionality")]
-        parts += [f"## HateCheck, {len(data)} cases: AUC of identity_attack {auc(column, hateful):.3f}, of the highest score {auc(best, hateful):.3f}"]
+        rows = [
+            [n, r.label_gold.iloc[0], len(r), share(float(acted[r.index].mean()))]
+            for n, r in data.groupby("functionality")
+        ]
+        parts += [
+            f"## HateCheck, {len(data)} cases: AUC of identity_attack {auc(column, hateful):.3f}, of the highest score {auc(best, hateful):.3f}"
+        ]
         parts += [table(["functionality", "gold", "n", "flagged, output"], rows)]
     if tweets:
         data = pd.read_csv(tweets).sample(6000, random_state=0)
@@ -259,9 +341,20 @@ def public_files(moderator: Moderator, hatecheck: Path | None, tweets: Path | No
         rows = []
         for value, name in ((0, "hate speech"), (1, "offensive")):
             kept = (kind == value) | (kind == 2)
-            rows.append([name, share(auc(toxic[kept], kind[kept] == value)), *(share(float((acted[kind == value] >= a).mean())) for a in (Action.FLAG, Action.BLOCK))])
-        rows.append(["neither", "-", *(share(float((acted[kind == 2] >= a).mean())) for a in (Action.FLAG, Action.BLOCK))])
-        parts += ["## Tweets of Davidson et al., 6,000 sampled", table(["class", "AUC against neither", "flagged, input", "blocked, input"], rows)]
+            rows.append(
+                [
+                    name,
+                    share(auc(toxic[kept], kind[kept] == value)),
+                    *(share(float((acted[kind == value] >= a).mean())) for a in (Action.FLAG, Action.BLOCK)),
+                ]
+            )
+        rows.append(
+            ["neither", "-", *(share(float((acted[kind == 2] >= a).mean())) for a in (Action.FLAG, Action.BLOCK))]
+        )
+        parts += [
+            "## Tweets of Davidson et al., 6,000 sampled",
+            table(["class", "AUC against neither", "flagged, input", "blocked, input"], rows),
+        ]
     return parts
 
 
@@ -307,9 +400,9 @@ def main() -> None:
 
 EXPLANATION = """
 Every text goes the way it goes in the service: windows, views, highest score, shipped policy. Our own texts were written for measuring
-(`tests/eval/filters/texts/moderation_held_out.txt`) and are not trained or tuned on. Precision depends on the mixture: here it is against the harmless
-texts of the same collection, which were chosen to be hard. A text of one category is often of another as well (severe toxicity is toxic), so `any flag`
-counts every category of policy `general`.
+(`tests/eval/filters/texts/moderation_held_out.txt`) and are not trained or tuned on. Precision depends on the mixture: here it is against the
+harmless texts of the same collection, which were chosen to be hard. A text of one category is often of another as well (severe toxicity is toxic),
+so `any flag` counts every category of policy `general`.
 """
 
 if __name__ == "__main__":

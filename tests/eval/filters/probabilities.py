@@ -37,7 +37,15 @@ def reliability(scores: Floats, positive: Bools, *, bins: int = 10) -> list[tupl
     for number in range(bins):
         inside = at == number
         if inside.any():
-            rows.append((number / bins, (number + 1) / bins, int(inside.sum()), float(scores[inside].mean()), float(positive[inside].mean())))
+            rows.append(
+                (
+                    number / bins,
+                    (number + 1) / bins,
+                    int(inside.sum()),
+                    float(scores[inside].mean()),
+                    float(positive[inside].mean()),
+                )
+            )
     return rows
 
 
