@@ -19,12 +19,12 @@ Keys = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-_BASE = 0x9E3779B97F4A7C15 | 1
-_BASE_INVERSE = pow(_BASE, -1, 2**64)
+BASE = 0x9E3779B97F4A7C15 | 1
+BASE_INVERSE = pow(BASE, -1, 2**64)
 _MASK = 2**64 - 1
 _BMP = 0x10000
 _SPACE = 32
-_QUOTED_SALT = np.uint64(0xD6E8FEB86659FD93)
+QUOTED_SALT = np.uint64(0xD6E8FEB86659FD93)
 _PAIR_MULTIPLIER = np.uint64(0xC2B2AE3D27D4EB4F)
 # A quotation: paired marks on one line, at most 300 characters. A lone apostrophe opens nothing.
 _QUOTATION = re.compile(
@@ -32,21 +32,21 @@ _QUOTATION = re.compile(
 )
 
 
-def _mixed(values: Keys) -> Keys:
+def mixed(values: Keys) -> Keys:
     """Finaliser of splitmix64: every input bit moves every output bit."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
 
 
-def _powers(base: int, count: int) -> Keys:
+def powers(base: int, count: int) -> Keys:
     factors = np.full(count, base, np.uint64)
     factors[0] = 1
     return np.cumprod(factors, dtype=np.uint64)
 
 
-_CODE_POINT_KEYS = _mixed(np.arange(1, _BMP + 1, dtype=np.uint64))
-_IS_WORD = np.array([chr(c).isalnum() for c in range(_BMP)], dtype=bool)
+CODE_POINT_KEYS = mixed(np.arange(1, _BMP + 1, dtype=np.uint64))
+IS_WORD = np.array([chr(c).isalnum() for c in range(_BMP)], dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ def ngrams_of(texts: Sequence[str]) -> Ngrams:
     raw = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     points: Rows = np.where(raw < _BMP, raw, 0xFFFD).astype(np.int64)
     rows = np.repeat(np.arange(len(texts)), [len(text) for text in lowered])
-    hashes = _CODE_POINT_KEYS[points]
-    quoted = _quoted(joined)
+    hashes = CODE_POINT_KEYS[points]
+    quoted = quoted_mask(joined)
     return Ngrams(words=_word_ngrams(points, hashes, rows, quoted), characters=_character_ngrams(points, hashes, rows))
 
 
 def _character_ngrams(points: Rows, hashes: Keys, rows: Rows) -> tuple[Rows, Keys]:
-    powers = _powers(_BASE, 5)
+    powers = powers(BASE, 5)
     spaces = np.concatenate([[0], np.cumsum(points == _SPACE)])
     found_rows, found_keys = [], []
     rolling = hashes[:-1] + hashes[1:] * powers[1]
@@ -83,28 +83,28 @@ def _character_ngrams(points: Rows, hashes: Keys, rows: Rows) -> tuple[Rows, Key
         starts = np.arange(len(points) - n + 1)
         inside_one_word = (spaces[starts + n - 1] == spaces[starts + 1]) & (rows[starts] == rows[starts + n - 1])
         found_rows.append(rows[starts[inside_one_word]])
-        found_keys.append(_mixed(rolling[inside_one_word] + np.uint64(n)))
+        found_keys.append(mixed(rolling[inside_one_word] + np.uint64(n)))
     return np.concatenate(found_rows), np.concatenate(found_keys)
 
 
 def _word_ngrams(points: Rows, hashes: Keys, rows: Rows, quoted: Flags) -> tuple[Rows, Keys]:
-    word = _IS_WORD[points]
+    word = IS_WORD[points]
     edges = np.flatnonzero(word[1:] != word[:-1]) + 1  # texts start and end with a space, so edges alternate
     starts, ends = edges[0::2], edges[1::2]
     if not len(starts):
         return np.empty(0, np.int64), np.empty(0, np.uint64)
-    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes * _powers(_BASE, len(points)), dtype=np.uint64)])
-    keys = _mixed((sums[ends] - sums[starts]) * _powers(_BASE_INVERSE, len(points))[starts])
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(hashes * powers(BASE, len(points)), dtype=np.uint64)])
+    keys = mixed((sums[ends] - sums[starts]) * powers(BASE_INVERSE, len(points))[starts])
     word_rows = rows[starts]
     neighbours = word_rows[1:] == word_rows[:-1]
-    pairs = _mixed(keys[:-1] * _PAIR_MULTIPLIER + keys[1:])[neighbours]
+    pairs = mixed(keys[:-1] * _PAIR_MULTIPLIER + keys[1:])[neighbours]
     quoted = quoted[starts]
-    keys = np.where(quoted, keys ^ _QUOTED_SALT, keys)
-    pairs = np.where(quoted[:-1][neighbours], pairs ^ _QUOTED_SALT, pairs)
+    keys = np.where(quoted, keys ^ QUOTED_SALT, keys)
+    pairs = np.where(quoted[:-1][neighbours], pairs ^ QUOTED_SALT, pairs)
     return np.concatenate([word_rows, word_rows[:-1][neighbours]]), np.concatenate([keys, pairs])
 
 
-def _quoted(joined: str) -> Flags:
+def quoted_mask(joined: str) -> Flags:
     """Which code points stand in a quotation."""
     mask = np.zeros(len(joined), np.bool_)
     for quotation in _QUOTATION.finditer(joined):
@@ -114,16 +114,16 @@ def _quoted(joined: str) -> Flags:
 
 def word_key(first: str, second: str | None = None, *, quoted: bool = False) -> int:
     """The key of a word or a pair of words, for building a vocabulary."""
-    key = _string_key(first)
+    key = string_key(first)
     if second is not None:
-        pair = np.array([(key * int(_PAIR_MULTIPLIER) + _string_key(second)) & _MASK], np.uint64)
-        key = int(_mixed(pair)[0])
-    return key ^ int(_QUOTED_SALT) if quoted else key
+        pair = np.array([(key * int(_PAIR_MULTIPLIER) + string_key(second)) & _MASK], np.uint64)
+        key = int(mixed(pair)[0])
+    return key ^ int(QUOTED_SALT) if quoted else key
 
 
-def _string_key(word: str) -> int:
+def string_key(word: str) -> int:
     total = sum(
-        int(_CODE_POINT_KEYS[min(ord(c), 0xFFFD) if ord(c) < _BMP else 0xFFFD]) * pow(_BASE, i, 2**64)
+        int(CODE_POINT_KEYS[min(ord(c), 0xFFFD) if ord(c) < _BMP else 0xFFFD]) * pow(BASE, i, 2**64)
         for i, c in enumerate(word)
     )
-    return int(_mixed(np.array([total & _MASK], np.uint64))[0])
+    return int(mixed(np.array([total & _MASK], np.uint64))[0])

@@ -12,11 +12,22 @@ _INVISIBLE = re.compile(
 )
 _CONTROL_OR_SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 
-# Cyrillic and Greek letters that look like Latin ones (the frequent part of Unicode's confusables table).
+# Letters that look like Latin ones: the frequent part of Unicode's confusables table (Cyrillic, Greek, Armenian, small capitals, letters
+# with strokes). NFKC has already undone full-width, circled, mathematical and superscript letters.
 _LOOK_ALIKES = str.maketrans(
-    "авекмнорстухіјѕԁһԛԝёєгьαβεηικνορτυχγωσμ",
-    "abekmhopctyxijsdhqweerbabenikvoptuxywou",
+    "авекмнорстухіјѕԁһԛԝёєгьийпѵүҝӏқңҳбзαβεηικνορτυχγωσμζδθλξπςάέήίόύώϲϳաոսօզցեյքᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢɑɡıłøđħŧƙɓɗɛɔɩʋæß",
+    "abekmhopctyxijsdhqweerbuunvykiknhbeabenikvoptuxywouzdolencaeniouwcjwnuoqgtjpabcdefghijklmnoprstuvwyzagilodhtkbdeoivab",
 )
+# Regional indicators and squared letters spell words too; NFKC leaves them.
+_LOOK_ALIKES |= {start + i: 97 + i for start in (0x1F1E6, 0x1F130, 0x1F150, 0x1F170) for i in range(26)}
+# Emoji that stand for a word.
+_EMOJI = str.maketrans(
+    {
+        "🖕": " fuck you ", "🔪": " knife ", "🗡": " knife ", "🔫": " gun ", "💣": " bomb ", "💩": " shit ", "🤡": " clown ", "🐀": " rat ",
+        "🐷": " pig ", "🐖": " pig ", "🐍": " snake ", "🍆": " cock ", "🍑": " ass ", "💦": " cum ", "🪓": " axe ", "💊": " pills ", "🐒": " monkey ",
+        "🐵": " monkey ", "🗑": " garbage ", "⚰": " dead ", "☠": " dead ", "💀": " dead ", "🪳": " cockroach ", "🤮": " disgusting ",
+    }
+)  # fmt: skip
 _LEET = str.maketrans(
     {
         "0": "o",
@@ -37,11 +48,16 @@ _LEET = str.maketrans(
     }
 )
 _LEET_SYMBOLS = frozenset("0134578@$!|+€")
-# A token that mixes letters with symbols which stand for letters: `1d10t`, `$h!t`, but not `100`, `3.5` or `wow!`.
-_LEET_TOKEN = re.compile(r"(?<!\S)(?=\S*[a-z])(?=\S*[0134578@$!|+€](?:\S*[a-z]))\S+")
-# Four or more single letters with the same sort of gap: `i d i o t`, `k.i.l.l`.
-_SPACED_LETTERS = re.compile(r"(?<!\w)[a-z](?:[ .\-_*/][a-z]){3,}(?!\w)")
-_GAP = re.compile(r"[ .\-_*/]")
+# An emoji or symbol between two letters stands for a letter that was left out: `f🤬ck`, `id☹ot`.
+_SYMBOL_INSIDE = re.compile(r"(?<=[a-z])[\u2600-\u27bf\U0001f300-\U0001faff]+(?=[a-z])")
+# Numbers with a unit, times, versions, addresses: not leetspeak though they mix letters and symbols.
+_UNITS = re.compile(r"\d+(?:[.,:/-]\d+)*[a-z]{0,3}[^\w\s]*|\S+@\S+\.\w+[^\w\s]*")
+# Letters each followed by the same sort of gap: `i d i o t`, `k.i.l.l`. Of letters with spaces there must be four, of others three.
+_SPACED_LETTERS = re.compile(r"(?<!\w)(?:[a-z0-9@$!](?: [a-z0-9@$!]){3,}|[a-z0-9@$!](?:[.\-_*/|~,·•+][a-z0-9@$!]){2,})(?!\w)")
+_GAP = re.compile(r"[ .\-_*/|~,·•+]")
+# Marks between letters of a word, more than one of them: `k_i_ll`, `st.u.pid`; not `e.g.`, `well-known`, `don't`.
+_MARKED_WORD = re.compile(r"(?<![\w@/.:-])[a-z]{1,3}(?:[.\-_*~|·•+]{1,2}[a-z]{1,3}){2,}(?![\w@/:-])")
+_MARK_INSIDE = re.compile(r"[a-z0-9@$!][.\-_*/|~,·•+][a-z0-9@$!]")
 _DRAWN_OUT = re.compile(r"([a-z])\1{2,}")
 
 
@@ -49,19 +65,38 @@ def plain_view(text: str) -> str:
     """The text in NFKC, without invisible characters, with single spaces. Case is kept."""
     if not text.isascii():
         text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
-    return _CONTROL_OR_SPACE.sub(" ", text).strip()
+    if not text.isprintable():
+        text = _CONTROL_OR_SPACE.sub(" ", text)
+    return " ".join(text.split())
 
 
 def folded_view(plain: str) -> str:
-    """Lower case, without accents, look-alike letters, leetspeak, spaced-out or drawn-out letters."""
+    """Lower case, without accents, look-alike letters, emoji words, leetspeak, spaced-out or drawn-out letters."""
     text = plain.lower()
     if not text.isascii():
-        text = text.translate(_LOOK_ALIKES)
+        text = _SYMBOL_INSIDE.sub("*", text).translate(_EMOJI).translate(_LOOK_ALIKES)
         text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    words = text.split(" ")
+    if sum(len(word) == 1 for word in words) > 3 or _MARK_INSIDE.search(text):
+        text = _SPACED_LETTERS.sub(lambda letters: _joined(letters.group()), text)
+        text = _MARKED_WORD.sub(lambda letters: _joined(letters.group()), text)
+        words = text.split(" ")
     if not _LEET_SYMBOLS.isdisjoint(text):
-        text = _LEET_TOKEN.sub(lambda token: token.group().translate(_LEET), text)
-    text = _SPACED_LETTERS.sub(lambda letters: _GAP.sub("", letters.group()), text)
+        text = " ".join(word if _LEET_SYMBOLS.isdisjoint(word) else _unleeted(word) for word in words)
     return _DRAWN_OUT.sub(r"\1", text)
+
+
+def _joined(letters: str) -> str:
+    joined = _GAP.sub("", letters)
+    return joined if any(c.isalpha() for c in joined) else letters
+
+
+def _unleeted(word: str) -> str:
+    """`1d10t`, `$h!t`, `a$$` with letters for symbols; `100`, `3.5`, `10am`, `wow!` as they are."""
+    end = len(word.rstrip("!|+013457 8"))
+    if _UNITS.fullmatch(word) or not any(c.isalpha() for c in word):
+        return word
+    return word[:end].translate(_LEET) + word[end:]
 
 
 def views(text: str) -> tuple[str, ...]:
