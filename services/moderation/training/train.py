@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from corpus import HEADS, SEED, Corpus, Packages, build, disguised
+from corpus import HEADS, SEED, Packages, build, disguised
 from scipy.optimize import minimize
 from scipy.sparse import csr_matrix, hstack, vstack
 from sluice_moderation.adapters.toxicity import BiLstmToxicity
@@ -49,7 +49,15 @@ def counts(found: Occurrences, keys: np.ndarray, texts: int, power: float) -> cs
 
 
 def frequent(found: Occurrences, minimum: int, allowed: np.ndarray | None) -> np.ndarray:
-    pairs = np.unique(np.stack([np.concatenate([k for _, k in found.groups]), np.concatenate([r for r, _ in found.groups]).astype(np.uint64)]), axis=1)[0]
+    pairs = np.unique(
+        np.stack(
+            [
+                np.concatenate([k for _, k in found.groups]),
+                np.concatenate([r for r, _ in found.groups]).astype(np.uint64),
+            ]
+        ),
+        axis=1,
+    )[0]
     unique, texts = np.unique(pairs, return_counts=True)
     keep = texts >= minimum
     if allowed is not None:
@@ -77,9 +85,11 @@ def vocabulary(texts: list[str]) -> dict[int, str]:
     return kept
 
 
-def fit(x: csr_matrix, y: np.ndarray, weights: np.ndarray, penalty: float, iterations: int = 120) -> tuple[np.ndarray, np.ndarray]:
+def fit(
+    x: csr_matrix, y: np.ndarray, weights: np.ndarray, penalty: float, iterations: int = 60
+) -> tuple[np.ndarray, np.ndarray]:
     """All heads at once: logistic loss with soft labels, NaN left out, L2. Returns (features, heads) and biases."""
-    n, d, h = x.shape[0], x.shape[1], y.shape[1]
+    d, h = x.shape[1], y.shape[1]
     known = ~np.isnan(y)
     target = np.where(known, y, 0).astype(np.float32)
     mass = known * weights
@@ -93,28 +103,32 @@ def fit(x: csr_matrix, y: np.ndarray, weights: np.ndarray, penalty: float, itera
         value = (mass * (np.logaddexp(0, z) - target * z)).sum(dtype=np.float64)
         g = mass * (1 / (1 + np.exp(-z)) - target)
         gw = xt @ g + 2 * penalty * w
-        return float(value + penalty * np.square(w, dtype=np.float64).sum()), np.concatenate([gw.ravel(), g.sum(axis=0)]).astype(np.float64)
+        return float(value + penalty * np.square(w, dtype=np.float64).sum()), np.concatenate(
+            [gw.ravel(), g.sum(axis=0)]
+        ).astype(np.float64)
 
     start = np.zeros(d * h + h)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 8})
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 6})
     return found.x[: d * h].reshape(d, h).astype(np.float32), found.x[d * h :].astype(np.float32)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--packages", type=Path, required=True)
-    parser.add_argument("--cache", type=Path)
     parser.add_argument("--out", type=Path, default=WEIGHTS / "heads-1.npz")
     a = parser.parse_args()
     threadpool_limits(1)
     began = time.time()
-    import pickle
-    cache = a.cache
-    corpus = pickle.loads(cache.read_bytes()) if cache and cache.exists() else build(Packages(a.packages), BiLstmToxicity.load(WEIGHTS / "toxicity-1.npz"))
-    if cache and not cache.exists():
-        cache.write_bytes(pickle.dumps(corpus))
-    print(len(corpus.texts), "texts", Counter(corpus.sources).most_common(40), f"{time.time() - began:.0f} s", flush=True)
-    print({h: (int((corpus.labels[:, i] >= .5).sum()), int((corpus.labels[:, i] < .5).sum())) for i, h in enumerate(HEADS)})
+    corpus = build(Packages(a.packages), BiLstmToxicity.load(WEIGHTS / "toxicity-1.npz"))
+    print(
+        len(corpus.texts), "texts", Counter(corpus.sources).most_common(40), f"{time.time() - began:.0f} s", flush=True
+    )
+    print(
+        {
+            h: (int((corpus.labels[:, i] >= 0.5).sum()), int((corpus.labels[:, i] < 0.5).sum()))
+            for i, h in enumerate(HEADS)
+        }
+    )
     names = vocabulary([plain_view(t) for t in corpus.texts])
     dice = np.random.default_rng(SEED)
     chosen = np.flatnonzero(dice.random(len(corpus.texts)) < DISGUISED_SHARE)
@@ -128,12 +142,21 @@ def main() -> None:
         joined = Occurrences(tuple((r + 2000 * i, k) for i, o in enumerate(occurrences) for r, k in o.groups))
         allowed = np.fromiter(names, np.uint64, len(names)) if kind == "words" else None
         keys[kind] = frequent(joined, MIN_TEXTS[kind], allowed)
-        x[kind] = vstack([counts(o, keys[kind], min(2000, len(texts) - 2000 * i), LENGTH_POWER[kind]) for i, o in enumerate(occurrences)]).tocsr()
+        x[kind] = vstack(
+            [
+                counts(o, keys[kind], min(2000, len(texts) - 2000 * i), LENGTH_POWER[kind])
+                for i, o in enumerate(occurrences)
+            ]
+        ).tocsr()
         print(kind, x[kind].shape, x[kind].nnz, f"{time.time() - began:.0f} s", flush=True)
     scale = {k: 1 / np.sqrt(1 + np.log1p(np.bincount(m.indices, minlength=m.shape[1]))) for k, m in x.items()}
     weights = np.ones((len(texts), 1), np.float32)
-    full = hstack([x["words"].multiply(scale["words"]), x["characters"].multiply(scale["characters"])]).tocsr().astype(np.float32)
-    w, b = fit(full, y, weights, PENALTY, 25)
+    full = (
+        hstack([x["words"].multiply(scale["words"]), x["characters"].multiply(scale["characters"])])
+        .tocsr()
+        .astype(np.float32)
+    )
+    w, b = fit(full, y, weights, PENALTY, 12)
     split = len(keys["words"])
     importance = np.abs(w).max(axis=1)
     kept = {}
@@ -145,8 +168,12 @@ def main() -> None:
     final = w * np.concatenate([scale["words"], scale["characters"]])[columns][:, None]
     print("fitted", w.shape, f"{time.time() - began:.0f} s", flush=True)
     np.savez_compressed(
-        a.out, words=keys["words"][kept["words"]], characters=keys["characters"][kept["characters"]],
-        weights=final.astype(np.float32), bias=b, heads=np.frombuffer("\n".join(HEADS).encode(), np.uint8),
+        a.out,
+        words=keys["words"][kept["words"]],
+        characters=keys["characters"][kept["characters"]],
+        weights=final.astype(np.float32),
+        bias=b,
+        heads=np.frombuffer("\n".join(HEADS).encode(), np.uint8),
         names=np.frombuffer("\n".join(names[int(k)] for k in keys["words"][kept["words"]]).encode(), np.uint8),
         powers=np.array([LENGTH_POWER["words"], LENGTH_POWER["characters"]]),
     )

@@ -11,8 +11,9 @@ from threadpoolctl import threadpool_limits
 
 from sluice_moderation.adapters import metrics
 from sluice_moderation.adapters.injection import LinearInjection
+from sluice_moderation.adapters.secrets import SecretRules
 from sluice_moderation.adapters.toxicity import BiLstmToxicity
-from sluice_moderation.domain.judgement import Panel
+from sluice_moderation.domain.panel import Panel
 
 log = logger(__name__)
 
@@ -33,7 +34,7 @@ def load() -> Detectors:
     threadpool_limits(1, user_api="blas")
     injection = LinearInjection.load(_WEIGHTS / "injection-1.npz")
     toxicity = BiLstmToxicity.load(_WEIGHTS / "toxicity-1.npz")
-    return Detectors(Panel([toxicity, injection], on_failure=_tell), injection)
+    return Detectors(Panel([toxicity, injection, SecretRules()], on_failure=_tell), injection)
 
 
 def _tell(detector: str, error: Exception) -> None:

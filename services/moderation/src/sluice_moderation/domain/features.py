@@ -80,7 +80,9 @@ def _words(hashes: Keys, word: npt.NDArray[np.bool_], rows: Rows, quoted: npt.ND
     weighted = hashes * _power_of(_POWERS, len(hashes), BASE)
     sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(weighted, dtype=np.uint64)])
     keys = mixed((sums[ends] - sums[starts]) * _power_of(_INVERSE_POWERS, len(hashes), BASE_INVERSE)[starts])
-    salts = np.where(quoted[starts], QUOTED_SALT, np.uint64(0)) if quoted is not None else np.zeros(len(keys), np.uint64)
+    salts = (
+        np.where(quoted[starts], QUOTED_SALT, np.uint64(0)) if quoted is not None else np.zeros(len(keys), np.uint64)
+    )
     row = rows[starts]
     one, two = row[1:] == row[:-1], row[2:] == row[:-2]
     pairs = mixed(keys[:-1] * _PAIR + keys[1:]) ^ salts[:-1]

@@ -81,7 +81,9 @@ class LinearHeads:
         by_word: dict[str, float] = {}
         for feature, value in zip(found.tolist(), values.tolist(), strict=True):
             by_word[self.names[feature]] = by_word.get(self.names[feature], 0.0) + value
-        return by_word, float(_values(self.characters, features.characters, self.characters.weights[:, column])[1].sum())
+        return by_word, float(
+            _values(self.characters, features.characters, self.characters.weights[:, column])[1].sum()
+        )
 
 
 def _damping(block: Block, found: Occurrences, texts: int) -> Floats:

@@ -71,14 +71,93 @@ _AMBIGUOUS: dict[str, str] = {
     "migration": "foreign",
 }
 _PERSON_NOUN = frozenset(
-    "people person persons peoples man men woman women guy guys folk folks community communities couple couples americans friend friends "
-    "kid kids child children family families neighbour neighbours neighbor neighbors student students colleague colleagues girl girls "
-    "boy boys coworker coworkers son sons daughter daughters worker workers lives lady ladies individual individuals population "
-    "immigrant immigrants refugee refugees migrant migrants teenager teenagers citizens actors players doctor doctors teacher teachers "
-    "parents mother mothers father fathers husband wife youth voters employees employee patients patient residents".split()
+    [
+        "people",
+        "person",
+        "persons",
+        "peoples",
+        "man",
+        "men",
+        "woman",
+        "women",
+        "guy",
+        "guys",
+        "folk",
+        "folks",
+        "community",
+        "communities",
+        "couple",
+        "couples",
+        "americans",
+        "friend",
+        "friends",
+        "kid",
+        "kids",
+        "child",
+        "children",
+        "family",
+        "families",
+        "neighbour",
+        "neighbours",
+        "neighbor",
+        "neighbors",
+        "student",
+        "students",
+        "colleague",
+        "colleagues",
+        "girl",
+        "girls",
+        "boy",
+        "boys",
+        "coworker",
+        "coworkers",
+        "son",
+        "sons",
+        "daughter",
+        "daughters",
+        "worker",
+        "workers",
+        "lives",
+        "lady",
+        "ladies",
+        "individual",
+        "individuals",
+        "population",
+        "immigrant",
+        "immigrants",
+        "refugee",
+        "refugees",
+        "migrant",
+        "migrants",
+        "teenager",
+        "teenagers",
+        "citizens",
+        "actors",
+        "players",
+        "doctor",
+        "doctors",
+        "teacher",
+        "teachers",
+        "parents",
+        "mother",
+        "mothers",
+        "father",
+        "fathers",
+        "husband",
+        "wife",
+        "youth",
+        "voters",
+        "employees",
+        "employee",
+        "patients",
+        "patient",
+        "residents",
+    ]
 )
-_BEFORE_PREDICATE = frozenset("am is are being was were be i'm he's she's they're you're we're im".split())
-_MASS = frozenset("only not just also very too so both proudly openly".split())
+_BEFORE_PREDICATE = frozenset(
+    ["am", "is", "are", "being", "was", "were", "be", "i'm", "he's", "she's", "they're", "you're", "we're", "im"]
+)
+_MASS = frozenset(["only", "not", "just", "also", "very", "too", "so", "both", "proudly", "openly"])
 
 
 def _words(table: dict[str, str]) -> dict[str, str]:
@@ -95,9 +174,15 @@ _LETTERS = re.compile(r"[a-z]+")
 _FIRST_WORDS = frozenset(_LETTERS.findall(word)[0] for word in _GROUP_OF)
 _NEUTRAL = {"before_noun": "", "plural": "people", "singular": "person", "adjective": "human", "predicate": "human"}
 MARK = "idterm"
-_MARKED = {"before_noun": MARK, "plural": MARK + "s", "singular": MARK + " person", "adjective": MARK, "predicate": MARK}
+_MARKED = {
+    "before_noun": MARK,
+    "plural": MARK + "s",
+    "singular": MARK + " person",
+    "adjective": MARK,
+    "predicate": MARK,
+}
 # "man" alone is the everyday word for a person: it is made neutral, never marked.
-_UNMARKED_SINGULARS = frozenset("man girl boy lady woman".split())
+_UNMARKED_SINGULARS = frozenset(["man", "girl", "boy", "lady", "woman"])
 _ARTICLE = re.compile(rf"\b(a|A)n(?= {MARK}\b)")
 _REPEATED = re.compile(rf"\b{MARK}(?:(?:,? and |, | or |-| ){MARK})*(?: and | or |-| )(?={MARK}s?\b)")
 

@@ -72,14 +72,14 @@ def ngrams_of(texts: Sequence[str]) -> Ngrams:
 
 
 def _character_ngrams(points: Rows, hashes: Keys, rows: Rows) -> tuple[Rows, Keys]:
-    powers = powers(BASE, 5)
+    factors = powers(BASE, 5)
     spaces = np.concatenate([[0], np.cumsum(points == _SPACE)])
     found_rows, found_keys = [], []
-    rolling = hashes[:-1] + hashes[1:] * powers[1]
+    rolling = hashes[:-1] + hashes[1:] * factors[1]
     for n in (3, 4, 5):
         if len(points) < n:
             break
-        rolling = rolling[: len(points) - n + 1] + hashes[n - 1 :] * powers[n - 1]
+        rolling = rolling[: len(points) - n + 1] + hashes[n - 1 :] * factors[n - 1]
         starts = np.arange(len(points) - n + 1)
         inside_one_word = (spaces[starts + n - 1] == spaces[starts + 1]) & (rows[starts] == rows[starts + n - 1])
         found_rows.append(rows[starts[inside_one_word]])

@@ -53,7 +53,9 @@ _SYMBOL_INSIDE = re.compile(r"(?<=[a-z])[\u2600-\u27bf\U0001f300-\U0001faff]+(?=
 # Numbers with a unit, times, versions, addresses: not leetspeak though they mix letters and symbols.
 _UNITS = re.compile(r"\d+(?:[.,:/-]\d+)*[a-z]{0,3}[^\w\s]*|\S+@\S+\.\w+[^\w\s]*")
 # Letters each followed by the same sort of gap: `i d i o t`, `k.i.l.l`. Of letters with spaces there must be four, of others three.
-_SPACED_LETTERS = re.compile(r"(?<!\w)(?:[a-z0-9@$!](?: [a-z0-9@$!]){3,}|[a-z0-9@$!](?:[.\-_*/|~,·•+][a-z0-9@$!]){2,})(?!\w)")
+_SPACED_LETTERS = re.compile(
+    r"(?<!\w)(?:[a-z0-9@$!](?: [a-z0-9@$!]){3,}|[a-z0-9@$!](?:[.\-_*/|~,·•+][a-z0-9@$!]){2,})(?!\w)"
+)
 _GAP = re.compile(r"[ .\-_*/|~,·•+]")
 # Marks between letters of a word, more than one of them: `k_i_ll`, `st.u.pid`; not `e.g.`, `well-known`, `don't`.
 _MARKED_WORD = re.compile(r"(?<![\w@/.:-])[a-z]{1,3}(?:[.\-_*~|·•+]{1,2}[a-z]{1,3}){2,}(?![\w@/:-])")

@@ -33,7 +33,12 @@ _EDGE, _END = r"(?<![A-Za-z0-9_\-])", r"(?![A-Za-z0-9_\-])"
 RULES = (
     _rule("private_key", r"-----BEGIN (?:[A-Z]{2,10} ){0,2}PRIVATE KEY(?: BLOCK)?-----", entropy=0),
     _rule("aws_access_key_id", rf"{_EDGE}((?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{{16}}){_END}"),
-    _rule("aws_secret_access_key", r"(?i:aws)[\w .\-]{0,20}(?i:secret|key)[\w .\-]{0,20}[\"']?\s{0,3}[:=]{1,2}\s{0,3}[\"']?([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+])", entropy=3.5),
+    _rule(
+        "aws_secret_access_key",
+        r"(?i:aws)[\w .\-]{0,20}(?i:secret|key)[\w .\-]{0,20}[\"']?\s{0,3}[:=]{1,2}\s{0,3}[\"']?"
+        r"([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+])",
+        entropy=3.5,
+    ),
     _rule("github_token", rf"{_EDGE}((?:gh[pousr]_[A-Za-z0-9]{{36,255}}|github_pat_[A-Za-z0-9_]{{60,100}})){_END}"),
     _rule("gitlab_token", rf"{_EDGE}(gl(?:pat|dt|rt|cbt|ptt|soat|agent)-[A-Za-z0-9_\-]{{20,64}}){_END}"),
     _rule("slack_token", rf"{_EDGE}(xox[abeoprs]-[A-Za-z0-9\-]{{10,250}}){_END}"),
@@ -63,7 +68,8 @@ RULES = (
     _rule("bearer_token", r"(?i:authorization|bearer)[\"']?\s{0,3}[:=]?\s{0,3}(?i:bearer\s{1,3})?([A-Za-z0-9_\-.+/=]{24,400})", LIKELY, 3.4),
     _rule(
         "labelled_secret",
-        r"(?i:pass(?:word|wd|phrase)?|pwd|secret|api[_ \-]?key|access[_ \-]?key|auth[_ \-]?token|access[_ \-]?token|client[_ \-]?secret|token)[\"'`*]{0,3}"
+        r"(?i:pass(?:word|wd|phrase)?|pwd|secret|api[_ \-]?key|access[_ \-]?key|auth[_ \-]?token|"
+        r"access[_ \-]?token|client[_ \-]?secret|token)[\"'`*]{0,3}"
         r"\s{0,3}(?:is|=>|:=|[:=])\s{0,3}[\"'`*]{0,3}([^\s\"'`,;<>{}()$]{8,200})",
         LIKELY,
         2.9,
@@ -88,7 +94,11 @@ def secrets_in(text: str) -> list[Secret]:
     """What kinds of secret stand in the text; never the secret itself."""
     if not _HINT.search(text):
         return []
-    return [Secret(rule.reason, rule.score) for rule in RULES if any(_is_secret(rule, m) for m in rule.pattern.finditer(text))]
+    return [
+        Secret(rule.reason, rule.score)
+        for rule in RULES
+        if any(_is_secret(rule, m) for m in rule.pattern.finditer(text))
+    ]
 
 
 def _is_secret(rule: SecretRule, match: re.Match[str]) -> bool:
