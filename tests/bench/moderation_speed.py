@@ -18,9 +18,10 @@ from collections.abc import Sequence
 
 from sluice_moderation.adapters import detectors
 from sluice_moderation.adapters.policy_files import SHIPPED, load_policies
-from sluice_moderation.domain.judgement import Judgement, Panel, WindowScores
+from sluice_moderation.domain.judgement import Judgement
+from sluice_moderation.domain.panel import Panel
 from sluice_moderation.domain.policy import Direction
-from sluice_moderation.domain.windows import windowed
+from sluice_moderation.domain.sentences import Text, read
 
 ROUNDS = 5
 PROSE = (
@@ -44,22 +45,22 @@ def texts_of(words: int, count: int) -> list[str]:
 
 def moderate(panel: Panel, judgements: Sequence[Judgement], texts: Sequence[str]) -> None:
     """Score all texts in one call, as the pool does for requests that wait together, and judge each."""
-    windows = [list(windowed(text)) for text in texts]
-    names = panel.needed(judgements[0].categories)
-    scored = panel.score([w for found in windows for w in found], names)
+    sentences = [read([Text("a", text)]) for text in texts]
+    scored = panel.score([w.text for found in sentences for s in found for w in s.windows], judgements[0].detectors)
     at = 0
-    for judgement, found in zip(judgements, windows, strict=True):
-        judgement.add("a", found, WindowScores(scored.scores[at : at + len(found)]))
-        at += len(found)
+    for judgement, found in zip(judgements, sentences, strict=True):
+        for sentence in found:
+            judgement.add(sentence, scored.part(at, at + len(sentence.windows)))
+            at += len(sentence.windows)
 
 
 def rates(panel: Panel, texts: Sequence[str], batch: int) -> tuple[float, float]:
     """Texts per CPU second and per second on the clock."""
-    policy = load_policies(SHIPPED)["general"]
+    policy = load_policies(SHIPPED).by_id["general"]
     cpu, wall = time.process_time(), time.perf_counter()
     for start in range(0, len(texts), batch):
         part = texts[start : start + batch]
-        moderate(panel, [Judgement(policy, Direction.INPUT, "en") for _ in part], part)
+        moderate(panel, [Judgement(policy, Direction.INPUT, "en", panel) for _ in part], part)
     return len(texts) / (time.process_time() - cpu), len(texts) / (time.perf_counter() - wall)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from sluice_moderation.domain.detector import CATEGORIES
 from sluice_moderation.domain.normalisation import views
@@ -49,10 +50,13 @@ class Judgement:
     offences: list[Offence] = field(default_factory=list, init=False)
     redacted_sentences: int = field(default=0, init=False)
     _sheet: RuleSheet = field(init=False)
-    _detectors: dict[str, str] = field(init=False)
+    _detectors: Mapping[str, str] = field(init=False)
     _scored: tuple[str, ...] = field(init=False)
-    _highest: dict[str, float] = field(default_factory=dict, init=False)
-    _highest_view: dict[str, tuple[str, int]] = field(default_factory=dict, init=False)
+    _columns: list[int] = field(init=False)
+    _mildest: npt.NDArray[np.float64] = field(init=False)
+    _highest: npt.NDArray[np.float64] = field(init=False)
+    _reached: dict[str, tuple[float, str, int]] = field(default_factory=dict, init=False)
+    """Category to its highest score, the window and the number of the view that gave it."""
     _terms: dict[int, None] = field(default_factory=dict, init=False)
     _offending: dict[str, None] = field(default_factory=dict, init=False)
     _failed: dict[str, str] = field(default_factory=dict, init=False)
@@ -63,11 +67,19 @@ class Judgement:
         self._detectors = self.panel.detector_of()
         scored_by = self.detectors if self.scored_by is None else self.scored_by
         self._scored = tuple(c for c in self.categories if self._detectors.get(c) in scored_by)
+        self._columns = [COLUMN[category] for category in self._scored]
+        self._mildest = np.array([self._sheet.rules[category][0].threshold for category in self._scored])
+        self._highest = np.zeros(len(self._scored))
 
     @property
     def categories(self) -> tuple[str, ...]:
         """What the policy has rules for in this direction and language."""
         return tuple(self._sheet.rules)
+
+    @property
+    def has_a_say(self) -> bool:
+        """Whether the policy could do anything to texts of this direction."""
+        return bool(self._sheet.rules) or any(self.direction in term.directions for term in self.policy.terms.denied)
 
     @property
     def detectors(self) -> frozenset[str]:
@@ -77,10 +89,15 @@ class Judgement:
     def add(self, sentence: Sentence, scored: WindowScores) -> Outcome:
         """Take in the scores of one sentence's windows; sentences of a segment come in order."""
         self._note_failures(scored.failed)
-        found = [*self._over_detectors(sentence, scored), *self._over_terms(sentence)]
-        for hit in found:
-            self._raise(hit, sentence)
-        reached = [hit for hit in found if hit.score.is_reached]
+        values = self._values(sentence, scored)
+        self._highest = np.fmax(self._highest, values)
+        hits = np.flatnonzero(values >= self._mildest)  # NaN, where no detector ran, is none
+        if not len(hits) and not self.policy.terms.denied:  # most sentences
+            return Outcome(self._with_failures(Action.ALLOW))
+        reached = [self._found(sentence, scored, int(hit), float(values[hit])) for hit in hits]
+        return self._settled(sentence, [*reached, *self._over_terms(sentence)])
+
+    def _settled(self, sentence: Sentence, reached: Sequence[_Found]) -> Outcome:
         if not reached:
             return Outcome(self._with_failures(Action.ALLOW))
         self._offending[sentence.segment_id] = None
@@ -100,8 +117,7 @@ class Judgement:
     @property
     def reached(self) -> dict[str, str]:
         """Category that reached a threshold to the view of a window that gave its highest score. Text: never stored."""
-        scores = (self._sheet.judge(c, self._highest.get(c, 0.0)) for c in self._scored)
-        return {score.category: self._view(score.category) for score in scores if score.is_reached}
+        return {category: views(window)[view] for category, (_, window, view) in self._reached.items()}
 
     @property
     def denied_terms(self) -> tuple[int, ...]:
@@ -110,8 +126,10 @@ class Judgement:
 
     def verdict(self, decision_id: str, *, skipped: Sequence[Skipped] = ()) -> Verdict:
         scores = [
-            self._sheet.judge(c, self._highest.get(c, 0.0)) for c in self._scored if self._detectors[c] not in self._failed
-        ]  # fmt: skip
+            self._sheet.judge(category, float(score))
+            for category, score in zip(self._scored, self._highest, strict=True)
+            if self._detectors[category] not in self._failed
+        ]
         scores += [self._term_score(place) for place in self._strictest_term()]
         return Verdict(
             decision_id=decision_id,
@@ -125,52 +143,43 @@ class Judgement:
             policy_digest=self.policy.digest,
         )
 
-    def _view(self, category: str) -> str:
-        window, number = self._highest_view[category]
-        return views(window)[number]
+    def _values(self, sentence: Sentence, scored: WindowScores) -> npt.NDArray[np.float64]:
+        """The score of a sentence in each category that is scored: the highest of the windows that count."""
+        own = scored.scores[:, self._columns].astype(np.float64)
+        if self._replaced:
+            for at, category in enumerate(self._scored):
+                own[self._rows_that_do_not_count(category, sentence), at] = np.nan
+        # fmax: a window that is NaN must not hide the others.
+        highest: npt.NDArray[np.float64] = np.fmax.reduce(own, axis=0, initial=np.nan)
+        return np.round(highest, DECIMALS)
 
-    def _over_detectors(self, sentence: Sentence, scored: WindowScores) -> list[_Found]:
-        if not len(scored.scores) or not self._scored:
-            return []
-        # fmax: a window that a deadline left unscored is NaN, and must not hide the others.
-        highest = np.fmax.reduce(scored.scores, axis=0)
-        found = []
-        for category in self._scored:
-            column = COLUMN[category]
-            if np.isnan(highest[column]):
-                continue
-            rows = self._rows_that_count(category, sentence)
-            if rows is None:
-                row = int(np.nanargmax(scored.scores[:, column]))
-            else:
-                values = scored.scores[rows, column]
-                if np.isnan(values).all():
-                    continue
-                row = rows[int(np.nanargmax(values))]
-            score = round(float(scored.scores[row, column]), DECIMALS)
-            found.append(_Found(self._sheet.judge(category, score), row, scored.view_of(row, column)))
-        return found
+    def _found(self, sentence: Sentence, scored: WindowScores, at: int, score: float) -> _Found:
+        """The hit of a category, and which window and view gave it."""
+        category, column = self._scored[at], self._columns[at]
+        own = scored.scores[:, column].astype(np.float64)
+        own[self._rows_that_do_not_count(category, sentence)] = np.nan
+        row = int(np.nanargmax(own))
+        view = scored.view_of(row, column)
+        if score > self._reached.get(category, (-1.0,))[0]:
+            self._reached[category] = (score, sentence.windows[row].text, view)
+        return _Found(self._sheet.judge(category, score), row, view)
 
-    def _rows_that_count(self, category: str, sentence: Sentence) -> list[int] | None:
-        """The windows that count for a category; None for all, as where nothing was replaced.
-
-        Once a sentence was replaced for a category, the next one is not judged for it together with what nobody will read.
-        """
-        if not self._replaced:
-            return None
+    def _rows_that_do_not_count(self, category: str, sentence: Sentence) -> list[int]:
+        """Once a sentence was replaced for a category, the next is not judged for it together with what nobody will read."""
         return [
-            row for row, window in enumerate(sentence.windows)
-            if not any(category in self._replaced.get(place, ()) for place in window.after)
-        ]  # fmt: skip
+            row
+            for row, window in enumerate(sentence.windows)
+            if any(category in self._replaced.get(place, ()) for place in window.after)
+        ]
 
     def _over_terms(self, sentence: Sentence) -> list[_Found]:
         terms = self.policy.terms
         if not terms.denied:
             return []
-        rows = self._rows_that_count(DENIED_TERM, sentence)
+        left_out = self._rows_that_do_not_count(DENIED_TERM, sentence)
         found = []
         for row, window in enumerate(sentence.windows):
-            place = terms.find(window.text, self.direction) if rows is None or row in rows else None
+            place = terms.find(window.text, self.direction) if row not in left_out else None
             if place is not None:
                 found.append(_Found(self._term_score(place), row, None))
                 self._terms[place] = None
@@ -181,12 +190,6 @@ class Judgement:
 
     def _strictest_term(self) -> list[int]:
         return sorted(self._terms, key=lambda place: -self.policy.terms.denied[place].action)[:1]
-
-    def _raise(self, hit: _Found, sentence: Sentence) -> None:
-        category, score = hit.score.category, hit.score.score
-        if category != DENIED_TERM and score > self._highest.get(category, -1.0):
-            self._highest[category] = score
-            self._highest_view[category] = (sentence.windows[hit.window].text, hit.view or 0)
 
     def _note_replaced(self, sentence: Sentence, categories: frozenset[str]) -> None:
         here, anywhere = Place(sentence.segment_id, sentence.number), Place(sentence.segment_id)

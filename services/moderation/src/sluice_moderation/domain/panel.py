@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +67,7 @@ class Panel:
     ) -> None:
         self._detectors = tuple(detectors)
         self._on_failure = on_failure
+        self._detector_of = MappingProxyType({category: d.name for d in self._detectors for category in d.categories})
 
     def needed(self, categories: Sequence[str]) -> frozenset[str]:
         """Names of the detectors that score any of these categories."""
@@ -74,9 +76,9 @@ class Panel:
     def digests(self, names: frozenset[str]) -> dict[str, str]:
         return {d.name: d.digest for d in self._detectors if d.name in names}
 
-    def detector_of(self) -> dict[str, str]:
+    def detector_of(self) -> Mapping[str, str]:
         """Category to detector name."""
-        return {category: d.name for d in self._detectors for category in d.categories}
+        return self._detector_of
 
     def scorer_of(self, category: str) -> Detector:
         """The detector that scores a category. KeyError where there is none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from functools import cached_property
 
 from sluice_moderation.domain.terms import Terms
 
@@ -95,6 +96,20 @@ class Policy:
 
     def sheet(self, direction: Direction, language: str) -> RuleSheet:
         """The rules for texts of one direction and language; a language's own rules stand in the place of the common ones."""
+        language = language if language in self._languages else ""
+        if (direction, language) not in self._sheets:
+            self._sheets[direction, language] = self._sheet(direction, language)
+        return self._sheets[direction, language]
+
+    @cached_property
+    def _languages(self) -> frozenset[str]:
+        return frozenset(rule.language for rule in self.rules)
+
+    @cached_property
+    def _sheets(self) -> dict[tuple[Direction, str], RuleSheet]:
+        return {}
+
+    def _sheet(self, direction: Direction, language: str) -> RuleSheet:
         found: dict[str, dict[str, list[Rule]]] = {}
         for rule in self.rules:
             if rule.direction is direction and rule.language in ("", language):
