@@ -97,9 +97,9 @@ lock: $(BIN)/uv ## Resolve all dependencies anew into requirements/*.txt
 
 # --- tests -------------------------------------------------------------------------------------------------------------
 .PHONY: test
-test: test-unit test-contracts test-eval test-deploy test-mesh ## Run every test
+test: test-unit test-contracts test-eval test-deploy test-e2e test-mesh ## Run every test
 
-.PHONY: test-unit test-contracts test-eval test-deploy test-mesh
+.PHONY: test-unit test-contracts test-eval test-deploy test-e2e test-mesh
 test-unit: $(DEV_READY) ## Unit tests beside each service
 	@pytest -q $(addsuffix /tests,services/_kit services/_cli $(addprefix services/,$(SERVICES)))
 
@@ -118,6 +118,9 @@ $(BIN)/kustomize: $(DEV_READY) requirements/go.txt
 
 test-deploy: $(DEV_READY) $(BIN)/kustomize ## Compose file, Dockerfile and Kubernetes manifests agree with the code
 	@pytest -q tests/deploy
+
+test-e2e: $(DEV_READY) ## The gateway with the real filters, before a model that says what must not be said
+	@pytest -q tests/e2e
 
 test-mesh: $(DEV_READY) ## The real processes, a real broker, the real model
 	@pytest -q -rs tests/mesh

@@ -121,18 +121,39 @@ class FakeRedaction(_Neighbour, redaction_rpc.RedactionServiceServicer):
                 return
 
 
+ACTIONS = {
+    "FORBIDDEN": verdict_pb2.ACTION_BLOCK,
+    "ABUSE": verdict_pb2.ACTION_BLOCK,
+    "DOUBTFUL": verdict_pb2.ACTION_HOLD,
+    "RUDE": verdict_pb2.ACTION_REDACT,
+    "UNREAD": verdict_pb2.ACTION_SKIPPED,
+}
+WITHHELD = (verdict_pb2.ACTION_BLOCK, verdict_pb2.ACTION_HOLD)
+MARKER = "[removed: toxicity] "
+
+
 class FakeModeration(_Neighbour, moderation_rpc.ModerationServiceServicer):
-    """Blocks ABUSE on the way in and FORBIDDEN on the way out; an answer is judged sentence by sentence."""
+    """Acts on the words of ACTIONS; an answer is judged sentence by sentence, a RUDE sentence becomes a marker."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writers: list[str] = []
 
     async def Moderate(self, request, context):  # type: ignore[no-untyped-def]
         await self.begin("unary", context)
         self.seen.extend(segment.text for segment in request.segments)
-        bad = any("ABUSE" in segment.text for segment in request.segments)
-        return moderation.ModerateResponse(verdict=self._verdict("in", bad))
+        self.writers.extend(segment.writer for segment in request.segments)
+        action = self._action(" ".join(segment.text for segment in request.segments))
+        replaced = [
+            moderation.ModeratedText(segment_id=segment.segment_id, text=self._cut(segment.text))
+            for segment in request.segments
+            if action == verdict_pb2.ACTION_REDACT and "RUDE" in segment.text
+        ]
+        return moderation.ModerateResponse(verdict=self._verdict("in", action), replaced_segments=replaced)
 
     async def ModerateStream(self, requests, context):  # type: ignore[no-untyped-def]
         await self.begin("stream", context)
-        held = ""
+        held, worst = "", verdict_pb2.ACTION_ALLOW
         async for request in requests:
             event = request.WhichOneof("event")
             if event == "open":
@@ -140,22 +161,29 @@ class FakeModeration(_Neighbour, moderation_rpc.ModerationServiceServicer):
             held += request.text if event == "text" else ""
             cut = held.rfind(". ") + 2 if event == "text" and ". " in held else len(held) if event == "end" else 0
             ready, held = held[:cut], held[cut:]
-            if "FORBIDDEN" in ready:
-                yield moderation.ModerateStreamResponse(verdict=self._verdict("out", True))
+            action = self._action(ready)
+            worst = action if action != verdict_pb2.ACTION_ALLOW else worst
+            if action in WITHHELD:
+                yield moderation.ModerateStreamResponse(verdict=self._verdict("out", action))
                 return
             if ready:
-                yield moderation.ModerateStreamResponse(text=ready)
+                yield moderation.ModerateStreamResponse(text=self._cut(ready))
             if event == "end":
-                yield moderation.ModerateStreamResponse(verdict=self._verdict("out", False))
+                yield moderation.ModerateStreamResponse(verdict=self._verdict("out", worst))
                 return
 
-    def _verdict(self, name: str, blocked: bool) -> verdict_pb2.Verdict:
-        action = verdict_pb2.ACTION_BLOCK if blocked else verdict_pb2.ACTION_ALLOW
+    def _action(self, text: str) -> int:
+        return next((action for word, action in ACTIONS.items() if word in text), verdict_pb2.ACTION_ALLOW)
+
+    def _cut(self, text: str) -> str:
+        return re.sub(r"[^.]*RUDE[^.]*\.? ?", MARKER, text)
+
+    def _verdict(self, name: str, action: int) -> verdict_pb2.Verdict:
         score = {
             "category": "toxicity",
-            "score": 0.9 if blocked else 0.1,
+            "score": 0.1 if action == verdict_pb2.ACTION_ALLOW else 0.9,
             "threshold": 0.5,
-            "action": verdict_pb2.ACTION_BLOCK,
+            "action": verdict_pb2.ACTION_BLOCK if action == verdict_pb2.ACTION_ALLOW else action,
         }
         return verdict_pb2.Verdict(
             decision_id=f"decision-{name}", action=action, policy_id="general", policy_version=3, scores=[score]

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from sluice_gateway.domain.chat import FinishReason, Usage
 from sluice_gateway.domain.completion import Completion, Operation, Protocol
 from sluice_gateway.domain.lenient import LenientStream, PassThrough
-from sluice_gateway.domain.neighbours import ModelEnd, ModelStart, ModelText, RedactionEnd, Verdict
+from sluice_gateway.domain.neighbours import ModelEnd, ModelStart, ModelText, RedactionEnd
 from sluice_gateway.domain.rejection import FilterUnavailable, Kind, Rejection
 from sluice_gateway.domain.relay import Relay
+from sluice_gateway.domain.verdict import Decision, Verdict
 
 
 @dataclass
@@ -53,7 +54,7 @@ class SentenceFilter(PassThrough[Verdict]):
             cut = len(self._held) if ended else self._held.rfind(".") + 1
             ready, self._held = self._held[:cut], self._held[cut:]
             if "BAD" in ready:
-                return Verdict("d", blocked=True, categories=("toxicity",))
+                return Verdict("d", Decision.BLOCK, categories=("toxicity",))
             self._ready = ([ready] if ready else []) + ([Verdict("d")] if ended else [])
         return self._ready.pop(0)
 

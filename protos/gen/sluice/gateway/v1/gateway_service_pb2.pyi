@@ -222,6 +222,9 @@ class GuardReport(_message.Message):
     REDACTED_INPUT_FIELD_NUMBER: _builtins.int
     REDACTED_OUTPUT_FIELD_NUMBER: _builtins.int
     SKIPPED_FILTERS_FIELD_NUMBER: _builtins.int
+    WITHHELD_REASON_FIELD_NUMBER: _builtins.int
+    withheld_reason: _builtins.str
+    """Why the rest of the answer was withheld: `CONTENT_BLOCKED`, or `CONTENT_HELD` until a person has looked; empty for an answer that is whole."""
     @_builtins.property
     def decision_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids by which ModerationService.Explain tells why, input first."""
@@ -245,10 +248,11 @@ class GuardReport(_message.Message):
         redacted_input: _abc.Iterable[_personal_data_pb2.KindCount] | None = ...,
         redacted_output: _abc.Iterable[_personal_data_pb2.KindCount] | None = ...,
         skipped_filters: _abc.Iterable[_builtins.str] | None = ...,
+        withheld_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "redacted_input", b"redacted_input", "redacted_output", b"redacted_output", "skipped_filters", b"skipped_filters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "redacted_input", b"redacted_input", "redacted_output", b"redacted_output", "skipped_filters", b"skipped_filters", "withheld_reason", b"withheld_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,13 +9,14 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from prometheus_client import Counter, Histogram
 from sluice.events.v1 import gateway_pb2, metadata_pb2
-from sluice.types.v1 import finish_reason_pb2, personal_data_pb2, usage_pb2
+from sluice.types.v1 import finish_reason_pb2, personal_data_pb2, usage_pb2, verdict_pb2
 from sluice_kit.errors import SluiceError
 
 from sluice_gateway.domain.chat import Usage
 from sluice_gateway.domain.completion import Completion, KindCount, Operation, Outcome
 from sluice_gateway.domain.completion import Protocol as Door
 from sluice_gateway.domain.rejection import Kind, Rejection
+from sluice_gateway.domain.verdict import Decision
 
 REQUESTS = Counter("sluice_gateway_requests_total", "Requests that ended.", ["operation", "protocol", "outcome"])
 LATENCY = Histogram(
@@ -54,6 +55,14 @@ _DOORS: Mapping[Door, gateway_pb2.RequestProtocol.ValueType] = {
 _OPERATIONS: Mapping[Operation, gateway_pb2.RequestOperation.ValueType] = {
     Operation.CHAT: gateway_pb2.REQUEST_OPERATION_CHAT,
     Operation.EMBED: gateway_pb2.REQUEST_OPERATION_EMBED,
+}
+_ACTIONS: Mapping[Decision | None, verdict_pb2.Action.ValueType] = {
+    Decision.ALLOW: verdict_pb2.ACTION_ALLOW,
+    Decision.FLAG: verdict_pb2.ACTION_FLAG,
+    Decision.REDACT: verdict_pb2.ACTION_REDACT,
+    Decision.HOLD: verdict_pb2.ACTION_HOLD,
+    Decision.BLOCK: verdict_pb2.ACTION_BLOCK,
+    Decision.SKIPPED: verdict_pb2.ACTION_SKIPPED,
 }
 # google.rpc.Code numbers, as in the README's table.
 _STATUS: Mapping[Kind | None, int] = {
@@ -139,6 +148,9 @@ def event_of(completion: Completion) -> gateway_pb2.RequestCompleted:
         usage=_usage(completion.usage),
         latency=_duration(completion.ended_at - completion.arrived_at),
         decision_ids=completion.decision_ids,
+        input_action=_ACTIONS.get(completion.input_decision),
+        output_action=_ACTIONS.get(completion.output_decision),
+        moderation_policies=completion.moderation_policies,
         blocked_categories=completion.blocked_categories,
         redacted_input=_counts(completion.redacted_input),
         redacted_output=_counts(completion.redacted_output),

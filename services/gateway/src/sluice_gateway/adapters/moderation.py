@@ -1,6 +1,6 @@
 """The moderation service, over gRPC."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import grpc
@@ -11,13 +11,18 @@ from sluice.types.v1 import verdict_pb2
 
 from sluice_gateway.adapters import failures
 from sluice_gateway.adapters.streams import Duplex
-from sluice_gateway.domain.neighbours import Verdict
 from sluice_gateway.domain.rejection import FilterUnavailable
 from sluice_gateway.domain.segments import Segment
+from sluice_gateway.domain.verdict import Decision, Verdict
 
-# HOLD waits for a person, whom a synchronous answer cannot wait for: withheld, too.
-_WITHHELD = (verdict_pb2.ACTION_BLOCK, verdict_pb2.ACTION_HOLD)
-_LET_THROUGH = (verdict_pb2.ACTION_ALLOW, verdict_pb2.ACTION_FLAG, verdict_pb2.ACTION_REDACT)
+_DECISIONS: Mapping[int, Decision] = {
+    verdict_pb2.ACTION_ALLOW: Decision.ALLOW,
+    verdict_pb2.ACTION_FLAG: Decision.FLAG,
+    verdict_pb2.ACTION_REDACT: Decision.REDACT,
+    verdict_pb2.ACTION_HOLD: Decision.HOLD,
+    verdict_pb2.ACTION_BLOCK: Decision.BLOCK,
+    verdict_pb2.ACTION_SKIPPED: Decision.SKIPPED,
+}
 _failure = partial(failures.of_filter, "moderation")
 
 
@@ -29,7 +34,7 @@ class GrpcModerator:
 
     async def moderate(self, segments: Sequence[Segment], *, policy: str, timeout: float) -> Verdict:
         request = pb.ModerateRequest(
-            segments=[pb.ModeratedText(segment_id=segment.id, text=segment.text) for segment in segments],
+            segments=[pb.ModeratedText(segment_id=s.id, text=s.text, writer=s.writer) for s in segments],
             direction=verdict_pb2.DIRECTION_INPUT,
             policy_id=policy,
         )
@@ -37,7 +42,7 @@ class GrpcModerator:
             response = await self._stub.Moderate(request, timeout=timeout)
         except AioRpcError as error:
             raise _failure(error) from None
-        return _verdict(response.verdict)
+        return _verdict(response.verdict, {segment.segment_id: segment.text for segment in response.replaced_segments})
 
     def stream(self, *, policy: str, timeout: float) -> "GrpcModerationStream":
         call = self._stub.ModerateStream(timeout=timeout)  # type: ignore[call-arg]
@@ -66,16 +71,19 @@ class GrpcModerationStream:
         return response.text
 
 
-def _verdict(verdict: verdict_pb2.Verdict) -> Verdict:
-    """Anything but a clear leave to pass withholds; SKIPPED and unknown actions count as no filter at all."""
-    blocked = verdict.action in _WITHHELD
-    if not blocked and verdict.action not in _LET_THROUGH:
+def _verdict(verdict: verdict_pb2.Verdict, replaced: Mapping[str, str] | None = None) -> Verdict:
+    """Raises FilterUnavailable for an action that is not known here: it is no leave to pass."""
+    decision = _DECISIONS.get(verdict.action)
+    if decision is None:
         raise FilterUnavailable("moderation", "no_verdict")
     return Verdict(
         decision_id=verdict.decision_id,
-        blocked=blocked,
+        decision=decision,
         categories=tuple(
-            score.category for score in verdict.scores if score.score >= score.threshold and score.action in _WITHHELD
+            score.category
+            for score in verdict.scores
+            if score.score >= score.threshold and score.action == verdict.action
         ),
         policy=f"{verdict.policy_id}@{verdict.policy_version}",
+        replaced=replaced or {},
     )

@@ -347,6 +347,7 @@ def _finish(completion: Completion) -> Any:
 def _guard(completion: Completion) -> pb.GuardReport:
     return pb.GuardReport(
         decision_ids=completion.decision_ids,
+        withheld_reason=completion.withheld_reason,
         redacted_input=_counts(completion.redacted_input),
         redacted_output=_counts(completion.redacted_output),
         skipped_filters=completion.skipped_filters,

@@ -428,6 +428,7 @@ def guard_object(completion: Completion) -> dict[str, Any]:
     """What the filters did: our one addition to OpenAI's answer (clients ignore fields they do not know)."""
     return {
         "decision_ids": completion.decision_ids,
+        "withheld_reason": completion.withheld_reason,
         "redacted_input": {found.kind: found.count for found in completion.redacted_input},
         "redacted_output": {found.kind: found.count for found in completion.redacted_output},
         "skipped_filters": completion.skipped_filters,
@@ -491,7 +492,11 @@ _TYPE: Mapping[Kind, str] = {
     Kind.INTERNAL: "server_error",
 }
 # Codes that OpenAI clients and frameworks already look for; the others are our reasons in lower case.
-_CODE: Mapping[str, str] = {"CONTENT_BLOCKED": "content_filter", "RATE_LIMIT": "rate_limit_exceeded"}
+_CODE: Mapping[str, str] = {
+    "CONTENT_BLOCKED": "content_filter",
+    "CONTENT_HELD": "content_filter",
+    "RATE_LIMIT": "rate_limit_exceeded",
+}
 
 
 def error_json(rejection: Rejection, request_id: str) -> bytes:

@@ -6,6 +6,7 @@ from enum import Enum
 
 from sluice_gateway.domain.chat import FinishReason, Usage
 from sluice_gateway.domain.rejection import Kind
+from sluice_gateway.domain.verdict import Decision, Verdict
 
 
 class Outcome(Enum):
@@ -85,6 +86,10 @@ class Completion:
     generation_ended_at: float | None = None
     input_filter_seconds: float | None = None
     decision_ids: list[str] = field(default_factory=list)
+    input_decision: Decision | None = None
+    output_decision: Decision | None = None
+    moderation_policies: list[str] = field(default_factory=list)
+    withheld_reason: str = ""
     blocked_categories: tuple[str, ...] = ()
     redacted_input: tuple[KindCount, ...] = ()
     redacted_output: tuple[KindCount, ...] = ()
@@ -96,6 +101,24 @@ class Completion:
     empty_answer: bool | None = None
     redacted_prompt: str | None = None
     redacted_answer: str | None = None
+
+    def note_input(self, verdict: Verdict) -> None:
+        """Note what moderation decided on the request."""
+        self.input_decision = verdict.decision
+        self._note(verdict)
+
+    def note_output(self, verdict: Verdict) -> None:
+        """Note what moderation decided on the answer."""
+        self.output_decision = verdict.decision
+        self._note(verdict)
+
+    def _note(self, verdict: Verdict) -> None:
+        if verdict.decision_id:
+            self.decision_ids.append(verdict.decision_id)
+        if verdict.policy:
+            self.moderation_policies.append(verdict.policy)
+        if verdict.is_withheld:
+            self.blocked_categories, self.withheld_reason = verdict.categories, verdict.reason
 
     def skip(self, name: str) -> None:
         """Note a filter that was away and whose tenant lets requests go on without it."""

@@ -22,12 +22,12 @@ from sluice_gateway.domain.neighbours import (
     Redaction,
     RedactionEnd,
     RedactionStream,
-    Verdict,
 )
 from sluice_gateway.domain.rejection import FilterUnavailable, Kind, Rejection, internal, invalid
 from sluice_gateway.domain.relay import Audience, Relay, together
-from sluice_gateway.domain.segments import Segment, segments_of, with_texts
+from sluice_gateway.domain.segments import Segment, can_be_cut, segments_of, with_texts
 from sluice_gateway.domain.subject import pseudonym
+from sluice_gateway.domain.verdict import Decision, Verdict
 
 # Text of an event is cut here: an event must stay far below the broker's message limit (1 MB).
 CAPTURE_CHARACTERS = 32_000
@@ -213,6 +213,7 @@ class Gateway:
             completion=completion,
             filter_timeout=self._filter_timeout,
             clock=self._clock,
+            may_skip=tenant.fail_open,
         )
         try:
             end = await relay.run(audience)
@@ -261,22 +262,35 @@ class Gateway:
             async with together() as group:
                 judging = group.create_task(self._moderate(segments, tenant, timeout, completion))
                 redaction = await self._redact(segments, tenant, timeout, completion)
+            verdict = judging.result()
+            completion.note_input(verdict)
+            _refuse_withheld(verdict, completion)
+            if verdict.decision is Decision.REDACT:
+                # The sentences are gone, and with them offsets and placeholders: redaction looks at what is left.
+                left = min(self._filter_timeout, self._left(arrival))
+                redaction = await self._redact(_cut(segments, verdict, completion), tenant, left, completion)
         finally:
             completion.input_filter_seconds = self._clock() - began_at
         completion.redacted_input = redaction.counts
-        _refuse_blocked(judging.result(), completion)
         return redaction
 
     async def _moderate(
         self, segments: tuple[Segment, ...], tenant: Tenant, timeout: float, completion: Completion
     ) -> Verdict:
         try:
-            return await self._neighbours.moderator.moderate(segments, policy=tenant.moderation_policy, timeout=timeout)
+            verdict = await self._neighbours.moderator.moderate(
+                segments, policy=tenant.moderation_policy, timeout=timeout
+            )
         except FilterUnavailable:
             if not tenant.fail_open:
                 raise
             completion.skip("moderation")
             return Verdict(decision_id="")
+        if verdict.decision is Decision.SKIPPED:
+            if not tenant.fail_open:
+                raise FilterUnavailable("moderation", "not_checked")
+            completion.skip("moderation")
+        return verdict
 
     async def _redact(
         self, segments: tuple[Segment, ...], tenant: Tenant, timeout: float, completion: Completion
@@ -366,18 +380,38 @@ def _answers_json(request: ChatRequest) -> bool:
     return request.guide is not None and request.guide.kind in ("json_object", "json_schema")
 
 
-def _refuse_blocked(verdict: Verdict, completion: Completion) -> None:
-    if verdict.decision_id:
-        completion.decision_ids.append(verdict.decision_id)
-    if not verdict.blocked:
+def _refuse_withheld(verdict: Verdict, completion: Completion) -> None:
+    if not verdict.is_withheld:
         return
-    completion.blocked_categories = verdict.categories
     completion.finish_reason = FinishReason.CONTENT_FILTER
-    raise Rejection(
+    done = "is held until a person has looked at it" if verdict.decision is Decision.HOLD else "was blocked"
+    raise _withheld(verdict, f"The request {done} by policy {verdict.policy} for {_named(verdict)}", verdict.reason)
+
+
+def _cut(segments: tuple[Segment, ...], verdict: Verdict, completion: Completion) -> tuple[Segment, ...]:
+    """The segments with moderation's replacements in the place of their texts. Raises Rejection for what cannot be cut."""
+    if not verdict.replaced or not verdict.replaced.keys() <= {segment.id for segment in segments}:
+        raise FilterUnavailable("moderation", "no_replacement")
+    whole = sorted(name for name in verdict.replaced if not can_be_cut(name))
+    if whole:
+        completion.finish_reason = FinishReason.CONTENT_FILTER
+        completion.blocked_categories, completion.withheld_reason = verdict.categories, "CONTENT_BLOCKED"
+        message = (
+            f"Policy {verdict.policy} takes sentences out for {_named(verdict)}, which {whole[0]} would not survive"
+        )
+        raise _withheld(verdict, message, "CONTENT_BLOCKED")
+    return tuple(replace(segment, text=verdict.replaced.get(segment.id, segment.text)) for segment in segments)
+
+
+def _named(verdict: Verdict) -> str:
+    return ", ".join(verdict.categories) or "its content"
+
+
+def _withheld(verdict: Verdict, message: str, reason: str) -> Rejection:
+    return Rejection(
         Kind.BLOCKED,
-        f"The request was blocked by policy {verdict.policy} for {', '.join(verdict.categories) or 'its content'}; "
-        f"decision {verdict.decision_id} can be explained.",
-        reason="CONTENT_BLOCKED",
+        f"{message}; decision {verdict.decision_id} can be explained.",
+        reason=reason,
         metadata={
             "decision_id": verdict.decision_id,
             "categories": ",".join(verdict.categories),
@@ -403,7 +437,7 @@ def _guarded(request: ChatRequest, redaction: Redaction) -> ChatRequest:
 def _conclude(completion: Completion, end: ModelEnd, relay: Relay, guarded: ChatRequest) -> None:
     blocked = end.finish_reason is FinishReason.CONTENT_FILTER
     completion.outcome = Outcome.BLOCKED_OUTPUT if blocked else Outcome.COMPLETED
-    completion.reason = "CONTENT_BLOCKED" if blocked else ""
+    completion.reason = completion.withheld_reason
     completion.finish_reason = end.finish_reason
     completion.usage = end.usage or _estimate(guarded, relay.tokens_seen)
     if not blocked:

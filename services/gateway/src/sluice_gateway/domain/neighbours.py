@@ -7,16 +7,7 @@ from typing import Protocol
 from sluice_gateway.domain.chat import ChatRequest, EmbedRequest, FinishReason, Usage, Vectors
 from sluice_gateway.domain.completion import Completion, KindCount
 from sluice_gateway.domain.segments import Segment
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What moderation decided; `categories` are those at or above their threshold."""
-
-    decision_id: str
-    blocked: bool = False
-    categories: tuple[str, ...] = ()
-    policy: str = ""
+from sluice_gateway.domain.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from sluice_gateway.domain.neighbours import (
     ModelText,
     ModerationStream,
     RedactionStream,
-    Verdict,
 )
 from sluice_gateway.domain.rejection import FilterUnavailable, Kind, Rejection
+from sluice_gateway.domain.verdict import Decision, Verdict
 
 
 class Audience(Protocol):
@@ -57,7 +57,9 @@ class Relay:
         completion: Completion,
         filter_timeout: float,
         clock: Callable[[], float],
+        may_skip: bool = False,
     ) -> None:
+        self._may_skip = may_skip
         self._model, self._moderation, self._redaction = model, moderation, redaction
         self._completion, self._filter_timeout, self._clock = completion, filter_timeout, clock
         self._to_judge, self._judged = Basin(), Basin()
@@ -81,7 +83,7 @@ class Relay:
         finally:
             for stream in (self._model, self._moderation, self._redaction):
                 stream.cancel()
-        if self._verdict and self._verdict.blocked:
+        if self._verdict and self._verdict.is_withheld:
             return ModelEnd(FinishReason.CONTENT_FILTER, self._end.usage if self._end else None)
         assert self._end is not None
         return self._end
@@ -119,19 +121,25 @@ class Relay:
             self.judged.append(item)
             await self._judged.put(item)
         self._verdict = item
-        if item.decision_id:
-            self._completion.decision_ids.append(item.decision_id)
-        if item.blocked:
-            self._stop_model(item)
+        self._completion.note_output(item)
+        if item.decision is Decision.SKIPPED:
+            self._skip_checks()
+        if item.is_withheld:
+            self._stop_model()
         elif not self._all_given:
             raise FilterUnavailable("moderation", "ended_early")
         self._judged.end()
 
-    def _stop_model(self, verdict: Verdict) -> None:
+    def _skip_checks(self) -> None:
+        """Moderation let text through that it could not check, as its policy says; the tenant must have chosen so, too."""
+        if not self._may_skip:
+            raise FilterUnavailable("moderation", "not_checked")
+        self._completion.skip("moderation")
+
+    def _stop_model(self) -> None:
         for task in self._from_model:
             task.cancel()
         self._model.cancel()
-        self._completion.blocked_categories = verdict.categories
         self._completion.generation_ended_at = self._clock()
         self._watch(model_ended=True)
 

@@ -8,10 +8,11 @@ from sluice_gateway.domain.chat import ChatMessage, ChatRequest, Guide, ToolCall
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One text and its path in the request."""
+    """One text and its path in the request. `writer` is the role that said it, empty for what nobody says."""
 
     id: str
     text: str
+    writer: str = ""
 
 
 def segments_of(request: ChatRequest) -> tuple[Segment, ...]:
@@ -20,7 +21,7 @@ def segments_of(request: ChatRequest) -> tuple[Segment, ...]:
     Besides what is said this covers names, ids, tool definitions, stop strings and grammars: wherever a caller can
     write, personal data can stand.
     """
-    return tuple(Segment(path, text) for path, text in _walk(request) if text)
+    return tuple(Segment(path, text, writer) for path, text, writer in _walk(request) if text)
 
 
 def with_texts(request: ChatRequest, texts: Sequence[str]) -> ChatRequest:
@@ -37,24 +38,29 @@ def with_texts(request: ChatRequest, texts: Sequence[str]) -> ChatRequest:
     return replaced
 
 
-def _walk(request: ChatRequest) -> Iterator[tuple[str, str]]:
+def can_be_cut(segment_id: str) -> bool:
+    """Whether a sentence of the segment can be replaced: prose can; a name, an id, JSON or a grammar would break."""
+    return segment_id.endswith("].content") or segment_id.startswith("input[")
+
+
+def _walk(request: ChatRequest) -> Iterator[tuple[str, str, str]]:
     for i, message in enumerate(request.messages):
-        yield f"messages[{i}].content", message.content
-        yield f"messages[{i}].name", message.name
+        yield f"messages[{i}].content", message.content, message.role.value
+        yield f"messages[{i}].name", message.name, ""
         for j, call in enumerate(message.tool_calls):
-            yield f"messages[{i}].tool_calls[{j}].id", call.id
-            yield f"messages[{i}].tool_calls[{j}].name", call.name
-            yield f"messages[{i}].tool_calls[{j}].arguments", call.arguments
-        yield f"messages[{i}].tool_call_id", message.tool_call_id
+            yield f"messages[{i}].tool_calls[{j}].id", call.id, ""
+            yield f"messages[{i}].tool_calls[{j}].name", call.name, ""
+            yield f"messages[{i}].tool_calls[{j}].arguments", call.arguments, ""
+        yield f"messages[{i}].tool_call_id", message.tool_call_id, ""
     for i, tool in enumerate(request.tools):
-        yield f"tools[{i}].name", tool.name
-        yield f"tools[{i}].description", tool.description
-        yield f"tools[{i}].parameters", tool.parameters_json_schema
+        yield f"tools[{i}].name", tool.name, ""
+        yield f"tools[{i}].description", tool.description, ""
+        yield f"tools[{i}].parameters", tool.parameters_json_schema, ""
     for i, stop in enumerate(request.stopping.stop):
-        yield f"stop[{i}]", stop
+        yield f"stop[{i}]", stop, ""
     if request.guide:
         for i, text in enumerate(request.guide.texts):
-            yield f"guided[{i}]", text
+            yield f"guided[{i}]", text, ""
 
 
 class _Dealer:
