@@ -147,7 +147,7 @@ def test_every_usual_spelling_of_a_placeholder_is_restored(spelling: str) -> Non
         ("<PERSON_1s>", "Anns"),
         ("<PERSON_12> <PERSON_2> <PERSON> <PERSON_1", "<PERSON_12> <PERSON_2> <PERSON> <PERSON_1"),
         ("<<PERSON_1>>", "<Ann>"),
-        ("[PERSON_1]", "[PERSON_1]"),
+        ("[PERSON_2] and PERSON_2", "[PERSON_2] and PERSON_2"),
     ],
 )
 def test_what_is_not_ours_stays(text: str, expected: str) -> None:
