@@ -113,7 +113,7 @@ _SPELLINGS = st.builds(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(text=st.lists(_SPELLINGS | st.sampled_from([" ", "_", "x", "'", "\\", "&", "<"]), max_size=6).map("".join))
 def test_whatever_could_be_read_as_a_token_reserves_its_number(text: str) -> None:
     """No reading of a user's text gives a token that is given out to a value of the same request."""
@@ -207,13 +207,13 @@ def in_pieces(text: str, places: Iterable[int], vault: Iterable[Entry], *, json_
     return "".join(stream.push(text[start:end]) for start, end in pairwise(edges)) + stream.finish()
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(text=_TEXTS, places=st.lists(st.integers(0, 10_000), max_size=30), json_text=st.booleans())
 def test_any_chunking_restores_what_one_chunk_restores(text: str, places: list[int], json_text: bool) -> None:
     assert in_pieces(text, places, _VALUES, json_text=json_text) == restore(text, _VALUES, json_text=json_text).text
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(text=_TEXTS)
 def test_one_character_at_a_time_restores_what_one_chunk_restores(text: str) -> None:
     assert in_pieces(text, range(len(text)), _VALUES) == restore(text, _VALUES).text
