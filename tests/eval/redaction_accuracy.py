@@ -30,11 +30,10 @@ class Bench:
 
     def __init__(self, *, rounds: int, seed: int, with_modes: bool) -> None:
         self.rounds, self.seed = rounds, seed
-        detectors = modes()
         self.systems: dict[str, Redactor] = {STOCK: stock_presidio()}
-        for name, detector in list(detectors.items())[: None if with_modes else 1]:
-            self.systems[name] = sluice(detector)
-        first = next(iter(detectors.values()))
+        loaded = {name: load() for name, load in list(modes().items())[: None if with_modes else 1]}
+        self.systems |= {name: sluice(detector) for name, detector in loaded.items()}
+        first = loaded[OURS]
         self.systems[f"{OURS}, streamed"] = sluice_streamed(first)
         self._with_urls = sluice(first, urls=True)
 

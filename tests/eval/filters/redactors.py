@@ -44,9 +44,17 @@ def sluice_streamed(detector: Detector) -> Redactor:
     return lambda text: _spans(detect(text, detector, wanted, STREAM))
 
 
-def modes() -> dict[str, Detector]:
-    """The service's detectors by name of the mode; the first is its default."""
-    return {"Sluice": DetectorFactory()(), "Sluice without spaCy": DetectorFactory(spacy_names=False)()}
+def sluice_default(detector: Detector) -> Redactor:
+    """With the default policy."""
+    return lambda text: _spans(detect(text, detector, Policy(), WHOLE_TEXT))
+
+
+def modes() -> dict[str, Callable[[], Detector]]:
+    """How the service's detectors are loaded, by name of the mode; the first is its default."""
+    return {
+        "Sluice": lambda: DetectorFactory()(),
+        "Sluice without spaCy": lambda: DetectorFactory(spacy_names=False)(),
+    }
 
 
 def _spans(found: list[Finding]) -> list[Span]:
