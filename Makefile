@@ -130,7 +130,8 @@ $(addprefix test-,kit cli $(SERVICES)): test-%: $(DEV_READY) # one service: make
 	@pytest -q services/$(patsubst cli,_cli,$(patsubst kit,_kit,$*))/tests
 
 # --- measuring: prints tables, asserts nothing; run it on a quiet machine -------------------------------------------------
-BENCHES := gateway_overhead inference_speed ledger_speed moderation_speed redaction_speed streams_speed
+FILTER_BENCHES := redaction_speed moderation_speed
+BENCHES := gateway_overhead inference_speed ledger_speed $(FILTER_BENCHES) streams_speed
 $(VENV)/.bench-ready: $(DEV_READY) requirements/bench.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/bench.txt
 	@touch $@
@@ -140,9 +141,12 @@ bench: $(VENV)/.bench-ready ## Run every measurement (BENCH=redaction_speed: one
 	@for bench in $(or $(BENCH),$(BENCHES)); do echo "== $$bench"; python tests/bench/$$bench.py || exit 1; done
 
 # Tables of the two filters, printed and written to docs/filters (QUICK=1: a minute, nothing is written).
-.PHONY: eval-filters
+.PHONY: eval-filters bench-filters
 eval-filters: $(VENV)/.bench-ready ## Measure what redaction and moderation find and miss, into docs/filters
 	@for measure in redaction_accuracy moderation_accuracy; do python tests/eval/$$measure.py $(if $(QUICK),--quick) || exit 1; done
+
+bench-filters: $(VENV)/.bench-ready ## Measure how fast redaction and moderation are, into docs/filters
+	@for bench in $(FILTER_BENCHES); do python tests/bench/$$bench.py $(if $(QUICK),--quick) || exit 1; done
 
 .PHONY: clean
 clean: ## Remove the environment and the state of a stopped mesh

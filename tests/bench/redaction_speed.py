@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "eval"))
 
 import grpc  # noqa: E402
 from filters import pages  # noqa: E402
+from filters.load import HEADER, measure  # noqa: E402
 from filters.pages import table  # noqa: E402
 from filters.prose import MIXES, Prose  # noqa: E402
 from filters.redactors import SPACY_MODEL, modes, sluice_default, sluice_streamed, stock_presidio  # noqa: E402
@@ -117,29 +118,12 @@ class Calls:
         self._channel = grpc.aio.insecure_channel(running.target)
         self._stub = rpc.RedactionServiceStub(self._channel)
 
-    async def redact(self, *texts: str) -> None:
+    async def redact(self, texts: tuple[str, ...]) -> None:
         segments = [pb.TextSegment(segment_id=str(i), text=text) for i, text in enumerate(texts)]
         await self._stub.Redact(pb.RedactRequest(segments=segments))
 
     async def measure(self, requests: list[tuple[str, ...]], clients: int) -> list[str]:
-        """[requests/s, server CPU ms a request, p50 ms, p99 ms]."""
-        waiting, taken = list(reversed(requests)), []
-
-        async def client() -> None:
-            while waiting:
-                texts, begun = waiting.pop(), time.perf_counter()
-                await self.redact(*texts)
-                taken.append(time.perf_counter() - begun)
-
-        cpu, wall = self._server.cpu_seconds(), time.perf_counter()
-        await asyncio.gather(*(client() for _ in range(clients)))
-        seconds, cpu = time.perf_counter() - wall, self._server.cpu_seconds() - cpu
-        return [
-            f"{len(requests) / seconds:.0f}",
-            f"{1000 * cpu / len(requests):.2f}",
-            f"{1000 * quantile(taken, 0.5):.1f}",
-            f"{1000 * quantile(taken, 0.99):.1f}",
-        ]
+        return await measure(self._server, self.redact, requests, clients)
 
     async def stream(self, text: str, *, token_seconds: float) -> tuple[float, int]:
         """(seconds from the first text sent to the first received, most characters held back)."""
@@ -172,7 +156,7 @@ async def over_grpc(prose: Prose, quick: bool) -> list[str]:
         calls = Calls(running)
         try:
             for _ in range(5):
-                await calls.redact(prose.text(100, "sparse"))
+                await calls.redact((prose.text(100, "sparse"),))
             parts = ["### Redact, sparse", await _concurrent(calls, prose, quick)]
             parts += ["### A 300-word system prompt with every 20-word message", await _repeated(calls, prose, quick)]
             parts += ["### RedactStream, 100 words in pieces of five characters", await _streams(calls, prose, quick)]
@@ -191,8 +175,8 @@ async def _concurrent(calls: Calls, prose: Prose, quick: bool) -> str:
             continue
         for clients in (1, 8, 32):
             requests = [(text,) for text in prose.texts(words, "sparse", max(count // (10 if quick else 1), 3))]
-            rows.append([words, clients, len(requests), *await calls.measure(requests, clients)])
-    return table(["words", "clients", "requests", "requests/s", "server CPU ms a request", "p50 ms", "p99 ms"], rows)
+            rows.append([words, clients, *await calls.measure(requests, clients)])
+    return table(["words", "clients", *HEADER], rows)
 
 
 async def _repeated(calls: Calls, prose: Prose, quick: bool) -> str:
@@ -204,8 +188,8 @@ async def _repeated(calls: Calls, prose: Prose, quick: bool) -> str:
         "the message alone": [(prose.text(20, "sparse"),) for _ in range(count)],
     }
     for name, requests in kinds.items():
-        rows.append([name, len(requests), *await calls.measure(requests, 1)])
-    return table(["", "requests", "requests/s", "server CPU ms a request", "p50 ms", "p99 ms"], rows)
+        rows.append([name, *await calls.measure(requests, 1)])
+    return table(["", *HEADER], rows)
 
 
 async def _streams(calls: Calls, prose: Prose, quick: bool) -> str:

