@@ -1,7 +1,7 @@
 """Detection over a text of any length or a stream: segment by segment, each with what went before as context."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from .arbitration import arbitrate, join_addresses
@@ -31,15 +31,22 @@ class Segment:
     findings: Sequence[Finding]
 
 
-def decide(found: Iterable[Finding], text: str, policy: Policy) -> list[Finding]:
-    """From everything the detectors found to what counts: names tidied, addresses joined, policy applied, placeholders
-    spared, overlaps arbitrated."""
+OwnTokens = Callable[[str], Sequence[tuple[int, int]]]
+
+
+def decide(found: Iterable[Finding], text: str, policy: Policy, own: Sequence[tuple[int, int]]) -> list[Finding]:
+    """From everything the detectors found to what counts: names tidied, addresses joined, policy applied, our own tokens
+    spared, overlaps arbitrated. What the policy keeps hides nothing that it replaces."""
     tidy: list[Finding] = []
     for finding in found:
         tidy.extend(_tidied(finding, text))
     accepted = [finding for finding in join_addresses(tidy, text) if policy.accepts(finding, text)]
-    spared = _outside_placeholders(accepted, text)
-    return [finding for finding in arbitrate(spared, text) if policy.accepts(finding, text)]
+    spared = _outside(own, accepted)
+    replaced = arbitrate((finding for finding in spared if not policy.keeps(finding.kind)), text)
+    settled = [finding for finding in replaced if policy.accepts(finding, text)]
+    kept = [finding for finding in spared if policy.keeps(finding.kind)]
+    apart = [one for one in arbitrate(kept, text) if not any(one.overlaps(other) for other in settled)] if kept else []
+    return sorted([*settled, *apart])
 
 
 def _tidied(finding: Finding, text: str) -> Iterable[Finding]:
@@ -63,7 +70,9 @@ class SegmentedDetection:
     case the unbroken run of characters that follows is taken for the rest of the same value.
     """
 
-    def __init__(self, policy: Policy, rule: CutRule) -> None:
+    def __init__(self, policy: Policy, rule: CutRule, *, own_tokens: OwnTokens | None = None) -> None:
+        """own_tokens: where a text holds what earlier redaction put there; placeholders unless told otherwise."""
+        self._own_tokens = own_tokens or (lambda text: list(placeholder_like(text, policy.custom_kinds)))
         self._policy = policy
         self._rule = rule
         self._context = ""
@@ -102,7 +111,12 @@ class SegmentedDetection:
     def _findings(self, segment: str, detector: Detector) -> list[Finding]:
         before = len(self._context)
         window = self._context + segment
+<<<<<<< HEAD
         decided = find(window, detector, self._policy.kinds, lambda found, text: decide(found, text, self._policy))
+=======
+        found = self._policy.with_recognizers(detector).detect(window, self._policy.kinds)
+        decided = decide(found, window, self._policy, self._own_tokens(window))
+>>>>>>> 095c42c (WIP: policies, operators)
         findings = [_clip(finding.shifted(-before)) for finding in decided if finding.end > before]
         run = _UNBROKEN.match(segment) if self._spilling else None
         if run is None or self._spilling is None:
@@ -141,9 +155,8 @@ def _reaches_the_end(findings: Sequence[Finding], segment: str) -> bool:
     return bool(findings) and _AFTER_A_VALUE.fullmatch(segment, findings[-1].end) is not None
 
 
-def _outside_placeholders(findings: Sequence[Finding], text: str) -> list[Finding]:
-    """What is left of the findings where placeholders are cut out of them."""
-    spans = list(placeholder_like(text))
+def _outside(spans: Sequence[tuple[int, int]], findings: Sequence[Finding]) -> list[Finding]:
+    """What is left of the findings where the spans, which are in order, are cut out of them."""
     if not spans:
         return list(findings)
     pieces: list[Finding] = []

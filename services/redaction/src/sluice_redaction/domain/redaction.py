@@ -1,17 +1,18 @@
-"""Redaction: findings in texts become placeholders; a vault remembers what they stand for."""
+"""Redaction: findings in texts are replaced; a vault remembers what the tokens stand for."""
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .arbitration import arbitrate
 from .detection import STREAM, Segment, SegmentedDetection
 from .findings import Detector, Finding
-from .placeholders import placeholder_like
+from .operators import Operation
 from .policy import Policy
+from .replacing import Replacement, Replacing, Tools
 from .restoring import RestoringStream
-from .vault import Entry, Vault
+from .vault import Entry, Vault, parts_of_name
 
 _WORD = re.compile(r"\w+")
 _LONGEST_KNOWN = 200  # comparing longer values at every word would be quadratic; the detectors find them anyway
@@ -29,10 +30,16 @@ _ALSO_WORDS = frozenset(_ALSO_WORDS_TEXT.split())
 
 @dataclass(frozen=True, slots=True)
 class RedactedText:
-    """text: with placeholders. findings: what was replaced, by positions in the text before."""
+    """text: with tokens. findings: what was found, by positions in the text before; replacements: of each of them."""
 
     text: str
     findings: Sequence[Finding]
+    replacements: Sequence[Replacement]
+
+    def replaced(self) -> Iterator[tuple[Finding, Replacement]]:
+        """Without what the policy keeps."""
+        pairs = zip(self.findings, self.replacements, strict=True)
+        return (pair for pair in pairs if pair[1].operation is not Operation.KEEP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +50,31 @@ class Redaction:
     new_entries: Sequence[Entry]
 
 
-def redact(texts: Sequence[str], found: Sequence[Sequence[Finding]], vault: Vault) -> Redaction:
-    """Replaces findings by placeholders, one vault for all texts; the vault grows.
+def redact(
+    texts: Sequence[str], found: Sequence[Sequence[Finding]], vault: Vault, replacing: Replacing | None = None
+) -> Redaction:
+    """Replaces findings, by placeholders or as `replacing` says, one vault for all texts; the vault grows.
 
     A value found once is replaced wherever it stands in the request, though the detectors missed it there.
     """
+    replacing = replacing or Replacing(Policy(), vault)
     for text in texts:
         vault.reserve(text)
-    before = {entry.placeholder for entry in vault}
+    before = len(vault)
     for text, findings in zip(texts, found, strict=True):
         for finding in findings:
-            vault.entry_for(text[finding.start : finding.end], finding.kind)
+            replacing.of(text[finding.start : finding.end], finding.kind)
     known = KnownValues(vault)
+    for value, kind in replacing.gone():
+        known.add(value, kind)
     redacted = []
     for text, findings in zip(texts, found, strict=True):
-        everywhere = with_known(text, findings, known)
-        redacted.append(RedactedText(_replace(text, everywhere, vault), everywhere))
-    return Redaction(redacted, [entry for entry in vault if entry.placeholder not in before])
+        redacted.append(_replace(text, with_known(text, findings, known, replacing), replacing))
+    return Redaction(redacted, list(vault)[before:])
 
 
-def with_known(text: str, findings: Sequence[Finding], known: "KnownValues") -> Sequence[Finding]:
-    """The findings, and every other occurrence of a known value outside of them and of placeholders."""
+def with_known(text: str, findings: Sequence[Finding], known: "KnownValues", replacing: Replacing) -> Sequence[Finding]:
+    """The findings, and every other occurrence of a known value outside of them and of tokens."""
     repeats = [
         repeat
         for repeat in known.occurrences(text)
@@ -71,7 +82,7 @@ def with_known(text: str, findings: Sequence[Finding], known: "KnownValues") -> 
     ]
     if not repeats:
         return findings
-    spans = list(placeholder_like(text))
+    spans = replacing.own_tokens(text)
     free = [repeat for repeat in repeats if not any(repeat.start < end and begin < repeat.end for begin, end in spans)]
     return arbitrate([*findings, *free], text) if free else findings
 
@@ -83,15 +94,21 @@ class KnownValues:
         self._kinds: dict[str, str] = {}
         # First word -> where values begin before it, and how long they are: few shapes even for thousands of values.
         self._shapes: dict[str, set[tuple[int, int]]] = {}
-        for entry in vault:
-            self.add(entry)
+        self.add_entries(list(vault))
 
-    def add(self, entry: Entry) -> None:
-        word = _WORD.search(entry.value)
-        if word is None or not 3 <= len(entry.value) <= _LONGEST_KNOWN or not _is_telling(entry):
+    def add_entries(self, entries: Sequence[Entry]) -> None:
+        """Not the parts of names that made-up names brought along: nobody found these by themselves."""
+        parts = {pair for entry in entries for pair in parts_of_name(entry)}
+        for entry in entries:
+            if (entry.value, entry.placeholder) not in parts:
+                self.add(entry.value, entry.kind)
+
+    def add(self, value: str, kind: str) -> None:
+        word = _WORD.search(value)
+        if word is None or not 3 <= len(value) <= _LONGEST_KNOWN or not _is_telling(value, kind):
             return
-        self._kinds.setdefault(entry.value, entry.kind)
-        self._shapes.setdefault(word[0], set()).add((word.start(), len(entry.value)))
+        self._kinds.setdefault(value, kind)
+        self._shapes.setdefault(word[0], set()).add((word.start(), len(value)))
 
     def occurrences(self, text: str) -> list[Finding]:
         if not self._kinds:
@@ -106,11 +123,11 @@ class KnownValues:
         ]
 
 
-def _is_telling(entry: Entry) -> bool:
+def _is_telling(value: str, kind: str) -> bool:
     """False for a value that is likely to mean something else elsewhere."""
-    if entry.kind in ("PERSON", "LOCATION", "ORGANIZATION", "NRP", "DATE_TIME"):
-        return len(_WORD.findall(entry.value)) > 1 or entry.value.casefold() not in _ALSO_WORDS
-    return len(entry.value) > 4
+    if kind in ("PERSON", "LOCATION", "ORGANIZATION", "NRP", "DATE_TIME"):
+        return len(_WORD.findall(value)) > 1 or value.casefold() not in _ALSO_WORDS
+    return len(value) > 4
 
 
 def _stands_free(text: str, value: str, start: int) -> bool:
@@ -121,15 +138,17 @@ def _stands_free(text: str, value: str, start: int) -> bool:
     )
 
 
-def _replace(text: str, findings: Sequence[Finding], vault: Vault) -> str:
+def _replace(text: str, findings: Sequence[Finding], replacing: Replacing) -> RedactedText:
     pieces: list[str] = []
+    replacements: list[Replacement] = []
     position = 0
     for finding in findings:
-        pieces.append(text[position : finding.start])
-        pieces.append(vault.entry_for(text[finding.start : finding.end], finding.kind).placeholder)
+        replacement = replacing.of(text[finding.start : finding.end], finding.kind)
+        pieces += (text[position : finding.start], replacement.text)
+        replacements.append(replacement)
         position = finding.end
     pieces.append(text[position:])
-    return "".join(pieces)
+    return RedactedText("".join(pieces), findings, replacements)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +168,26 @@ class RedactingStream:
     turns up in the clear stays in the clear: it is the caller's own.
     """
 
-    def __init__(self, policy: Policy, vault: Vault, *, restoring: bool = True, json_text: bool = False) -> None:
-        """With `restoring` off, placeholders of the vault stay placeholders."""
+    def __init__(
+        self,
+        policy: Policy,
+        vault: Vault,
+        *,
+        restoring: bool = True,
+        json_text: bool = False,
+        tools: Tools | None = None,
+    ) -> None:
+        """With `restoring` off, tokens of the vault stay as they are."""
+        self._replacing = Replacing(policy, vault, tools)
         self._vault = vault
         self._own = {entry.value for entry in vault}
         self._known = KnownValues(vault)
-        self._detection = SegmentedDetection(policy, STREAM)
+        self._detection = SegmentedDetection(policy, STREAM, own_tokens=self._replacing.own_tokens)
         self._restoring = RestoringStream(vault if restoring else Vault(), json_text=json_text)
         self._offset = 0
         self.counts: Counter[str] = Counter()
         self.recognizer_counts: Counter[str] = Counter()
+        self.operator_counts: Counter[str] = Counter()
         self.characters = 0
 
     @property
@@ -188,13 +217,16 @@ class RedactingStream:
     def _redact(self, segment: Segment) -> Released:
         self._vault.reserve(segment.text)
         before = len(self._vault)
-        findings = with_known(segment.text, segment.findings, self._known)
-        redacted = self._restoring.push(_replace(segment.text, findings, self._vault))
+        findings = with_known(segment.text, segment.findings, self._known, self._replacing)
+        redacted = _replace(segment.text, findings, self._replacing)
         new = list(self._vault)[before:]
-        for entry in new:
-            self._known.add(entry)
-        fresh = [one for one in findings if segment.text[one.start : one.end] not in self._own]
-        self.counts.update(finding.kind for finding in fresh)
-        self.recognizer_counts.update(finding.recognizer for finding in fresh)
+        self._known.add_entries(new)
+        for value, kind in self._replacing.gone():
+            self._known.add(value, kind)
+        fresh = [pair for pair in redacted.replaced() if segment.text[pair[0].start : pair[0].end] not in self._own]
+        self.counts.update(finding.kind for finding, _ in fresh)
+        self.recognizer_counts.update(finding.recognizer for finding, _ in fresh)
+        self.operator_counts.update(str(replacement.operation) for _, replacement in fresh)
         offset, self._offset = self._offset, self._offset + len(segment.text)
-        return Released(redacted, [finding.shifted(offset) for finding in fresh], new)
+        released = self._restoring.push(redacted.text)
+        return Released(released, [finding.shifted(offset) for finding, _ in fresh], new)
