@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -12,21 +12,25 @@ from prometheus_client import Counter as Count
 from prometheus_client import Histogram
 from sluice.redaction.v1 import redaction_service_pb2 as pb
 from sluice.redaction.v1 import redaction_service_pb2_grpc
-from sluice.types.v1 import personal_data_pb2, verdict_pb2
-from sluice_kit.errors import InvalidInput, NotFound
+from sluice_kit.context import current
+from sluice_kit.errors import InvalidInput, NotFound, PreconditionFailed
 from sluice_kit.health import HealthBoard
 from sluice_kit.telemetry import logger
 
+from sluice_redaction.adapters import messages
 from sluice_redaction.adapters.presidio import PresidioDetector
+from sluice_redaction.adapters.toolbox import Toolbox, decrypted_in
 from sluice_redaction.adapters.workers import WorkerPool, Workers
+from sluice_redaction.domain.book import NoSuchPolicy, PolicyBook
 from sluice_redaction.domain.detection import WHOLE_TEXT, SegmentedDetection
 from sluice_redaction.domain.findings import Finding
 from sluice_redaction.domain.holding import Holding
-from sluice_redaction.domain.policy import Policy
+from sluice_redaction.domain.policy import Direction, Policy
 from sluice_redaction.domain.redaction import RedactingStream, redact
+from sluice_redaction.domain.replacing import Replacing, Tools
 from sluice_redaction.domain.restoring import restore
 from sluice_redaction.domain.summary import Journal, Summary
-from sluice_redaction.domain.vault import Entry, Vault
+from sluice_redaction.domain.vault import Vault
 
 log = logger(__name__)
 
@@ -50,7 +54,6 @@ ADDED_TIME_TO_FIRST_TOKEN = Histogram(
 )
 # A large push is taken apart: pieces change nothing in the output, and short buffers are cheap to cut.
 _PIECE = 2_000
-_LANGUAGES = ("", "en")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,49 +98,48 @@ async def load_recognizers(
 class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
     """Keeps nothing between calls: each has its own vault, which ends with it."""
 
-    def __init__(self, workers: Workers, journal: Journal, policies: Mapping[str, Policy], limits: Limits) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        journal: Journal,
+        policies: Callable[[], PolicyBook],
+        limits: Limits,
+        toolbox: Toolbox | None = None,
+    ) -> None:
+        """policies: those in force now; asked once for each call, so that a call has one policy throughout."""
         self._workers = workers
         self._journal = journal
         self._policies = policies
         self._limits = limits
+        self._toolbox = toolbox or Toolbox()
 
     async def Detect(self, request: pb.DetectRequest, context: grpc.aio.ServicerContext) -> pb.DetectResponse:
-        policy = self._policy(request.policy_id, request.language)
+        direction = messages.direction_of(request.direction, unspecified=Direction.INPUT)
+        policy = self._policy(request.policy_id, request.language).toward(direction)
         texts = self._texts(request.segments)
-        found = await self._findings(texts, policy)
-        return pb.DetectResponse(
-            findings=[
-                _finding(segment.segment_id, finding)
-                for segment, findings in zip(request.segments, found, strict=True)
-                for finding in findings
-            ],
-            policy_id=policy.id,
-            policy_version=policy.version,
-        )
+        replacing = Replacing(policy, Vault(), self._tools(policy))
+        return messages.detect_response(request.segments, await self._findings(texts, policy, replacing), policy)
 
     async def Redact(self, request: pb.RedactRequest, context: grpc.aio.ServicerContext) -> pb.RedactResponse:
         begun = time.perf_counter()
-        policy = self._policy(request.policy_id, request.language)
+        direction = messages.direction_of(request.direction, unspecified=Direction.INPUT)
+        policy = self._policy(request.policy_id, request.language).toward(direction)
         texts = self._texts(request.segments)
         vault = self._vault(request.vault)
-        redaction = redact(texts, await self._findings(texts, policy), vault)
-        response = pb.RedactResponse(policy_id=policy.id, policy_version=policy.version, vault=_vault_message(vault))
-        for segment, text, redacted in zip(request.segments, texts, redaction.texts, strict=True):
-            response.segments.add(segment_id=segment.segment_id, text=redacted.text)
-            response.findings.extend(
-                _finding(segment.segment_id, finding, vault.entry_for(text[finding.start : finding.end], finding.kind))
-                for finding in redacted.findings
-            )
-        found = [finding for redacted in redaction.texts for finding in redacted.findings]
-        counts = Counter(finding.kind for finding in found)
-        response.counts.extend(_kind_counts(counts))
+        replacing = Replacing(policy, vault, self._tools(policy))
+        redaction = redact(texts, await self._findings(texts, policy, replacing), vault, replacing)
+        replaced = [pair for redacted in redaction.texts for pair in redacted.replaced()]
+        counts = Counter(finding.kind for finding, _ in replaced)
+        response = messages.redact_response(request.segments, redaction.texts, vault, policy)
+        response.counts.extend(messages.kind_counts(counts))
         await self._record(
             Summary(
                 policy,
-                outgoing=False,
+                outgoing=direction is Direction.OUTPUT,
                 streamed=False,
                 counts=counts,
-                recognizer_counts=Counter(finding.recognizer for finding in found),
+                recognizer_counts=Counter(finding.recognizer for finding, _ in replaced),
+                operator_counts=Counter(str(replacement.operation) for _, replacement in replaced),
                 segments=len(texts),
                 characters=sum(map(len, texts)),
                 latency_seconds=time.perf_counter() - begun,
@@ -148,7 +150,9 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
     async def Restore(self, request: pb.RestoreRequest, context: grpc.aio.ServicerContext) -> pb.RestoreResponse:
         texts = self._texts(request.segments)
         vault = self._vault(request.vault)
-        restored = [restore(text, vault, json_text=_is_json(request.format)) for text in texts]
+        if request.decrypt:
+            self._decrypt(texts, vault)
+        restored = [restore(text, vault, json_text=messages.is_json(request.format)) for text in texts]
         count = sum(one.replaced for one in restored)
         RESTORED.inc(count)
         return pb.RestoreResponse(
@@ -159,6 +163,17 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
             restored_count=count,
         )
 
+    def _decrypt(self, texts: Sequence[str], vault: Vault) -> None:
+        """Encrypted tokens of the caller's tenant come into the vault."""
+        keys = self._toolbox.keys(current().tenant_id)
+        if keys is None:
+            raise PreconditionFailed(
+                "this service has no key to decrypt with; set SLUICE_REDACTION_KEY_FILE", reason="NO_KEY"
+            )
+        for text in texts:
+            for token, value, kind in decrypted_in(text, keys):
+                vault.encrypt(value, kind, token)
+
     async def RedactStream(
         self, requests: AsyncIterator[pb.RedactStreamRequest], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.RedactStreamResponse]:
@@ -167,18 +182,24 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
         if first is None or first.WhichOneof("event") != "open":
             raise InvalidInput("the first message of a stream must be `open`", field="open")
         opening = first.open
-        policy = self._policy(opening.policy_id, opening.language)
-        vault = self._vault(opening.vault)
-        stream = RedactingStream(policy, vault, restoring=opening.restore, json_text=_is_json(opening.format))
+        direction = messages.direction_of(opening.direction, unspecified=Direction.OUTPUT)
+        policy = self._policy(opening.policy_id, opening.language).toward(direction)
+        stream = RedactingStream(
+            policy,
+            self._vault(opening.vault),
+            restoring=opening.restore,
+            json_text=messages.is_json(opening.format),
+            tools=self._tools(policy),
+        )
         holding = Holding()
         try:
             async for text in self._released(self._pieces(requests, stream), stream, holding):
                 holding.released(time.perf_counter())
                 yield pb.RedactStreamResponse(text=text)
-            yield pb.RedactStreamResponse(finished=_finished(stream, policy, holding))
+            yield pb.RedactStreamResponse(finished=messages.finished(stream, policy, holding))
         finally:
             # Also for a caller that went away: what was found until then was found.
-            outgoing = opening.direction != verdict_pb2.DIRECTION_INPUT
+            outgoing = direction is Direction.OUTPUT
             await self._record(_stream_summary(stream, policy, outgoing, holding, time.perf_counter() - begun))
 
     async def _released(
@@ -201,22 +222,15 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
     async def ListRecognizers(
         self, request: pb.ListRecognizersRequest, context: grpc.aio.ServicerContext
     ) -> pb.ListRecognizersResponse:
-        policy = self._policy(request.policy_id, "")
-        return pb.ListRecognizersResponse(
-            recognizers=[
-                pb.Recognizer(name=one.name, kinds=one.kinds, languages=["en"], model_digest=one.digest)
-                for one in sorted(self._workers.recognizers, key=lambda one: one.name)
-            ],
-            enabled_kinds=sorted(policy.kinds),
-        )
+        return messages.listing(self._workers.recognizers, self._policy(request.policy_id, ""))
 
-    async def _findings(self, texts: Sequence[str], policy: Policy) -> list[list[Finding]]:
+    async def _findings(self, texts: Sequence[str], policy: Policy, replacing: Replacing) -> list[list[Finding]]:
         """Findings of each text. At most two texts of a call are analysed at once, so that no call fills the queue."""
         turn = asyncio.Semaphore(2)
 
         async def one(text: str) -> list[Finding]:
             async with turn:
-                return await self._detect(text, policy)
+                return await self._detect(text, SegmentedDetection(policy, WHOLE_TEXT, own_tokens=replacing.own_tokens))
 
         try:
             with ANALYSIS_SECONDS.time():
@@ -227,9 +241,8 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
             raise several.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _detect(self, text: str, policy: Policy) -> list[Finding]:
+    async def _detect(self, text: str, detection: SegmentedDetection) -> list[Finding]:
         """A worker's turn for every segment, so that a long text does not keep the others waiting."""
-        detection = SegmentedDetection(policy, WHOLE_TEXT)
         detection.push(text)
         findings: list[Finding] = []
         offset = 0
@@ -274,12 +287,21 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
         await self._journal.text_redacted(summary)
 
     def _policy(self, policy_id: str, language: str) -> Policy:
-        if language not in _LANGUAGES:
-            raise InvalidInput("language must be `en` or empty: the recognizers know English only", field="language")
-        policy = self._policies.get(policy_id or "default")
-        if policy is None:
-            raise NotFound(f"there is no such policy; policies are {', '.join(self._policies)}", field="policy_id")
+        """Raises NotFound: for a policy of another tenant too."""
+        try:
+            policy = self._policies().find(policy_id, tenant=current().tenant_id)
+        except NoSuchPolicy as error:
+            raise NotFound(str(error), field="policy_id", reason="NO_SUCH_POLICY") from None
+        if language and language not in policy.languages:
+            raise InvalidInput(
+                f"policy {policy.id} is for {', '.join(policy.languages)}; leave language empty or give one of them",
+                field="language",
+            )
         return policy
+
+    def _tools(self, policy: Policy) -> Tools:
+        context = current()
+        return self._toolbox.tools(policy, tenant=context.tenant_id, request_id=context.request_id)
 
     def _texts(self, segments: Sequence[pb.TextSegment]) -> list[str]:
         limits = self._limits
@@ -306,46 +328,9 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
                 field="vault.entries",
             )
         try:
-            return Vault(Entry(entry.placeholder, entry.value, entry.kind) for entry in message.entries)
+            return messages.vault_from(message)
         except ValueError as mistake:
             raise InvalidInput(str(mistake), field="vault.entries") from None
-
-
-def _finding(segment_id: str, finding: Finding, entry: Entry | None = None) -> pb.Finding:
-    return pb.Finding(
-        segment_id=segment_id,
-        kind=finding.kind,
-        start=finding.start,
-        end=finding.end,
-        score=finding.score,
-        recognizer=finding.recognizer,
-        explanation=finding.explanation,
-        disguise=finding.disguise,
-        placeholder=entry.placeholder if entry else "",
-    )
-
-
-def _vault_message(vault: Iterable[Entry]) -> pb.Vault:
-    return pb.Vault(
-        entries=[pb.VaultEntry(placeholder=entry.placeholder, value=entry.value, kind=entry.kind) for entry in vault]
-    )
-
-
-def _kind_counts(counts: Mapping[str, int]) -> list[personal_data_pb2.KindCount]:
-    return [personal_data_pb2.KindCount(kind=kind, count=count) for kind, count in sorted(counts.items())]
-
-
-def _finished(stream: RedactingStream, policy: Policy, holding: Holding) -> pb.RedactStreamFinished:
-    finished = pb.RedactStreamFinished(
-        counts=_kind_counts(stream.counts),
-        restored_count=stream.restored,
-        max_held_back_characters=holding.most_characters,
-        policy_id=policy.id,
-        policy_version=policy.version,
-    )
-    if holding.first_text_seconds is not None:
-        finished.time_to_first_text.FromNanoseconds(round(holding.first_text_seconds * 1e9))
-    return finished
 
 
 def _stream_summary(
@@ -357,6 +342,7 @@ def _stream_summary(
         streamed=True,
         counts=stream.counts,
         recognizer_counts=stream.recognizer_counts,
+        operator_counts=stream.operator_counts,
         segments=1,
         characters=stream.characters,
         latency_seconds=latency_seconds,
@@ -364,7 +350,3 @@ def _stream_summary(
         held_back=holding.most_characters,
         first_text_seconds=holding.first_text_seconds,
     )
-
-
-def _is_json(text_format: int) -> bool:
-    return text_format == pb.TEXT_FORMAT_JSON

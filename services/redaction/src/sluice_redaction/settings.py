@@ -1,9 +1,9 @@
 """Settings of the redaction service: environment variables with the prefix SLUICE_REDACTION_."""
 
-from pydantic import Field, field_validator
+from pydantic import DirectoryPath, Field, FilePath, field_validator
 from sluice_kit.settings import GrpcServiceSettings, settings_config
 
-from sluice_redaction.domain.kinds import DEFAULT_KINDS, KINDS
+from sluice_redaction.domain.kinds import KINDS
 
 
 class Settings(GrpcServiceSettings):
@@ -11,12 +11,18 @@ class Settings(GrpcServiceSettings):
 
     model_config = settings_config("redaction")
 
-    kinds: str = ",".join(sorted(DEFAULT_KINDS))
-    """Kinds that the default policy redacts, comma-separated; empty means the built-in default."""
-    min_score: float = Field(0.4, ge=0, le=1)
-    """Findings with a lower score are ignored."""
+    policies: DirectoryPath | None = None
+    """Folder with policy files, `*.yaml`, beside those that are shipped; it is watched."""
+    policies_poll_seconds: float = Field(1.0, gt=0, le=3600)
+    """How often the folder is looked at."""
+    key_file: FilePath | None = None
+    """File with the keys for `hash`, `encrypt` and `surrogate`, base64, one a line, the one in use first."""
+    kinds: str = ""
+    """Kinds that the shipped default policy replaces, comma-separated; empty means as shipped."""
+    min_score: float | None = Field(None, ge=0, le=1)
+    """Findings with a lower score are ignored by the shipped default policy; none means as shipped."""
     allowed_words: str = ""
-    """Values that are never redacted, comma-separated, in any case."""
+    """Values that the shipped default policy never replaces, comma-separated, in any case."""
     phone_regions: str = "US,GB"
     """Regions whose national phone numbers are recognised, ISO 3166, comma-separated; each costs time."""
     spacy: bool = True

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sluice_kit.configuration import ConfigurationRefused, Document, Mistake, SourceFile, documents
+from sluice_kit.configuration import ConfigurationRefused, Document, Mistake, SourceFile, document
 
 from sluice_redaction.domain.book import DEFAULT, PolicyBook
 from sluice_redaction.domain.kinds import DEFAULT_KINDS, KINDS
@@ -52,8 +52,14 @@ def read_book(sources: Sequence[SourceFile], surroundings: Surroundings) -> Poli
 
     Raises ConfigurationRefused with every mistake of all files.
     """
-    readings = [_Reading(document, surroundings) for document in documents(sources, PolicyFile)]
-    mistakes = [mistake for reading in readings for mistake in reading.mistakes]
+    readings: list[_Reading] = []
+    mistakes: list[Mistake] = []
+    for source in sources:
+        try:
+            readings.append(_Reading(document(source, PolicyFile), surroundings))
+        except ConfigurationRefused as refused:
+            mistakes += refused.mistakes
+    mistakes += [mistake for reading in readings for mistake in reading.mistakes]
     mistakes += _clashes(readings, surroundings)
     if mistakes:
         raise ConfigurationRefused(sorted(mistakes))

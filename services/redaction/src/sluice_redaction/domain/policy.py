@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from types import MappingProxyType
 
 from .findings import Detector, Finding
 from .kinds import DEFAULT_KINDS, KINDS
@@ -14,7 +13,6 @@ from .operators import REPLACE, Operation, Operator
 from .recognizers import Recognizer, TextPattern
 
 LANGUAGES = ("en",)  # what the recognizers of names know
-_NO_RULES: Mapping[str, "KindRule"] = MappingProxyType({})
 
 
 class Direction(StrEnum):
@@ -38,7 +36,8 @@ class Policy:
     """kinds: all that are looked for. min_score: 0..1. allowed: values (lower case) that are left alone. operator: for
     kinds whose rule has none. version: raised with every change of what the policy does. tenants: whom it is for; empty
     means everybody. regions: ISO 3166, whose formats made-up values have; the first where nothing else tells.
-    recognizers: those it brings along, word lists among them. digest: `sha256:...` of all of this, however it was written.
+    recognizers: those it brings along, word lists among them; custom_kinds: what only these find.
+    digest: `sha256:...` of all of this, however it was written.
     """
 
     id: str = "default"
@@ -46,7 +45,7 @@ class Policy:
     kinds: frozenset[str] = DEFAULT_KINDS
     min_score: float = 0.4
     allowed: frozenset[str] = frozenset()
-    rules: Mapping[str, KindRule] = _NO_RULES
+    rules: Mapping[str, KindRule] = field(default_factory=dict, hash=False)
     operator: Operator = REPLACE
     description: str = ""
     tenants: frozenset[str] = frozenset()
@@ -55,8 +54,11 @@ class Policy:
     allowed_patterns: tuple[TextPattern, ...] = ()
     recognizers: tuple[Recognizer, ...] = ()
     digest: str = field(init=False)
+    custom_kinds: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
+        own = frozenset(one.kind for one in self.recognizers if one.kind not in KINDS)
+        object.__setattr__(self, "custom_kinds", own)
         object.__setattr__(self, "digest", _digest(self))
 
     @classmethod
@@ -76,10 +78,6 @@ class Policy:
     def cache_key(self) -> tuple[str, int, str, frozenset[str]]:
         """Equal for two policies only if they find the same in every text."""
         return self.id, self.version, self.digest, self.kinds
-
-    @property
-    def custom_kinds(self) -> frozenset[str]:
-        return frozenset(one.kind for one in self.recognizers) - KINDS.keys()
 
     def operator_for(self, kind: str) -> Operator:
         rule = self.rules.get(kind)
@@ -139,6 +137,13 @@ class _Accompanied:
 
     def detect(self, text: str, kinds: frozenset[str]) -> Iterator[Finding]:
         yield from self.detector.detect(text, kinds)
+        yield from self._own(text, kinds)
+
+    def detect_patterns(self, text: str, kinds: frozenset[str]) -> Iterator[Finding]:
+        yield from self.detector.detect_patterns(text, kinds)
+        yield from self._own(text, kinds)
+
+    def _own(self, text: str, kinds: frozenset[str]) -> Iterator[Finding]:
         for one in self.recognizers:
             if one.kind in kinds:
                 yield from one.find(text)

@@ -25,6 +25,7 @@ class Summary:
     restored: int = 0
     held_back: int = field(default=0)
     first_text_seconds: float | None = None
+    operator_counts: Mapping[str, int] = field(default_factory=dict)
 
 
 class Journal(Protocol):
