@@ -111,18 +111,19 @@ class SegmentedDetection:
     def _findings(self, segment: str, detector: Detector) -> list[Finding]:
         before = len(self._context)
         window = self._context + segment
-<<<<<<< HEAD
-        decided = find(window, detector, self._policy.kinds, lambda found, text: decide(found, text, self._policy))
-=======
-        found = self._policy.with_recognizers(detector).detect(window, self._policy.kinds)
-        decided = decide(found, window, self._policy, self._own_tokens(window))
->>>>>>> 095c42c (WIP: policies, operators)
+        accompanied = self._policy.with_recognizers(detector)
+        decided = find(window, accompanied, self._policy.kinds, self._decide)
         findings = [_clip(finding.shifted(-before)) for finding in decided if finding.end > before]
         run = _UNBROKEN.match(segment) if self._spilling else None
         if run is None or self._spilling is None:
             return findings
         rest = Finding(0, run.end(), self._spilling, 1.0, "segmenting", "continuation")
         return arbitrate([*findings, rest], segment)
+
+    def _decide(self, found: Iterable[Finding], text: str, decoded: bool) -> list[Finding]:
+        decided = decide(found, text, self._policy, self._own_tokens(text))
+        # A decoded stretch is one finding, and what the policy keeps must not decide about the whole of it.
+        return [one for one in decided if not self._policy.keeps(one.kind)] if decoded else decided
 
     def _release(self, segment: str, findings: Sequence[Finding], cut: int) -> None:
         splits_a_word = cut < len(self._pending) and not segment[-1].isspace()

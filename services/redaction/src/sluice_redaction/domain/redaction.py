@@ -1,6 +1,7 @@
 """Redaction: findings in texts are replaced; a vault remembers what the tokens stand for."""
 
 import re
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -75,16 +76,49 @@ def redact(
 
 def with_known(text: str, findings: Sequence[Finding], known: "KnownValues", replacing: Replacing) -> Sequence[Finding]:
     """The findings, and every other occurrence of a known value outside of them and of tokens."""
-    repeats = [
-        repeat
-        for repeat in known.occurrences(text)
-        if not any(repeat.start >= one.start and repeat.end <= one.end for one in findings)
-    ]
+    covered = _Spans((one.start, one.end) for one in findings)
+    repeats = [one for one in known.occurrences(text) if not covered.hold(one.start, one.end)]
     if not repeats:
         return findings
-    spans = replacing.own_tokens(text)
-    free = [repeat for repeat in repeats if not any(repeat.start < end and begin < repeat.end for begin, end in spans)]
-    return arbitrate([*findings, *free], text) if free else findings
+    own = _Spans(replacing.own_tokens(text))
+    free = [one for one in repeats if not own.touch(one.start, one.end)]
+    settled: list[Finding] = []
+    # Each heap by itself: arbitration looks at every pair.
+    for heap in _heaps(sorted([*findings, *free])):
+        settled += arbitrate(heap, text) if len(heap) > 1 else heap
+    return settled
+
+
+def _heaps(findings: Sequence[Finding]) -> Iterator[list[Finding]]:
+    """Findings that hang together by overlapping, in order."""
+    heap: list[Finding] = []
+    end = 0
+    for finding in findings:
+        if heap and finding.start >= end:
+            yield heap
+            heap = []
+        heap.append(finding)
+        end = max(end, finding.end)
+    if heap:
+        yield heap
+
+
+class _Spans:
+    """Stretches of a text, in order and apart, to ask questions of."""
+
+    def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
+        self._spans = list(spans)
+        self._starts = [start for start, _ in self._spans]
+
+    def hold(self, start: int, end: int) -> bool:
+        """Whether one of them covers all of this."""
+        place = bisect_right(self._starts, start) - 1
+        return place >= 0 and end <= self._spans[place][1]
+
+    def touch(self, start: int, end: int) -> bool:
+        """Whether one of them shares a character with this."""
+        place = bisect_left(self._starts, end) - 1
+        return place >= 0 and self._spans[place][1] > start
 
 
 class KnownValues:
@@ -110,17 +144,23 @@ class KnownValues:
         self._kinds.setdefault(value, kind)
         self._shapes.setdefault(word[0], set()).add((word.start(), len(value)))
 
-    def occurrences(self, text: str) -> list[Finding]:
-        if not self._kinds:
-            return []
-        return [
-            Finding(start, start + length, self._kinds[value], 1.0, "repeat", "same value elsewhere in the request")
-            for word in _WORD.finditer(text)
-            for offset, length in self._shapes.get(word[0], ())
-            if (start := word.start() - offset) >= 0
-            and (value := text[start : start + length]) in self._kinds
-            and _stands_free(text, value, start)
-        ]
+    def occurrences(self, text: str) -> Iterator[Finding]:
+        """In order, not overlapping; at each word the longest value."""
+        end = 0
+        for word in _WORD.finditer(text) if self._kinds else ():
+            if word.start() < end:
+                continue
+            shapes = self._shapes.get(word[0], ())
+            spans = [(word.start() - offset, word.start() - offset + length) for offset, length in shapes]
+            free = [(start, stop) for start, stop in spans if start >= end and self._is_known(text, start, stop)]
+            if free:
+                start, end = max(free, key=lambda span: span[1] - span[0])
+                kind = self._kinds[text[start:end]]
+                yield Finding(start, end, kind, 1.0, "repeat", "same value elsewhere in the request")
+
+    def _is_known(self, text: str, start: int, end: int) -> bool:
+        value = text[start:end]
+        return value in self._kinds and _stands_free(text, value, start)
 
 
 def _is_telling(value: str, kind: str) -> bool:

@@ -18,18 +18,19 @@ from .markup import markup_edits
 from .spelling import spelling_edits
 from .views import View
 
-Decide = Callable[[Iterable[Finding], str], list[Finding]]
+Decide = Callable[[Iterable[Finding], str, bool], list[Finding]]
 _MARGIN = 80  # characters around a disguise that patterns are shown: as far as context words count
 _DEEPEST = 2  # encodings within encodings
 _ROUNDS = 2  # escapes of escapes: %2540
 
 
 def find(text: str, detector: Detector, kinds: frozenset[str], decide: Decide, *, depth: int = 0) -> list[Finding]:
-    """What stands in the text, by positions in it as it is written; `decide` makes findings of candidates."""
+    """What stands in the text, by positions in it as it is written; `decide` makes findings of candidates, told whether
+    the text was decoded out of another."""
     view = as_it_reads(text)
     found = list(detector.detect(view.text, kinds))
     found.extend(_hidden(view.text, detector, kinds, decide, depth))
-    decided = decide(found, view.text)
+    decided = decide(found, view.text, depth > 0)
     return decided if view.is_plain else list(_as_written(decided, view))
 
 
