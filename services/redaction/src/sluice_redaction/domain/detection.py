@@ -112,7 +112,7 @@ class SegmentedDetection:
         before = len(self._context)
         window = self._context + segment
         accompanied = self._policy.with_recognizers(detector)
-        decided = find(window, accompanied, self._policy.kinds, self._decide)
+        decided = find(window, accompanied, self._policy.kinds, self._decide, decoded=self._decide_decoded)
         findings = [_clip(finding.shifted(-before)) for finding in decided if finding.end > before]
         run = _UNBROKEN.match(segment) if self._spilling else None
         if run is None or self._spilling is None:
@@ -120,10 +120,12 @@ class SegmentedDetection:
         rest = Finding(0, run.end(), self._spilling, 1.0, "segmenting", "continuation")
         return arbitrate([*findings, rest], segment)
 
-    def _decide(self, found: Iterable[Finding], text: str, decoded: bool) -> list[Finding]:
-        decided = decide(found, text, self._policy, self._own_tokens(text))
-        # A decoded stretch is one finding, and what the policy keeps must not decide about the whole of it.
-        return [one for one in decided if not self._policy.keeps(one.kind)] if decoded else decided
+    def _decide(self, found: Iterable[Finding], text: str) -> list[Finding]:
+        return decide(found, text, self._policy, self._own_tokens(text))
+
+    def _decide_decoded(self, found: Iterable[Finding], text: str) -> list[Finding]:
+        """A decoded stretch is one finding, and what the policy keeps must not decide about the whole of it."""
+        return [finding for finding in self._decide(found, text) if not self._policy.keeps(finding.kind)]
 
     def _release(self, segment: str, findings: Sequence[Finding], cut: int) -> None:
         splits_a_word = cut < len(self._pending) and not segment[-1].isspace()

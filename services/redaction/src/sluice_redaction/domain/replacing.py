@@ -9,8 +9,10 @@ from .placeholders import placeholder_like
 from .policy import Policy
 from .vault import Entry, Vault
 
-# In the form of an encrypted or hashed token: whether it is one, only the key can tell.
-_KEYED = re.compile(r"<[A-Z][A-Z0-9_]{0,62}_(?:ENC|HASH)_[A-Z2-7]{24,65536}>", re.IGNORECASE)
+# The end of an encrypted or hashed token, in brackets or without, and the kind before it. Whether it is a token, only the
+# key can tell.
+_KEYED = re.compile(r"_(?:ENC|HASH)_[A-Z2-7]{24,65536}", re.IGNORECASE)
+_KIND = re.compile(r"[A-Z][A-Z0-9_]{0,62}$", re.IGNORECASE)
 
 
 class KeyMissing(RuntimeError):
@@ -77,9 +79,10 @@ class Replacing:
 
     def _keyed(self, text: str) -> Iterator[tuple[int, int]]:
         for match in _KEYED.finditer(text):
-            token = match[0].upper()
-            if self._vault.has_token(token) or (self._tools.keys is not None and self._tools.keys.is_ours(token)):
-                yield match.span()
+            kind = _KIND.search(text, max(0, match.start() - 63), match.start())
+            token = f"<{text[kind.start() : match.end()]}>".upper() if kind else ""
+            if kind and (self._vault.has_token(token) or (self._tools.keys and self._tools.keys.is_ours(token))):
+                yield kind.start(), match.end()
 
     def _entry(self, value: str, kind: str, operator: Operator) -> Entry:
         if operator.operation is Operation.ENCRYPT:

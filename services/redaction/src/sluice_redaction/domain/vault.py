@@ -62,11 +62,6 @@ class Vault:
     def __len__(self) -> int:
         return len(self._by_placeholder)
 
-    @property
-    def keys(self) -> Iterable[str]:
-        """Of everything in brackets."""
-        return self._by_key.keys()
-
     def tokens(self) -> Iterator[tuple[str, str]]:
         """(token, value) of every entry, in the order in which they were made."""
         return ((entry.placeholder, entry.value) for entry in self)
@@ -119,9 +114,6 @@ class Vault:
 
     def has_token(self, token: str) -> bool:
         return token in self._by_placeholder
-
-    def by_key(self, key: str) -> Entry | None:
-        return self._by_key.get(key)
 
     def _is_free(self, candidate: str) -> bool:
         """It stands in no text and no made-up value: some word of it, or pair of neighbouring words, does not."""

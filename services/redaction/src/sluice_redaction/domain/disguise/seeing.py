@@ -18,19 +18,27 @@ from .markup import markup_edits
 from .spelling import spelling_edits
 from .views import View
 
-Decide = Callable[[Iterable[Finding], str, bool], list[Finding]]
+Decide = Callable[[Iterable[Finding], str], list[Finding]]
 _MARGIN = 80  # characters around a disguise that patterns are shown: as far as context words count
 _DEEPEST = 2  # encodings within encodings
 _ROUNDS = 2  # escapes of escapes: %2540
 
 
-def find(text: str, detector: Detector, kinds: frozenset[str], decide: Decide, *, depth: int = 0) -> list[Finding]:
-    """What stands in the text, by positions in it as it is written; `decide` makes findings of candidates, told whether
-    the text was decoded out of another."""
+def find(
+    text: str,
+    detector: Detector,
+    kinds: frozenset[str],
+    decide: Decide,
+    *,
+    decoded: Decide | None = None,
+    depth: int = 0,
+) -> list[Finding]:
+    """What stands in the text, by positions in it as it is written; `decide` makes findings of candidates, and `decoded`
+    of those in what was decoded, if that is decided otherwise."""
     view = as_it_reads(text)
     found = list(detector.detect(view.text, kinds))
-    found.extend(_hidden(view.text, detector, kinds, decide, depth))
-    decided = decide(found, view.text, depth > 0)
+    found.extend(_hidden(view.text, detector, kinds, decoded or decide, depth))
+    decided = decide(found, view.text)
     return decided if view.is_plain else list(_as_written(decided, view))
 
 
