@@ -67,7 +67,8 @@ def run(panel: Panel, texts: Sequence[str], batch: int, walls: list[float]) -> f
     return (time.process_time() - cpu) / len(texts)
 
 
-def in_process(panel: Panel, prose: Prose, rounds: int) -> str:
+def in_process(panel: Panel, prose: Prose, rounds: int) -> tuple[str, str]:
+    """The table, and its main numbers for the README."""
     cases = [(words, batch) for words in WORDS for batch in (1, BATCH)]
     cpu: dict[tuple[int, int], list[float]] = {case: [] for case in cases}
     walls: dict[tuple[int, int], list[float]] = {case: [] for case in cases}
@@ -84,8 +85,11 @@ def in_process(panel: Panel, prose: Prose, rounds: int) -> str:
     costs = {batch: growth([(words, median(cpu[words, batch])) for words in WORDS]) for batch in (1, BATCH)}
     header = ["words", "texts at once", "texts/s per core", "CPU ms a text", "wall p50 ms a call", "wall p99 ms"]
     last = list(WORDS)[-2:]
+    rates = [[f"{b} at once", *(f"{1 / median(cpu[words, b]):,.0f}" for words in WORDS)] for b in (1, BATCH)]
+    told = table(["texts/s per core", *(f"{words:,} words" for words in WORDS)], rates)
     return (
-        f"{table(header, rows)}\n\nGrowth from {last[0]:,} to {last[1]:,} words: exponent {costs[1]:.2f} (1 is linear)."
+        f"{table(header, rows)}\n\nGrowth from {last[0]:,} to {last[1]:,} words: exponent {costs[1]:.2f} (1 is linear).",
+        told,
     )
 
 
@@ -130,11 +134,14 @@ def main() -> None:
         print(int(next(line for line in status if line.startswith("VmHWM")).split()[1]) // 1024)
         return
     begun, rounds = time.monotonic(), 1 if asked.quick else asked.rounds
+    if asked.quick:
+        del WORDS[5000]
+    alone, told = in_process(panel, prose, rounds)
     parts = [
         pages.origin("make bench-filters", ["numpy", "grpcio"], rounds=rounds, seed=asked.seed),
         (__doc__ or "").split("\n\n")[-1],
         "## In process",
-        in_process(panel, prose, rounds),
+        alone,
         f"Peak memory of a process that moderates 500 words: {peak_mib()} MiB.",
         "## Over gRPC",
         asyncio.run(over_grpc(prose, asked.quick)),
@@ -144,6 +151,7 @@ def main() -> None:
         print("\n\n".join(parts))
     else:
         pages.write("moderation-speed", "Moderation: speed", parts)
+        pages.summarise("moderation", "moderation-speed", told)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,29 @@ def by_category(moderator: Moderator, texts: Sequence[Labelled], scores: Scores)
     return table([*header, "recall, hardest rule", "precision", "any flag, input", "any flag, output"], rows)
 
 
+def headline(moderator: Moderator, texts: Sequence[Labelled], scores: Scores) -> str:
+    """For the README: our own texts."""
+    benign, rows = np.array([one.is_benign for one in texts]), []
+    for category in CATEGORIES:
+        own, column = np.array([one.category == category for one in texts]), scores[:, CATEGORIES.index(category)]
+        rules = rules_of(moderator, category)
+        if rules is None or np.isnan(column[own]).any():
+            rows.append([category, "-", "-", "-"])
+            continue
+        least, kept = min(rules[2].values()), own | benign
+        rows.append(
+            [
+                category,
+                share(auc(column[kept], own[kept])),
+                *(share(float((column[which] >= least).mean())) for which in (own, benign)),
+            ]
+        )
+    return table(
+        ["category", "AUC against hard harmless texts", "found at the mildest rule", "harmless texts that reach it"],
+        rows,
+    )
+
+
 def benign_table(moderator: Moderator, texts: Sequence[Labelled], scores: Scores) -> str:
     rows = []
     acts = {d: moderator.actions(scores, d) for d in Direction}
@@ -396,6 +419,7 @@ def main() -> None:
         print("\n\n".join(parts))
     else:
         pages.write("moderation-accuracy", "Moderation: accuracy, calibration and fairness", parts)
+        pages.summarise("moderation", "moderation-accuracy", headline(moderator, own, scores))
 
 
 EXPLANATION = """

@@ -120,6 +120,23 @@ def _recalls(bench: Bench, texts: Sequence[Sample]) -> list[object]:
     return [scores[0].count("gold"), *(share(one.covered()) for one in scores)]
 
 
+def headline(scores: dict[str, Score], alarms: dict[str, tuple[float, float]]) -> str:
+    """For the README: the held-out totals."""
+    rows = []
+    for name, score in scores.items():
+        cells = [share(score.rates(level).f(1)) for level in ("exact", "overlap", "chars")]
+        rows.append([name, *cells, share(score.covered()), f"{alarms[name][0]:.1f}"])
+    header = [
+        "held-out texts",
+        "F1 exact spans",
+        "F1 overlapping",
+        "F1 characters",
+        "values wholly covered",
+        "false alarms / 1,000 words without personal data",
+    ]
+    return table(header, rows)
+
+
 def false_alarms(bench: Bench, system: str, texts: Sequence[Sample]) -> tuple[float, float]:
     """(false alarms per 1,000 words, part of the texts that have one)."""
     score = bench.score(system, texts)
@@ -171,8 +188,11 @@ def main() -> None:
         ),
         EXPLANATION,
     ]
+    told = ""
     for name in [asked.only] if asked.only else SETS:
-        parts += _set(bench, name, asked.findings)
+        section, summary = _set(bench, name, asked.findings)
+        parts += section
+        told = summary if name == "held_out" else told
     if not asked.quick and not asked.only:
         sub = samples("dev", rounds=1, seed=asked.seed) + samples("held_out", rounds=1, seed=asked.seed)
         parts += ["## Disguises (development and held-out texts, one round)", disguises(bench, sub)]
@@ -181,9 +201,11 @@ def main() -> None:
         print("\n\n".join(parts))
     else:
         pages.write("redaction-accuracy", "Redaction: accuracy", parts)
+        pages.summarise("redaction", "redaction-accuracy", told)
 
 
-def _set(bench: Bench, name: str, findings: Path | None) -> list[str]:
+def _set(bench: Bench, name: str, findings: Path | None) -> tuple[list[str], str]:
+    """The section of a set, and its main numbers for the README."""
     texts = samples(name, rounds=max(1, bench.rounds // 2) if name == "public" else bench.rounds, seed=bench.seed)
     scores = {system: bench.score(system, texts) for system in bench.systems}
     alarms = {}
@@ -203,7 +225,7 @@ def _set(bench: Bench, name: str, findings: Path | None) -> list[str]:
         parts += [by_group(ours, stock, lambda s, _: s.register, "register")]
         parts += [by_group(ours, stock, lambda s, g: f"names, {s.case}" if g.kind == "PERSON" else None, "case")]
         parts += [by_group(ours, stock, lambda _, g: g.origin or None, "origin of the name")]
-    return parts
+    return parts, headline(scores, alarms) if alarms else ""
 
 
 EXPLANATION = """

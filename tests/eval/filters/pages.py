@@ -54,3 +54,19 @@ def write(name: str, title: str, parts: Iterable[str], *, folder: Path = FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.md").write_text(text, encoding="utf-8")
     print(text)
+
+
+def summarise(service: str, name: str, text: str, *, root: Path = ROOT) -> None:
+    """Puts the main numbers of a page between its marks in a service's README; raises ValueError if the marks are not there."""
+    readme = root / "services" / service / "README.md"
+    begin, end = f"<!-- {name}: written by a command -->", f"<!-- end of {name} -->"
+    before, found, rest = readme.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(
+            f"{readme} has no place for {name}: put the lines `{begin}` and `{end}` where its numbers belong"
+        )
+    told = (
+        f"{text.strip()}\n\n{dt.datetime.now(dt.UTC):%d %B %Y}, [docs/filters/{name}.md](../../docs/filters/{name}.md)."
+    )
+    readme.write_text(f"{before}{begin}\n{told}\n{end}{after}", encoding="utf-8")
