@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sluice_moderation.domain.sentences import Sentence, Text, read
-from sluice_moderation.domain.windows import sentences_of
+from sluice_moderation.domain.windows import JOINED_WORDS, joined, sentences_of
 
 
 def seams(texts: list[Text]) -> list[str]:
@@ -75,3 +75,19 @@ def test_windows_over_many_messages_grow_in_step_with_them(message: str) -> None
 def test_the_sentences_read_are_those_that_are_cut() -> None:
     text = "One is here. Two is there! Three? " * 5
     assert [s.text for s in read([Text("a", text)])] == sentences_of(text)
+
+
+@given(st.text("ab. ", max_size=300), st.text("ab. ", max_size=300))
+def test_a_joined_window_is_the_end_of_one_and_the_beginning_of_the_other(previous: str, sentence: str) -> None:
+    found = joined(previous, sentence)
+    before, after = previous.split(), sentence.split()
+    assert found in previous + sentence
+    assert len(found.split()) <= 2 * JOINED_WORDS
+    if len(before) <= JOINED_WORDS and len(after) <= JOINED_WORDS:
+        assert found == previous + sentence
+
+
+def test_long_sentences_are_not_read_whole_a_third_time() -> None:
+    text = ("one two three four five six seven eight nine ten " * 4 + "end. ") * 50
+    windows = [w.text for s in read([Text("a", text)]) for w in s.windows]
+    assert sum(map(len, windows)) < 1.75 * len(text)

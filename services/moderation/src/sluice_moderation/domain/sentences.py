@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
-from sluice_moderation.domain.windows import SentenceCutter, sentences_of
+from sluice_moderation.domain.windows import SentenceCutter, joined, sentences_of
 
 STREAM_SEGMENT = "stream"
 
@@ -80,7 +80,7 @@ class SentenceReader:
         windows = [Window(text)]
         if self._previous:
             # Joined, so that a cut does not split what is harmful as one; alone, so that a neighbour does not dilute it.
-            windows.append(Window(self._previous + text, (Place(self.segment_id, self._number - 1),)))
+            windows.append(Window(joined(self._previous, text), (Place(self.segment_id, self._number - 1),)))
         sentence = Sentence(self.segment_id, self._number, self._start, text, tuple(windows))
         self._previous, self._number, self._start = text, self._number + 1, sentence.end
         return sentence
@@ -134,10 +134,10 @@ def _seams(texts: Sequence[Text]) -> dict[int, list[_Seam]]:
 
 
 def _seams_of(texts: Sequence[tuple[int, Text]]) -> Iterator[tuple[int, _Seam]]:
-    joined = "\n".join(text.text for _, text in texts)
+    whole = "\n".join(text.text for _, text in texts)
     starts = list(accumulate((len(text.text) + 1 for _, text in texts[:-1]), initial=0))
     before = start = last = 0  # where the last two sentences begin, and the text in which the later one ends
-    for sentence in sentences_of(joined):
+    for sentence in sentences_of(whole):
         end = start + len(sentence)
         while last + 1 < len(starts) and starts[last + 1] < end:
             last += 1
@@ -148,5 +148,5 @@ def _seams_of(texts: Sequence[tuple[int, Text]]) -> Iterator[tuple[int, _Seam]]:
                 first -= 1
             if first < last:
                 after = tuple(Place(found.segment_id) for _, found in texts[first:last])
-                yield row, _Seam(Window(joined[begin:end], after), min(end - starts[last], len(text.text)))
+                yield row, _Seam(Window(whole[begin:end], after), min(end - starts[last], len(text.text)))
         before, start = start, end

@@ -5,12 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 MAX_SENTENCE_CHARACTERS = 400
 # Shorter sentences wait for the next one: "a. a. a. ..." would otherwise cost a model run for each letter.
 MIN_SENTENCE_CHARACTERS = 16
 # A sentence without an end is cut at the last space in its last quarter, else in mid-word.
 _FORCED_CUT_SEARCH = 100
+
+# Words on each side of a cut that are read together. Of 250 injections and 200 toxic texts that were cut in the middle, whole
+# sentences, 16, 12 and 8 words found equally many (.972 and .25 at 0.9; none joined: .936 and .24), 4 words fewer.
+JOINED_WORDS = 12
+_WORD = re.compile(r"\S+")
 
 # An end mark, at most three closing quotes or brackets, one white space. The white space must have arrived: "3." may
 # become "3.5". No end mark is also a closing mark, so a longer text never moves a cut that a shorter one allowed.
@@ -70,7 +76,22 @@ def windows_of(previous: str, sentence: str) -> tuple[str, ...]:
 
     Alone, so that a harmless neighbour does not dilute it; joined, so that a cut does not split what is harmful as one.
     """
-    return (sentence, previous + sentence) if previous else (sentence,)
+    return (sentence, joined(previous, sentence)) if previous else (sentence,)
+
+
+def joined(previous: str, sentence: str) -> str:
+    """The last words of a sentence and the first of the next: what a cut could have split, without reading all of it a third time."""
+    return _last_words(previous) + _first_words(sentence)
+
+
+def _last_words(text: str) -> str:
+    starts = [word.start() for word in _WORD.finditer(text)]
+    return text[starts[-JOINED_WORDS] :] if len(starts) > JOINED_WORDS else text
+
+
+def _first_words(text: str) -> str:
+    ends = [word.end() for word in islice(_WORD.finditer(text), JOINED_WORDS)]
+    return text[: ends[-1]] if len(ends) == JOINED_WORDS else text
 
 
 def windowed(text: str) -> Iterator[str]:
