@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sluice_inference.adapters import gguf, model_file
@@ -12,6 +14,8 @@ from sluice_inference.adapters.llama_cpp import LlamaCpp, LlamaCppOptions, model
 from sluice_inference.domain.warm_up import bring_up
 
 CONTEXT_TOKENS = 512
+# What several test files share is imported from here: pytest's importlib mode puts no folder on the path.
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from sluice_inference.domain.refusals import DuplicateRequest, Overloaded
 
 def test_requests_beyond_slots_and_queue_are_shed_with_a_time_to_retry() -> None:
     admission = Admission(slots=2, queue_limit=1)
-    assert admission.enter("a") and admission.enter("b")
-    assert admission.enter("c") is None
+    assert admission.enter("a").grant and admission.enter("b").grant
+    assert admission.enter("c").grant is None
     with pytest.raises(Overloaded) as refused:
         admission.enter("d")
     assert 1.0 <= refused.value.retry_after_seconds <= 30.0
@@ -35,7 +35,7 @@ def test_a_running_id_cannot_be_used_again_until_it_left() -> None:
         with pytest.raises(DuplicateRequest):
             admission.enter(taken)
     admission.leave("a")
-    assert admission.enter("a") is None
+    assert admission.enter("a").grant is None
 
 
 def test_higher_priority_runs_first_and_equals_in_order_of_arrival() -> None:
@@ -52,15 +52,51 @@ def test_higher_priority_runs_first_and_equals_in_order_of_arrival() -> None:
 
 def test_a_cached_prefix_is_reused_by_its_own_salt_alone() -> None:
     admission = Admission(slots=2, queue_limit=0)
-    first = admission.enter("1", salt="tenant-a")
+    first = admission.enter("1", salt="tenant-a").grant
     assert first == Grant(slot=0, may_reuse_cache=False)
     admission.leave("1")
-    assert admission.enter("2", salt="tenant-b") == Grant(slot=1, may_reuse_cache=False)
-    assert admission.enter("3", salt="tenant-a") == Grant(slot=0, may_reuse_cache=True)
+    assert admission.enter("2", salt="tenant-b").grant == Grant(slot=1, may_reuse_cache=False)
+    assert admission.enter("3", salt="tenant-a").grant == Grant(slot=0, may_reuse_cache=True)
     admission.leave("2")
     admission.leave("3")
-    assert admission.enter("4", salt="tenant-c") == Grant(slot=1, may_reuse_cache=False)
+    assert admission.enter("4", salt="tenant-c").grant == Grant(slot=1, may_reuse_cache=False)
     admission.leave("4")
+
+
+def order_of_running(admission: Admission, leaving: str) -> list[str]:
+    order = []
+    while admitted := admission.leave(leaving):
+        leaving = admitted[0][0]
+        order.append(leaving)
+    return order
+
+
+def test_a_tenant_with_nothing_running_goes_before_one_that_came_first() -> None:
+    admission = Admission(slots=2, queue_limit=9)
+    for number in range(5):
+        admission.enter(f"big{number}", tenant="big")
+    admission.enter("small", tenant="small")
+    assert order_of_running(admission, "big0")[0] == "small"
+
+
+def test_a_full_queue_makes_room_for_a_tenant_that_has_none_and_not_for_the_one_that_filled_it() -> None:
+    admission = Admission(slots=1, queue_limit=3)
+    for number in range(4):
+        admission.enter(f"big{number}", tenant="big")
+    with pytest.raises(Overloaded):
+        admission.enter("big4", tenant="big")
+    assert admission.enter("small", tenant="small").displaced == "big3"  # the last to come
+    with pytest.raises(Overloaded):
+        admission.enter("small2", tenant="small")  # two places against one: no reason to displace
+    assert admission.queued == 3
+
+
+def test_nobody_of_higher_priority_is_displaced() -> None:
+    admission = Admission(slots=1, queue_limit=2)
+    for number in range(3):
+        admission.enter(f"big{number}", tenant="big", priority=5)
+    with pytest.raises(Overloaded):
+        admission.enter("small", tenant="small", priority=0)
 
 
 class AnyOrderOfEvents(RuleBasedStateMachine):
@@ -81,18 +117,21 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
         self.last_salt[grant.slot] = self.salts[name]
         self.granted[name] = grant
 
-    @rule(priority=st.integers(-2, 2), salt=st.sampled_from("xyz"))
-    def enter(self, priority: int, salt: str) -> None:
+    @rule(priority=st.integers(-2, 2), salt=st.sampled_from("xyz"), tenant=st.sampled_from("xyz"))
+    def enter(self, priority: int, salt: str, tenant: str) -> None:
         self.count += 1
         name = f"r{self.count}"
         self.salts[name] = salt
         try:
-            grant = self.admission.enter(name, priority=priority, salt=salt)
+            entry = self.admission.enter(name, priority=priority, salt=salt, tenant=tenant)
         except Overloaded:
             assert len(self.waiting) == 4
             return
-        if grant:
-            self._grant(name, grant)
+        if entry.displaced:
+            assert len(self.waiting) == 4
+            self.waiting.remove(entry.displaced)
+        if entry.grant:
+            self._grant(name, entry.grant)
         else:
             self.waiting.append(name)
 

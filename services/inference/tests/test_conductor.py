@@ -11,7 +11,7 @@ import pytest
 from sluice_inference.domain.admission import Admission
 from sluice_inference.domain.attribution import ShareMeter
 from sluice_inference.domain.backend import EngineEnded, EngineStep, ModelFacts, NewTokens, PromptProgress
-from sluice_inference.domain.conductor import Conductor, Measurement, TimeLimits
+from sluice_inference.domain.conductor import Conductor, TimeLimits
 from sluice_inference.domain.generation import (
     Delta,
     Failed,
@@ -20,12 +20,15 @@ from sluice_inference.domain.generation import (
     Generation,
     GenerationEvent,
     RawPrompt,
+    Sampling,
     Started,
     StopMatch,
     Stopping,
 )
+from sluice_inference.domain.measurement import Measurement
 from sluice_inference.domain.refusals import (
     DuplicateRequest,
+    EngineDied,
     EngineFailed,
     EngineUnavailable,
     InferenceRefusal,
@@ -73,12 +76,17 @@ class ScriptedBackend:
     runs: list[ScriptedRun] = field(default_factory=list)
     name: str = "scripted"
     model: ModelFacts = field(default_factory=lambda: ModelFacts("scripted", "scripted"))
+    runs_outputs_together: bool = False
+    started: list[Generation] = field(default_factory=list)
 
     async def load(self) -> None: ...
+
+    def kv_tokens(self) -> None: ...
 
     async def close(self) -> None: ...
 
     def start(self, generation: Generation, *, slot: int, may_reuse_cache: bool) -> ScriptedRun:
+        self.started.append(generation)
         self.runs.append(ScriptedRun(self.script))
         return self.runs[-1]
 
@@ -101,6 +109,9 @@ class Notes:
     def engine_broke(self, error: Exception) -> None:
         self.faults.append(error)
 
+    def engine_died(self, error: EngineDied) -> None:
+        self.faults.append(error)
+
     def finished(self, measurement: Measurement) -> None:
         self.measurements.append(measurement)
 
@@ -120,8 +131,9 @@ def stage(
     seconds: float = 60.0,
     stall: float = 60.0,
     buffer: int = 64,
+    together: bool = False,
 ) -> Stage:
-    backend, notes = ScriptedBackend(script), Notes()
+    backend, notes = ScriptedBackend(script, runs_outputs_together=together), Notes()
     conductor = Conductor(
         backend=backend,
         admission=Admission(slots=slots, queue_limit=queue),
@@ -322,24 +334,104 @@ async def test_the_next_request_runs_when_the_slot_is_free_again() -> None:
     await settled(theater)
 
 
+async def test_one_that_is_displaced_from_a_full_queue_is_told_when_to_retry() -> None:
+    theater = stage([PromptProgress(5, 0), HANG], queue=2)
+    sessions = [theater.conductor.submit(replace(request(str(n)), tenant_id="big")) for n in range(3)]
+    small = theater.conductor.submit(replace(request("small"), tenant_id="small"))
+    with pytest.raises(Overloaded):
+        await collect(sessions[2].events())
+    await theater.conductor.close()
+    for session in (sessions[0], sessions[1], small):
+        with pytest.raises(RequestStopped):
+            await collect(session.events())
+    assert [m.generation.request_id for m in theater.notes.measurements][0] == "2"
+
+
+async def test_an_engine_that_does_not_let_go_is_taken_for_dead() -> None:
+    theater = stage([PromptProgress(5, 0), NewTokens("a", 1), HANG])
+    session = theater.conductor.submit(request("mine"))
+    await until(lambda: bool(session.outputs[0].counters.generated))
+
+    async def stuck() -> None:
+        raise EngineDied("it does not let go")
+
+    theater.backend.runs[0].closed = stuck  # type: ignore[method-assign]
+    theater.conductor.abort("mine")
+    assert isinstance((await collect(session.events()))[-1], Finished)
+    await until(lambda: bool(theater.notes.measurements))
+    assert [type(fault) for fault in theater.notes.faults] == [EngineDied]
+    assert theater.conductor.admission.running == 0
+
+
 async def test_a_reader_that_never_reads_bounds_memory_and_still_gets_its_terminal_event() -> None:
     many = [PromptProgress(5, 0), *(NewTokens("x", i + 1) for i in range(500)), replace(END, generated=500)]
     theater = stage(many, buffer=4)
     session = theater.conductor.submit(request("slow"))
-    await until(lambda: session.progress.generated >= 4)
+    await until(lambda: session.outputs[0].counters.generated >= 4)
     for _ in range(50):
         await asyncio.sleep(0)
-    assert session.progress.generated <= 6
+    assert session.outputs[0].counters.generated <= 6
     theater.conductor.abort("slow")
     events = await collect(session.events())
     assert sum(isinstance(event, Finished) for event in events) == 1
     await settled(theater)
 
 
+@pytest.mark.parametrize("together", [False, True])
+async def test_several_outputs_are_several_runs_with_seeds_of_their_own_and_one_end(together: bool) -> None:
+    theater = stage(HELLO, together=together)
+    wanted = replace(request(), sampling=Sampling(seed=7, num_sequences=3))
+    events = await collect(theater.conductor.submit(wanted).events())
+    for index in range(3):
+        assert "".join(e.text for e in events if isinstance(e, Delta) and e.output_index == index) == "Hello"
+    end = events[-1]
+    assert isinstance(end, Finished)
+    assert [(output.index, output.reason) for output in end.outputs] == [(i, FinishReason.STOP) for i in range(3)]
+    assert (end.usage.uncached_input_tokens, end.usage.cached_input_tokens, end.usage.output_tokens) == (9, 6, 9)
+    assert [g.sampling.seed for g in theater.backend.started] == [7, 8, 9]
+    assert sum(isinstance(event, Started) for event in events) == 1
+    await settled(theater)
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_one_failing_output_ends_the_request_once_and_stops_the_others(together: bool) -> None:
+    theater = stage([PromptProgress(5, 0), NewTokens("a", 1), EngineFailed("broke")], together=together)
+    events = await collect(theater.conductor.submit(replace(request(), sampling=Sampling(num_sequences=3))).events())
+    assert [isinstance(event, Failed) for event in events].count(True) == 1
+    assert isinstance(events[-1], Failed)
+    await settled(theater)
+
+
+async def test_outputs_that_ended_keep_their_reason_when_the_rest_is_aborted() -> None:
+    theater = stage(HELLO)
+    session = theater.conductor.submit(replace(request("mine"), sampling=Sampling(num_sequences=2)))
+    seen: list[GenerationEvent] = []
+    async for event in session.events():
+        seen.append(event)
+        if isinstance(event, Delta) and event.output_index == 1:
+            theater.conductor.abort("mine")
+    end = seen[-1]
+    assert isinstance(end, Finished)
+    assert end.outputs[0].reason is FinishReason.STOP
+    assert end.reason in (FinishReason.CANCELLED, FinishReason.STOP)  # it may just have ended by itself
+    await settled(theater)
+
+
+async def test_an_engine_that_died_takes_no_more_requests_and_says_so_once() -> None:
+    theater = stage([PromptProgress(5, 0), NewTokens("a", 1), EngineDied("out of memory")])
+    end = (await collect(theater.conductor.submit(request()).events()))[-1]
+    assert isinstance(end, Failed)
+    assert end.retryable
+    await settled(theater)
+    assert [type(fault) for fault in theater.notes.faults] == [EngineDied]
+    with pytest.raises(EngineUnavailable, match="started anew"):
+        theater.conductor.submit(request("next"))
+
+
 async def test_closing_stops_everything_and_admits_nothing() -> None:
     theater = stage([PromptProgress(5, 0), NewTokens("a", 1), HANG], slots=2)
     sessions = [theater.conductor.submit(request(str(number))) for number in range(2)]
-    await until(lambda: all(session.progress.generated for session in sessions))
+    await until(lambda: all(session.outputs[0].counters.generated for session in sessions))
     await theater.conductor.close()
     assert all(run.is_closed for run in theater.backend.runs)
     with pytest.raises(EngineUnavailable, match="shutting down"):

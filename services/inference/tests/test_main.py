@@ -19,15 +19,16 @@ from sluice.inference.v1 import inference_service_pb2 as pb
 from sluice.inference.v1 import inference_service_pb2_grpc as pb_grpc
 from sluice.types.v1 import generation_pb2
 from sluice_inference.adapters import model_file
+from sluice_inference.adapters.backends import open_backend
 from sluice_inference.adapters.static_embedding import FOLDER, StaticEmbedding
 from sluice_inference.domain.refusals import ModelUnusable
-from sluice_inference.main import open_backend
+from sluice_inference.main import only_model
 from sluice_inference.settings import InferenceSettings
 from sluice_kit.settings import GrpcServiceSettings, load
 
 
 @pytest.mark.parametrize("backend", ["tensorrt_llm", "openai_http", "onnx"])
-def test_a_backend_that_is_not_there_yet_is_told_at_start(
+def test_a_backend_that_needs_the_models_file_is_told_at_start(
     backend: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SLUICE_INFERENCE_BACKEND", backend)
@@ -37,17 +38,17 @@ def test_a_backend_that_is_not_there_yet_is_told_at_start(
     assert end.value.code == 2
     assert len(lines) == 1
     assert lines[0].startswith("SLUICE_INFERENCE_BACKEND")
-    assert "later release" in lines[0]
+    assert "SLUICE_INFERENCE_MODELS_FILE" in lines[0]
 
 
 def test_a_wrong_model_file_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(ModelUnusable, match="SLUICE_INFERENCE_MODEL_PATH"):
-        open_backend(InferenceSettings(model_path=tmp_path / "none.gguf"))
+        open_backend(only_model(InferenceSettings(model_path=tmp_path / "none.gguf")))
     with pytest.raises(ModelUnusable, match="sha256"):
-        open_backend(InferenceSettings(model_sha256="deadbeef"))
+        open_backend(only_model(InferenceSettings(model_sha256="deadbeef")))
     (tmp_path / "text.gguf").write_text("no model")
     with pytest.raises(ModelUnusable, match="not a GGUF file"):
-        open_backend(InferenceSettings(model_path=tmp_path / "text.gguf"))
+        open_backend(only_model(InferenceSettings(model_path=tmp_path / "text.gguf")))
 
 
 def test_a_damaged_embedding_model_is_told(tmp_path: Path) -> None:

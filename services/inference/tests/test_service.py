@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,65 +11,17 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from google.protobuf.message import Message
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
+from inference_stage import Running, details, generate, kinds, refused, served, spec, stream, until
 from prometheus_client import REGISTRY
-from sluice.events.v1 import inference_pb2 as events_pb
 from sluice.inference.v1 import inference_service_pb2 as pb
-from sluice.inference.v1 import inference_service_pb2_grpc as pb_grpc
 from sluice.types.v1 import chat_pb2, finish_reason_pb2, generation_pb2
 from sluice_inference.adapters.languages import Langid
 from sluice_inference.adapters.llama_cpp import LlamaCpp
-from sluice_inference.adapters.recorder import Recorder
 from sluice_inference.adapters.static_embedding import StaticEmbedding
-from sluice_inference.api.service import InferenceServicer, Readiness
-from sluice_inference.domain.admission import Admission
-from sluice_inference.domain.attribution import ShareMeter
-from sluice_inference.domain.conductor import Conductor, TimeLimits
 from sluice_inference.domain.profiles import profile
-from sluice_inference.domain.validation import Limits
-from sluice_inference.settings import InferenceSettings
-from sluice_kit.server import GrpcServer
+from sluice_inference.domain.roster import ModelState
 
 CANARY = "zanzibarquokka"
-
-
-@dataclass
-class Outbox:
-    """Keeps what would go to Kafka."""
-
-    events: list[Message] = field(default_factory=list)
-
-    async def publish(self, *events: Message) -> None:
-        self.events.extend(events)
-
-    async def measured(self, count: int = 1) -> list[events_pb.InferenceMeasured]:
-        await until(lambda: len(self.events) >= count)
-        return [event for event in self.events if isinstance(event, events_pb.InferenceMeasured)]
-
-
-@dataclass
-class Running:
-    stub: Any
-    channel: grpc.aio.Channel
-    outbox: Outbox
-    engine: LlamaCpp
-    readiness: Readiness
-    conductor: Conductor
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-async def until_idle(running: Running) -> None:
-    """Nothing is left: no slot of llama.cpp computes, no request is counted."""
-    async with asyncio.timeout(10):
-        while await running.engine.busy_slots() or running.conductor.admission.running:
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture(scope="session")
@@ -81,74 +31,20 @@ def profiler() -> Callable[[str], Any]:
 
 @pytest.fixture
 async def running(engine: LlamaCpp, profiler: Callable[[str], Any], tmp_path: Path) -> AsyncIterator[Running]:
-    settings = InferenceSettings(
-        home=tmp_path, grpc_listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", drain_seconds=0
-    )
-    server, outbox, readiness = GrpcServer(service="inference", settings=settings), Outbox(), Readiness(ready=True)
-    recorder = Recorder(
-        model=engine.model, publisher=outbox, profile=profiler, set_engine_health=partial(server.health.set, "engine")
-    )
-    conductor = Conductor(
-        backend=engine,
-        admission=Admission(slots=4, queue_limit=2),
-        meter=ShareMeter(cpu_clock=time.process_time, clock=time.monotonic),
-        observer=recorder,
-        times=TimeLimits(),
-        clock=time.monotonic,
-    )
-    servicer = InferenceServicer(
-        backend=engine, conductor=conductor, embedder=StaticEmbedding(), limits=Limits(), readiness=readiness
-    )
-    pb_grpc.add_InferenceServiceServicer_to_server(servicer, server.grpc)
-    work = asyncio.create_task(recorder.run())
-    await server.start(service_names=["sluice.inference.v1.InferenceService"])
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        yield Running(pb_grpc.InferenceServiceStub(channel), channel, outbox, engine, readiness, conductor)
-    await conductor.close()
-    await recorder.drain(seconds=3)
-    work.cancel()
-    await asyncio.gather(work, return_exceptions=True)
-    await server.stop()
+    async with served(engine, home=tmp_path, profiler=profiler) as running:
+        yield running
 
 
-def spec(
-    text: str = "Write a sentence about the sea.", *, tokens: int = 16, stop: tuple[str, ...] = (), **more: Any
-) -> pb.GenerationSpec:
-    message = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, content=text)
-    sampling = more.pop("sampling", generation_pb2.SamplingParameters(seed=7))
-    stopping = generation_pb2.StoppingParameters(max_tokens=tokens, stop=stop, ignore_eos=more.pop("ignore_eos", False))
-    return pb.GenerationSpec(chat=pb.ChatInput(messages=[message]), sampling=sampling, stopping=stopping, **more)
+async def until_idle(running: Running) -> None:
+    """Nothing is left: no slot of llama.cpp computes, no request is counted."""
+    async with asyncio.timeout(10):
+        while await busy_slots(running) or running.conductor.admission.running:
+            await asyncio.sleep(0.01)
 
 
-def stream(running: Running, wanted: pb.GenerationSpec, **options: Any) -> Any:
-    return running.stub.GenerateStream(pb.GenerateStreamRequest(spec=wanted), **options)
-
-
-async def generate(running: Running, wanted: pb.GenerationSpec, **options: Any) -> pb.GenerateResponse:
-    answer: pb.GenerateResponse = await running.stub.Generate(pb.GenerateRequest(spec=wanted), **options)
-    return answer
-
-
-async def refused(call: Awaitable[Any]) -> grpc.aio.AioRpcError:
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await call
-    return error.value
-
-
-def details(error: grpc.aio.AioRpcError) -> dict[str, Any]:
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
-    assert status is not None
-    found: dict[str, Any] = {}
-    for detail in status.details:
-        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo):
-            message = kind()
-            if detail.Unpack(message):
-                found[kind.__name__] = message
-    return found
-
-
-def kinds(answers: list[pb.GenerateStreamResponse]) -> list[str]:
-    return [str(answer.WhichOneof("event")) for answer in answers]
+async def busy_slots(running: Running) -> int:
+    assert isinstance(running.hosted.backend, LlamaCpp)
+    return await running.hosted.backend.busy_slots()
 
 
 async def test_a_stream_has_one_start_its_tokens_and_one_end(running: Running) -> None:
@@ -214,10 +110,10 @@ async def test_requests_beyond_the_queue_are_told_when_to_retry(running: Running
             "9",
         ),
         (
-            spec(sampling=generation_pb2.SamplingParameters(num_sequences=3)),
+            spec(lora_name="mine"),
             grpc.StatusCode.UNIMPLEMENTED,
             None,
-            "3 requests",
+            "LoRA",
         ),
         (pb.GenerationSpec(), grpc.StatusCode.INVALID_ARGUMENT, "input", "missing"),
         (
@@ -272,7 +168,7 @@ async def test_a_client_that_vanishes_stops_the_computation(running: Running) ->
     async for answer in call:
         if answer.WhichOneof("event") == "token":
             break
-    assert await running.engine.busy_slots() == 1
+    assert await busy_slots(running) == 1
     call.cancel()
     await until_idle(running)
     (event,) = await running.outbox.measured()
@@ -371,7 +267,7 @@ async def test_metrics_count_what_was_generated(running: Running) -> None:
 
 
 async def test_before_the_warm_up_requests_are_told_to_come_back(running: Running) -> None:
-    running.readiness.ready = False
+    running.hosted.state = ModelState.LOADING
     error = await refused(generate(running, spec()))
     assert error.code() is grpc.StatusCode.UNAVAILABLE
     info = await running.stub.GetModelInfo(pb.GetModelInfoRequest())

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sluice_inference.domain.backend import Capabilities, ModelFacts
+from sluice_inference.domain.backend import SAMPLING_FIELDS, Capabilities, ModelFacts
 from sluice_inference.domain.generation import (
     Chat,
     ChatTurn,
@@ -32,11 +32,12 @@ MODEL = ModelFacts(
     capabilities=Capabilities(
         chat=True,
         logprobs=True,
-        json_schema=True,
-        choice=True,
+        completion=True,
+        guides=frozenset({GuideKind.JSON_OBJECT, GuideKind.JSON_SCHEMA, GuideKind.CHOICE}),
         token_input=True,
         logit_bias=True,
-        grammar=False,
+        stop_token_ids=True,
+        sampling=SAMPLING_FIELDS - {"min_p"},
         tools=False,
     ),
     default_sampling=Sampling(temperature=0.2, top_p=0.9, top_k=40, repetition_penalty=1.1),
@@ -119,6 +120,11 @@ def test_what_is_wrong_is_named_with_its_field_and_number(wrong: Generation, fie
         replace(GOOD, prompt_logprobs=0),
         replace(GOOD, sampling=Sampling(num_sequences=2)),
         replace(GOOD, stopping=Stopping(min_tokens=1)),
+        replace(GOOD, stopping=Stopping(ignore_eos=True)),
+        replace(GOOD, sampling=Sampling(min_p=0.0)),
+        replace(GOOD, return_token_ids=True),
+        replace(GOOD, cache_salt="x", cache_salt_is_given=True),
+        replace(GOOD, bypass_prefix_cache=True),
         replace(GOOD, guide=Guide(GuideKind.REGEX, source="a+")),
         replace(GOOD, guide=Guide(GuideKind.EBNF, source="root ::= x")),
         replace(GOOD, guide=Guide(GuideKind.STRUCTURAL_TAG, source="{}")),
@@ -134,7 +140,6 @@ def test_what_this_model_cannot_do_is_said_to_be_unsupported(unable: Generation)
         Sampling,
         temperature=st.none() | st.floats(),
         top_p=st.none() | st.floats(),
-        min_p=st.none() | st.floats(),
         repetition_penalty=st.none() | st.floats(),
         num_sequences=st.integers(0, 3),
     ),

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, FilePath, field_validator
 from sluice_kit.settings import GrpcServiceSettings, settings_config
-
-LATER_BACKENDS = ("tensorrt_llm", "openai_http")
 
 
 class InferenceSettings(GrpcServiceSettings):
@@ -15,8 +13,10 @@ class InferenceSettings(GrpcServiceSettings):
 
     model_config = settings_config("inference")
 
+    models_file: FilePath | None = None
+    """YAML file with the models to host; the settings of the one model below are then not looked at."""
     backend: str = "llama_cpp"
-    """Engine; llama_cpp is the one there is."""
+    """Engine of the one model; the others need a models file."""
     model_path: Path | None = None
     """GGUF file; empty means the packaged SmolLM2-135M-Instruct."""
     model_sha256: str = Field("", pattern=r"^(sha256:)?([0-9a-fA-F]{8,64})?$")
@@ -46,11 +46,9 @@ class InferenceSettings(GrpcServiceSettings):
 
     @field_validator("backend")
     @classmethod
-    def _backend_is_there(cls, value: str) -> str:
-        if value in LATER_BACKENDS:
-            raise ValueError(f"the backend {value} comes with a later release; use llama_cpp.")
+    def _backend_needs_no_file(cls, value: str) -> str:
+        if value in ("tensorrt_llm", "openai_http"):
+            raise ValueError(f"the backend {value} is configured in the file that SLUICE_INFERENCE_MODELS_FILE names.")
         if value != "llama_cpp":
-            raise ValueError(
-                "there is no such backend; use llama_cpp (tensorrt_llm and openai_http come with a later release)."
-            )
+            raise ValueError("there is no such backend; use llama_cpp, or name others in SLUICE_INFERENCE_MODELS_FILE.")
         return value

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from sluice.types.v1 import chat_pb2 as _chat_pb2
 from sluice.types.v1 import finish_reason_pb2 as _finish_reason_pb2
 from sluice.types.v1 import generation_pb2 as _generation_pb2
@@ -24,6 +25,42 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ModelState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModelStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODEL_STATE_UNSPECIFIED: _ModelState.ValueType  # 0
+    """Not known."""
+    MODEL_STATE_UNLOADED: _ModelState.ValueType  # 1
+    """Configured, but not in memory."""
+    MODEL_STATE_LOADING: _ModelState.ValueType  # 2
+    """On its way into memory, or being tried out."""
+    MODEL_STATE_READY: _ModelState.ValueType  # 3
+    """Answers."""
+    MODEL_STATE_UNLOADING: _ModelState.ValueType  # 4
+    """Ends its last requests."""
+    MODEL_STATE_FAILED: _ModelState.ValueType  # 5
+    """Could not be loaded."""
+
+class ModelState(_ModelState, metaclass=_ModelStateEnumTypeWrapper):
+    """What a model is doing."""
+
+MODEL_STATE_UNSPECIFIED: ModelState.ValueType  # 0
+"""Not known."""
+MODEL_STATE_UNLOADED: ModelState.ValueType  # 1
+"""Configured, but not in memory."""
+MODEL_STATE_LOADING: ModelState.ValueType  # 2
+"""On its way into memory, or being tried out."""
+MODEL_STATE_READY: ModelState.ValueType  # 3
+"""Answers."""
+MODEL_STATE_UNLOADING: ModelState.ValueType  # 4
+"""Ends its last requests."""
+MODEL_STATE_FAILED: ModelState.ValueType  # 5
+"""Could not be loaded."""
+Global___ModelState: _TypeAlias = ModelState  # noqa: Y015
 
 @_typing.final
 class ChatInput(_message.Message):
@@ -1088,6 +1125,9 @@ class ModelInfo(_message.Message):
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     DEFAULT_SAMPLING_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    LORA_NAMES_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """Id of the model."""
     backend: _builtins.str
@@ -1104,6 +1144,10 @@ class ModelInfo(_message.Message):
     """Number of parameters; 0 = not known."""
     ready: _builtins.bool
     """True when it answers now."""
+    version: _builtins.str
+    """Version, as the configuration names it; with it the model is reached as `name@version`."""
+    state: Global___ModelState.ValueType
+    """What it is doing."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names by which it is reached."""
@@ -1120,6 +1164,10 @@ class ModelInfo(_message.Message):
     def default_sampling(self) -> _generation_pb2.SamplingParameters:
         """Values used for sampling fields that a request leaves absent."""
 
+    @_builtins.property
+    def lora_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of its LoRA adapters."""
+
     def __init__(
         self,
         *,
@@ -1135,10 +1183,13 @@ class ModelInfo(_message.Message):
         capabilities: Global___ModelCapabilities | None = ...,
         ready: _builtins.bool = ...,
         default_sampling: _generation_pb2.SamplingParameters | None = ...,
+        version: _builtins.str = ...,
+        state: Global___ModelState.ValueType = ...,
+        lora_names: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "default_sampling", b"default_sampling", "quantization", b"quantization"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "backend", b"backend", "capabilities", b"capabilities", "default_sampling", b"default_sampling", "digest", b"digest", "license", b"license", "max_context_tokens", b"max_context_tokens", "max_output_tokens", b"max_output_tokens", "model_id", b"model_id", "parameter_count", b"parameter_count", "quantization", b"quantization", "ready", b"ready"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "backend", b"backend", "capabilities", b"capabilities", "default_sampling", b"default_sampling", "digest", b"digest", "license", b"license", "lora_names", b"lora_names", "max_context_tokens", b"max_context_tokens", "max_output_tokens", b"max_output_tokens", "model_id", b"model_id", "parameter_count", b"parameter_count", "quantization", b"quantization", "ready", b"ready", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1150,16 +1201,77 @@ class GetLoadRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Only of this model; empty means of all together."""
     def __init__(
         self,
+        *,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetLoadRequest: _TypeAlias = GetLoadRequest  # noqa: Y015
+
+@_typing.final
+class ModelLoad(_message.Message):
+    """How busy one model is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    RUNNING_REQUESTS_FIELD_NUMBER: _builtins.int
+    QUEUED_REQUESTS_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    QUEUE_LIMIT_FIELD_NUMBER: _builtins.int
+    USED_KV_TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_KV_TOKENS_FIELD_NUMBER: _builtins.int
+    EXPECTED_WAIT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Id of the model."""
+    ready: _builtins.bool
+    """True when it answers now."""
+    running_requests: _builtins.int
+    """Requests being computed."""
+    queued_requests: _builtins.int
+    """Requests waiting."""
+    slots: _builtins.int
+    """Most requests computed at once."""
+    queue_limit: _builtins.int
+    """Most requests that may wait."""
+    used_kv_tokens: _builtins.int
+    """Tokens in the key-value cache; 0 = not known."""
+    total_kv_tokens: _builtins.int
+    """Room of the key-value cache in tokens; 0 = not known."""
+    @_builtins.property
+    def expected_wait(self) -> _duration_pb2.Duration:
+        """How long a new request would wait for a slot, estimated from the last ones."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        ready: _builtins.bool = ...,
+        running_requests: _builtins.int = ...,
+        queued_requests: _builtins.int = ...,
+        slots: _builtins.int = ...,
+        queue_limit: _builtins.int = ...,
+        used_kv_tokens: _builtins.int = ...,
+        total_kv_tokens: _builtins.int = ...,
+        expected_wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expected_wait", b"expected_wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_wait", b"expected_wait", "model", b"model", "queue_limit", b"queue_limit", "queued_requests", b"queued_requests", "ready", b"ready", "running_requests", b"running_requests", "slots", b"slots", "total_kv_tokens", b"total_kv_tokens", "used_kv_tokens", b"used_kv_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelLoad: _TypeAlias = ModelLoad  # noqa: Y015
 
 @_typing.final
 class GetLoadResponse(_message.Message):
@@ -1173,6 +1285,7 @@ class GetLoadResponse(_message.Message):
     QUEUE_LIMIT_FIELD_NUMBER: _builtins.int
     USED_KV_TOKENS_FIELD_NUMBER: _builtins.int
     TOTAL_KV_TOKENS_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
     running_requests: _builtins.int
     """Requests being computed."""
     queued_requests: _builtins.int
@@ -1185,6 +1298,10 @@ class GetLoadResponse(_message.Message):
     """Tokens in the key-value cache; 0 = not known."""
     total_kv_tokens: _builtins.int
     """Room of the key-value cache in tokens; 0 = not known."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelLoad]:
+        """Each model alone, the default one first."""
+
     def __init__(
         self,
         *,
@@ -1194,11 +1311,114 @@ class GetLoadResponse(_message.Message):
         queue_limit: _builtins.int = ...,
         used_kv_tokens: _builtins.int = ...,
         total_kv_tokens: _builtins.int = ...,
+        models: _abc.Iterable[Global___ModelLoad] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["queue_limit", b"queue_limit", "queued_requests", b"queued_requests", "running_requests", b"running_requests", "slots", b"slots", "total_kv_tokens", b"total_kv_tokens", "used_kv_tokens", b"used_kv_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "queue_limit", b"queue_limit", "queued_requests", b"queued_requests", "running_requests", b"running_requests", "slots", b"slots", "total_kv_tokens", b"total_kv_tokens", "used_kv_tokens", b"used_kv_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetLoadResponse: _TypeAlias = GetLoadResponse  # noqa: Y015
+
+@_typing.final
+class LoadModelRequest(_message.Message):
+    """Asks to load a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model id or alias, with `@version` where several have the name."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadModelRequest: _TypeAlias = LoadModelRequest  # noqa: Y015
+
+@_typing.final
+class LoadModelResponse(_message.Message):
+    """The model answers now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> Global___ModelInfo:
+        """What is known of it."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___ModelInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadModelResponse: _TypeAlias = LoadModelResponse  # noqa: Y015
+
+@_typing.final
+class UnloadModelRequest(_message.Message):
+    """Asks to unload a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Model id or alias, with `@version` where several have the name."""
+    @_builtins.property
+    def drain(self) -> _duration_pb2.Duration:
+        """How long running requests may go on; absent means the service's own drain time, 0 stops them at once."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        drain: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drain", b"drain"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drain", b"drain", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnloadModelRequest: _TypeAlias = UnloadModelRequest  # noqa: Y015
+
+@_typing.final
+class UnloadModelResponse(_message.Message):
+    """The model is out of memory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    STOPPED_REQUESTS_FIELD_NUMBER: _builtins.int
+    stopped_requests: _builtins.int
+    """Requests that were stopped because their time was over."""
+    @_builtins.property
+    def model(self) -> Global___ModelInfo:
+        """What is known of it."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___ModelInfo | None = ...,
+        stopped_requests: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "stopped_requests", b"stopped_requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnloadModelResponse: _TypeAlias = UnloadModelResponse  # noqa: Y015

@@ -49,6 +49,10 @@ class InferenceServiceStub:
     """Tells everything about one model. NOT_FOUND when it is unknown."""
     GetLoad: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.GetLoadRequest, _inference_service_pb2.GetLoadResponse]
     """Tells how busy the service is, for routers."""
+    LoadModel: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.LoadModelRequest, _inference_service_pb2.LoadModelResponse]
+    """Loads a model that the configuration names; returns when it answers. Loading a loaded model does nothing."""
+    UnloadModel: _grpc.UnaryUnaryMultiCallable[_inference_service_pb2.UnloadModelRequest, _inference_service_pb2.UnloadModelResponse]
+    """Unloads a model: new requests are refused at once, running ones may end within the drain time. UNAVAILABLE while it loads."""
 
 @_typing.type_check_only
 class InferenceServiceAsyncStub(InferenceServiceStub):
@@ -71,6 +75,10 @@ class InferenceServiceAsyncStub(InferenceServiceStub):
     """Tells everything about one model. NOT_FOUND when it is unknown."""
     GetLoad: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.GetLoadRequest, _inference_service_pb2.GetLoadResponse]  # type: ignore[assignment]
     """Tells how busy the service is, for routers."""
+    LoadModel: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.LoadModelRequest, _inference_service_pb2.LoadModelResponse]  # type: ignore[assignment]
+    """Loads a model that the configuration names; returns when it answers. Loading a loaded model does nothing."""
+    UnloadModel: _aio.UnaryUnaryMultiCallable[_inference_service_pb2.UnloadModelRequest, _inference_service_pb2.UnloadModelResponse]  # type: ignore[assignment]
+    """Unloads a model: new requests are refused at once, running ones may end within the drain time. UNAVAILABLE while it loads."""
 
 class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Generates text and embeddings. Terms follow OpenEngine and TensorRT-LLM (tensorrt-llm.md section 9).
@@ -132,5 +140,21 @@ class InferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_inference_service_pb2.GetLoadResponse, _abc.Awaitable[_inference_service_pb2.GetLoadResponse]]:
         """Tells how busy the service is, for routers."""
+
+    @_abc_1.abstractmethod
+    def LoadModel(
+        self,
+        request: _inference_service_pb2.LoadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.LoadModelResponse, _abc.Awaitable[_inference_service_pb2.LoadModelResponse]]:
+        """Loads a model that the configuration names; returns when it answers. Loading a loaded model does nothing."""
+
+    @_abc_1.abstractmethod
+    def UnloadModel(
+        self,
+        request: _inference_service_pb2.UnloadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inference_service_pb2.UnloadModelResponse, _abc.Awaitable[_inference_service_pb2.UnloadModelResponse]]:
+        """Unloads a model: new requests are refused at once, running ones may end within the drain time. UNAVAILABLE while it loads."""
 
 def add_InferenceServiceServicer_to_server(servicer: InferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -66,6 +66,7 @@ DEFAULT_SAMPLING = Sampling(
     presence_penalty=0.0,
     repetition_penalty=1.1,
 )
+GUIDES = frozenset({GuideKind.JSON_OBJECT, GuideKind.JSON_SCHEMA, GuideKind.CHOICE, GuideKind.EBNF})
 # Prompt tokens computed between two chances to stop: 256 take about 1 s on two busy cores and cost no speed there.
 PROMPT_BATCH = 256
 # Steps that may wait for the event loop before the engine's thread waits too.
@@ -85,7 +86,14 @@ class LlamaCppOptions:
 
 
 def model_facts(
-    gguf: GgufFacts, *, model_id: str, aliases: Sequence[str], digest: str, context_tokens: int, most_output_tokens: int
+    gguf: GgufFacts,
+    *,
+    model_id: str,
+    aliases: Sequence[str],
+    digest: str,
+    context_tokens: int,
+    most_output_tokens: int,
+    version: str = "",
 ) -> ModelFacts:
     """What GetModelInfo tells of a GGUF model. Raises ModelUnusable when the context is longer than the model's own."""
     if gguf.context_tokens and context_tokens > gguf.context_tokens:
@@ -96,6 +104,7 @@ def model_facts(
         model_id=model_id,
         backend=LlamaCpp.name,
         aliases=tuple(aliases),
+        version=version,
         max_context_tokens=context_tokens,
         max_output_tokens=min(most_output_tokens, context_tokens - 1),
         digest=f"sha256:{digest}",
@@ -105,8 +114,9 @@ def model_facts(
         quant_algo=gguf.quant_algo,
         quant_group_size=gguf.quant_group_size,
         capabilities=Capabilities(
-            chat=gguf.has_chat_template, embed=False, logprobs=True, num_sequences=False, json_schema=True, grammar=False,
-            choice=True, token_input=True, lora=False, seed=True, cache_salt=True, priority=True, logit_bias=True, tools=False,
+            chat=gguf.has_chat_template, completion=True, token_input=True, embed=False, num_sequences=True,
+            logit_bias=True, guides=GUIDES, logprobs=True, return_token_ids=True, min_tokens=False, ignore_eos=True,
+            stop_token_ids=True, cache_salt=True, bypass_prefix_cache=True, lora=False, tools=False,
         ),
         default_sampling=DEFAULT_SAMPLING,
     )  # fmt: skip
@@ -121,19 +131,24 @@ class LlamaCpp:
     """Fits domain.backend.Backend."""
 
     name = "llama_cpp"
+    runs_outputs_together = False  # a request has one slot of the engine
 
     def __init__(self, options: LlamaCppOptions, *, model: ModelFacts, gguf: GgufFacts) -> None:
         self._options, self._model, self._eos = options, model, gguf.eos_token_id
         self._control_tokens = _any_of(gguf.control_tokens)
         self._key = secrets.token_urlsafe(32)
         self._server: Any = None
-        self._threads = ThreadPoolExecutor(max_workers=options.slots, thread_name_prefix="llama-slot")
+        self._threads: ThreadPoolExecutor | None = None
 
     @property
     def model(self) -> ModelFacts:
         return self._model
 
+    def kv_tokens(self) -> tuple[int, int] | None:
+        return None
+
     async def load(self) -> None:
+        self._threads = ThreadPoolExecutor(max_workers=self._options.slots, thread_name_prefix="llama-slot")
         try:
             self._server = await asyncio.to_thread(self._open)
         except RuntimeError as error:
@@ -143,7 +158,7 @@ class LlamaCpp:
         await asyncio.to_thread(self._check_the_port_is_locked)
 
     def start(self, generation: Generation, *, slot: int, may_reuse_cache: bool) -> LlamaRun:
-        if self._server is None:
+        if self._server is None or self._threads is None:
             raise EngineUnavailable("the model is still loading; try again soon.")
         body = request_body(generation, slot=slot, may_reuse_cache=may_reuse_cache, control_tokens=self._control_tokens)
         is_chat = isinstance(generation.input, Chat)
@@ -158,7 +173,8 @@ class LlamaCpp:
         return sum(bool(slot["is_processing"]) for slot in slots)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._threads.shutdown)
+        if self._threads:
+            await asyncio.to_thread(self._threads.shutdown)
         # The destructor joins the engine's thread, so the last reference must go elsewhere than on the event loop.
         holder, self._server = [self._server], None
         await asyncio.to_thread(holder.clear)
@@ -382,6 +398,8 @@ def _guide_fields(guide: Guide) -> dict[str, Any]:
             return {"json_schema": _parse_schema(guide.source)}
         case GuideKind.CHOICE:
             return {"grammar": "root ::= " + " | ".join(f'"{_gbnf_escape(choice)}"' for choice in guide.choices)}
+        case GuideKind.EBNF:
+            return {"grammar": guide.source}
         case _:
             raise InvalidRequest("guided", f"llama.cpp is given no {guide.kind.value} guides here.")
 

@@ -8,8 +8,8 @@ from sluice.types.v1 import finish_reason_pb2, text_profile_pb2, usage_pb2
 from sluice_kit.context import RequestContext
 
 from sluice_inference.domain.backend import ModelFacts
-from sluice_inference.domain.conductor import Measurement
 from sluice_inference.domain.generation import FinishReason, Usage
+from sluice_inference.domain.measurement import Measurement
 from sluice_inference.domain.profiles import TextProfile
 
 FINISH_REASONS = {
@@ -17,6 +17,7 @@ FINISH_REASONS = {
     FinishReason.LENGTH: finish_reason_pb2.FINISH_REASON_LENGTH,
     FinishReason.CANCELLED: finish_reason_pb2.FINISH_REASON_CANCELLED,
     FinishReason.TIMEOUT: finish_reason_pb2.FINISH_REASON_TIMEOUT,
+    FinishReason.CONTENT_FILTER: finish_reason_pb2.FINISH_REASON_CONTENT_FILTER,
     FinishReason.ERROR: finish_reason_pb2.FINISH_REASON_ERROR,
 }
 
@@ -36,7 +37,10 @@ def usage_message(usage: Usage) -> usage_pb2.TokenUsage:
     return usage_pb2.TokenUsage(
         uncached_input_tokens=usage.uncached_input_tokens,
         cached_input_tokens=usage.cached_input_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
         output_tokens=usage.output_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        estimated=usage.estimated,
     )
 
 

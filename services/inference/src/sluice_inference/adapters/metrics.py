@@ -32,8 +32,8 @@ TOKENS = Counter(
 CPU_SECONDS = Counter(
     "sluice_inference_attributed_cpu_seconds_total", "CPU time attributed to generations.", ("gen_ai_response_model",)
 )
-RUNNING = Gauge("sluice_inference_running_requests", "Generations being computed.")
-QUEUED = Gauge("sluice_inference_queued_requests", "Generations waiting for a slot.")
+RUNNING = Gauge("sluice_inference_running_requests", "Generations being computed.", ("gen_ai_response_model",))
+QUEUED = Gauge("sluice_inference_queued_requests", "Generations waiting for a slot.", ("gen_ai_response_model",))
 SHED = Counter("sluice_inference_shed_requests_total", "Requests refused because the queue was full.")
 PROFILES_SKIPPED = Counter(
     "sluice_inference_profiles_skipped_total",
@@ -44,3 +44,10 @@ ENGINE_FAULTS = Counter(
 )
 EVENTS_LOST = Counter("sluice_inference_events_lost_total", "Events that the outbox did not take.")
 EMBEDDED_TEXTS = Counter("sluice_inference_embedded_texts_total", "Texts turned into vectors by Embed.")
+UPSTREAM_RETRIES = Counter("sluice_inference_upstream_retries_total", "Requests to an upstream that were sent again.")
+ESTIMATED_USAGE = Counter(
+    "sluice_inference_estimated_usage_total",
+    "Generations whose tokens were estimated because the backend gave no usage.",
+    ("gen_ai_response_model",),
+)
+MODEL_READY = Gauge("sluice_inference_model_ready", "1 when the model answers.", ("gen_ai_response_model", "version"))

@@ -10,14 +10,17 @@ from typing import Protocol
 
 from google.protobuf.message import Message
 from sluice_kit import context as request_context
+from sluice_kit.health import HealthBoard
 from sluice_kit.telemetry import logger
 
 from sluice_inference.adapters import metrics
 from sluice_inference.adapters.messages import loaded_event, mean_token_seconds, measured_event
 from sluice_inference.domain.backend import ModelFacts
-from sluice_inference.domain.conductor import Measurement
 from sluice_inference.domain.generation import Chat
+from sluice_inference.domain.measurement import Measurement
 from sluice_inference.domain.profiles import TextProfile, lengths, profiled_prompt
+from sluice_inference.domain.refusals import EngineDied, ModelUnusable
+from sluice_inference.domain.roster import Hosted, ModelState, Roster
 
 log = logger(__name__)
 
@@ -31,42 +34,22 @@ class Publisher(Protocol):
 @dataclass(frozen=True)
 class _Job:
     measurement: Measurement
+    model: ModelFacts
     context: request_context.RequestContext
 
 
 class Recorder:
-    """Fits domain.conductor.Observer. One worker makes the profiles; when it is behind, events go without them."""
+    """One worker makes the profiles of all models' measurements; when it is behind, events go without them."""
 
-    def __init__(
-        self,
-        *,
-        model: ModelFacts,
-        publisher: Publisher,
-        profile: Callable[[str], TextProfile],
-        set_engine_health: Callable[[bool], None],
-        queue_limit: int = 256,
-    ) -> None:
-        self._model, self._publisher, self._profile = model, publisher, profile
-        self._set_engine_health = set_engine_health
+    def __init__(self, *, publisher: Publisher, profile: Callable[[str], TextProfile], queue_limit: int = 256) -> None:
+        self._publisher, self._profile = publisher, profile
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue(maxsize=queue_limit)
         # Events of an overloaded worker, published without profiles: bounded too, by counting what is lost.
         self._hasty: set[asyncio.Task[None]] = set()
 
-    def load_changed(self, *, running: int, queued: int) -> None:
-        metrics.RUNNING.set(running)
-        metrics.QUEUED.set(queued)
-
-    def engine_responds(self, responds: bool) -> None:
-        log.error("engine.stalled") if not responds else log.info("engine.recovered")
-        self._set_engine_health(responds)
-
-    def engine_broke(self, error: Exception) -> None:
-        metrics.ENGINE_FAULTS.inc()
-        log.error("engine.fault", error=type(error).__name__)
-
-    def finished(self, measurement: Measurement) -> None:
-        count(measurement, self._model)
-        job = _Job(measurement, request_context.current())
+    def record(self, measurement: Measurement, model: ModelFacts) -> None:
+        count(measurement, model)
+        job = _Job(measurement, model, request_context.current())
         try:
             self._jobs.put_nowait(job)
         except asyncio.QueueFull:
@@ -75,8 +58,8 @@ class Recorder:
             self._hasty.add(task)
             task.add_done_callback(self._hasty.discard)
 
-    async def model_loaded(self, load_seconds: float) -> None:
-        await self._publisher.publish(loaded_event(self._model, load_seconds))
+    async def model_loaded(self, model: ModelFacts, load_seconds: float) -> None:
+        await self._publisher.publish(loaded_event(model, load_seconds))
 
     async def run(self) -> None:
         """Works until cancelled."""
@@ -99,13 +82,75 @@ class Recorder:
         try:
             texts = (profiled_prompt(measurement.generation.input), measurement.answer)
             prompt, answer = await asyncio.to_thread(lambda: [make(text) for text in texts])
-            event = measured_event(measurement, self._model, prompt=prompt, answer=answer, context=job.context)
+            event = measured_event(measurement, job.model, prompt=prompt, answer=answer, context=job.context)
             with request_context.use(job.context):
                 await self._publisher.publish(event)
         except Exception as error:
             # A full outbox or a broken profile must not end the worker: the next event may pass.
             metrics.EVENTS_LOST.inc()
             log.error("measurement.lost", error=type(error).__name__)
+
+
+class ModelObserver:
+    """Fits domain.measurement.Observer, for one model."""
+
+    def __init__(
+        self,
+        *,
+        model: Callable[[], ModelFacts],
+        recorder: Recorder,
+        set_engine_health: Callable[[bool], None],
+        end_process: Callable[[EngineDied], None],
+    ) -> None:
+        """`model` is asked anew each time: some facts are known after loading only."""
+        self._model, self._recorder = model, recorder
+        self._set_engine_health, self._end_process = set_engine_health, end_process
+
+    def load_changed(self, *, running: int, queued: int) -> None:
+        name = self._model().model_id
+        metrics.RUNNING.labels(name).set(running)
+        metrics.QUEUED.labels(name).set(queued)
+
+    def engine_responds(self, responds: bool) -> None:
+        name = self._model().model_id
+        log.error("engine.stalled", model=name) if not responds else log.info("engine.recovered", model=name)
+        self._set_engine_health(responds)
+
+    def engine_broke(self, error: Exception) -> None:
+        metrics.ENGINE_FAULTS.inc()
+        log.error("engine.fault", model=self._model().model_id, error=type(error).__name__)
+
+    def engine_died(self, error: EngineDied) -> None:
+        metrics.ENGINE_FAULTS.inc()
+        log.error("engine.died", model=self._model().model_id)
+        self._set_engine_health(False)
+        self._end_process(error)
+
+    def finished(self, measurement: Measurement) -> None:
+        self._recorder.record(measurement, self._model())
+
+
+class ModelWitness:
+    """Fits domain.hosting.Witness: logs, events, and health (`model`: every model that is loaded at start answers)."""
+
+    def __init__(self, *, recorder: Recorder, roster: Roster, health: HealthBoard) -> None:
+        self._recorder, self._roster, self._health = recorder, roster, health
+
+    def state_changed(self, hosted: Hosted) -> None:
+        log.info("model.state", model=hosted.model.model_id, version=hosted.model.version, state=hosted.state.value)
+        metrics.MODEL_READY.labels(hosted.model.model_id, hosted.model.version).set(hosted.is_ready)
+        # A model that an operator took down on purpose makes the service no sicker.
+        needed = [one for one in self._roster if one.is_lasting and one.state is not ModelState.UNLOADED]
+        unloaded_all = not any(one.is_ready for one in self._roster)
+        self._health.set("model", all(one.is_ready for one in needed) and not unloaded_all)
+
+    async def loaded(self, hosted: Hosted, seconds: float) -> None:
+        model = hosted.model
+        log.info("model.loaded", model=model.model_id, digest=model.digest, seconds=round(seconds, 2))
+        await self._recorder.model_loaded(model, seconds)
+
+    def load_failed(self, hosted: Hosted, error: ModelUnusable) -> None:
+        log.error("model.unusable", model=hosted.model.model_id, sentence=str(error))
 
 
 def count(measurement: Measurement, model: ModelFacts) -> None:
@@ -118,6 +163,8 @@ def count(measurement: Measurement, model: ModelFacts) -> None:
     if mean is not None:
         metrics.TIME_PER_OUTPUT_TOKEN.labels(*labels).observe(mean)
     metrics.REQUEST_DURATION.labels(*labels, measurement.reason.value).observe(timings.total_seconds)
-    for kind in ("uncached_input", "cached_input", "output"):
+    if usage.estimated:
+        metrics.ESTIMATED_USAGE.labels(model.model_id).inc()
+    for kind in ("uncached_input", "cached_input", "cache_write", "output", "reasoning"):
         metrics.TOKENS.labels(model.model_id, kind).inc(getattr(usage, f"{kind}_tokens"))
     metrics.CPU_SECONDS.labels(model.model_id).inc(measurement.share.cpu_seconds)

@@ -18,6 +18,7 @@ _CLASSES: dict[type[refusals.InferenceRefusal], type[errors.SluiceError]] = {
     refusals.Overloaded: errors.ResourceExhausted,
     refusals.EngineUnavailable: errors.Unavailable,
     refusals.EngineFailed: errors.Internal,
+    refusals.EngineDied: errors.Unavailable,
 }
 
 

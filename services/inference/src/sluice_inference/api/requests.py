@@ -29,8 +29,8 @@ _ROLES = {
 }
 
 
-def read_generation(spec: pb.GenerationSpec, *, request_id: str, cache_salt: str) -> Generation:
-    """`request_id` and `cache_salt` hold where the spec leaves them empty. Raises InvalidRequest for what has no meaning."""
+def read_generation(spec: pb.GenerationSpec, *, request_id: str, tenant_id: str) -> Generation:
+    """`request_id` and, as cache salt, `tenant_id` hold where the spec leaves them empty. Raises InvalidRequest for what has no meaning."""
     return Generation(
         request_id=spec.request_id or request_id,
         model=spec.model,
@@ -43,10 +43,12 @@ def read_generation(spec: pb.GenerationSpec, *, request_id: str, cache_salt: str
         return_token_ids=spec.response.return_token_ids,
         echo=spec.response.echo,
         stream_interval=spec.response.stream_interval if spec.response.HasField("stream_interval") else 1,
-        cache_salt=spec.cache.cache_salt or cache_salt,
+        cache_salt=spec.cache.cache_salt or tenant_id,
+        cache_salt_is_given=bool(spec.cache.cache_salt),
         bypass_prefix_cache=spec.cache.bypass_prefix_cache,
         lora_name=spec.lora_name,
         priority=spec.priority,
+        tenant_id=tenant_id,
         has_tools=_has_tools(spec.chat),
         extra_keys=tuple(spec.extra.fields),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import code_pb2
 from sluice.inference.v1 import inference_service_pb2 as pb
@@ -14,28 +16,37 @@ from sluice_inference.domain.generation import (
     Failed,
     Finished,
     GenerationEvent,
+    OutputEnd,
     Sampling,
     Started,
     StopMatch,
     Timings,
     TokenLogprob,
 )
+from sluice_inference.domain.roster import Load, ModelState
 
 
 def stream_event(
-    event: GenerationEvent, *, request_id: str, model: ModelFacts, accepted_at: Timestamp, ids: bool, logprobs: bool
+    event: GenerationEvent,
+    *,
+    request_id: str,
+    model: ModelFacts,
+    accepted_at: Timestamp,
+    ids: bool,
+    logprobs: int | None,
 ) -> pb.GenerateStreamResponse:
     """One message of a stream; token ids and log probabilities only where they were asked for."""
     match event:
         case Started():
             started = pb.GenerationStarted(model=model.model_id, backend=model.backend, accepted_at=accepted_at)
             return pb.GenerateStreamResponse(request_id=request_id, started=started)
-        case Delta(text, count, token_ids, probabilities):
+        case Delta(text, count, token_ids, probabilities, index):
             token = pb.TokenDelta(
+                output_index=index,
                 text=text,
                 token_count=count,
                 token_ids=token_ids if ids else (),
-                logprobs=[logprob_message(p) for p in probabilities] if logprobs else (),
+                logprobs=logprob_messages(probabilities, alternatives=logprobs),
             )
             return pb.GenerateStreamResponse(request_id=request_id, token=token)
         case Finished():
@@ -47,28 +58,41 @@ def stream_event(
 
 
 def finished_message(event: Finished) -> pb.GenerationFinished:
-    output = pb.OutputFinished(finish_reason=FINISH_REASONS[event.reason], stop_match=match_message(event.match))
     return pb.GenerationFinished(
-        outputs=[output], usage=usage_message(event.usage), timings=timings_message(event.timings)
+        outputs=[
+            pb.OutputFinished(
+                output_index=output.index,
+                finish_reason=FINISH_REASONS[output.reason],
+                stop_match=match_message(output.match),
+            )
+            for output in event.outputs
+        ],
+        usage=usage_message(event.usage),
+        timings=timings_message(event.timings),
     )
 
 
 def whole_answer(
-    deltas: list[Delta], end: Finished, *, request_id: str, model_id: str, ids: bool, logprobs: bool
+    deltas: list[Delta], end: Finished, *, request_id: str, model_id: str, ids: bool, logprobs: int | None
 ) -> pb.GenerateResponse:
-    output = pb.GenerationOutput(
-        text="".join(delta.text for delta in deltas),
-        token_ids=[i for delta in deltas for i in delta.token_ids] if ids else (),
-        finish_reason=FINISH_REASONS[end.reason],
-        stop_match=match_message(end.match),
-        logprobs=[logprob_message(p) for delta in deltas for p in delta.logprobs] if logprobs else (),
-    )
     return pb.GenerateResponse(
         request_id=request_id,
         model=model_id,
-        outputs=[output],
+        outputs=[_whole_output(deltas, output, ids=ids, logprobs=logprobs) for output in end.outputs],
         usage=usage_message(end.usage),
         timings=timings_message(end.timings),
+    )
+
+
+def _whole_output(deltas: list[Delta], end: OutputEnd, *, ids: bool, logprobs: int | None) -> pb.GenerationOutput:
+    own = [delta for delta in deltas if delta.output_index == end.index]
+    return pb.GenerationOutput(
+        output_index=end.index,
+        text="".join(delta.text for delta in own),
+        token_ids=[i for delta in own for i in delta.token_ids] if ids else (),
+        finish_reason=FINISH_REASONS[end.reason],
+        stop_match=match_message(end.match),
+        logprobs=logprob_messages([p for delta in own for p in delta.logprobs], alternatives=logprobs),
     )
 
 
@@ -92,16 +116,24 @@ def timings_message(timings: Timings) -> pb.GenerationTimings:
     )
 
 
-def logprob_message(logprob: TokenLogprob) -> pb.TokenLogprob:
+def logprob_messages(logprobs: Sequence[TokenLogprob], *, alternatives: int | None) -> list[pb.TokenLogprob]:
+    """None where none were asked for; engines may give more alternatives than that."""
+    return [] if alternatives is None else [_logprob_message(logprob, alternatives) for logprob in logprobs]
+
+
+def _logprob_message(logprob: TokenLogprob, alternatives: int) -> pb.TokenLogprob:
     return pb.TokenLogprob(
         token_id=logprob.token_id,
         text=logprob.text,
         logprob=logprob.logprob,
-        alternatives=[logprob_message(other) for other in logprob.alternatives],
+        alternatives=[_logprob_message(other, 0) for other in logprob.alternatives[:alternatives]],
     )
 
 
-def model_message(model: ModelFacts, *, ready: bool) -> pb.ModelInfo:
+_STATES = {state: getattr(pb, f"MODEL_STATE_{state.name}") for state in ModelState}
+
+
+def model_message(model: ModelFacts, *, state: ModelState) -> pb.ModelInfo:
     return pb.ModelInfo(
         model_id=model.model_id,
         aliases=model.aliases,
@@ -117,8 +149,25 @@ def model_message(model: ModelFacts, *, ready: bool) -> pb.ModelInfo:
             group_size=model.quant_group_size,
         ),
         capabilities=capabilities_message(model.capabilities),
-        ready=ready,
+        ready=state is ModelState.READY,
+        state=_STATES[state],
+        version=model.version,
+        lora_names=model.loras,
         default_sampling=sampling_message(model.default_sampling),
+    )
+
+
+def load_message(load: Load) -> pb.ModelLoad:
+    return pb.ModelLoad(
+        model=load.model_id,
+        ready=load.ready,
+        running_requests=load.running,
+        queued_requests=load.queued,
+        slots=load.slots,
+        queue_limit=load.queue_limit,
+        used_kv_tokens=load.used_kv_tokens,
+        total_kv_tokens=load.total_kv_tokens,
+        expected_wait=duration(load.expected_wait_seconds),
     )
 
 

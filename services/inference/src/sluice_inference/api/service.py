@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -18,14 +17,15 @@ from sluice_kit import context as request_context
 from sluice_kit.errors import DeadlineExceeded
 
 from sluice_inference.adapters import metrics
-from sluice_inference.adapters.static_embedding import StaticEmbedding
 from sluice_inference.api import responses
 from sluice_inference.api.errors import told
 from sluice_inference.api.requests import read_generation
-from sluice_inference.domain.backend import Backend, Capabilities, ModelFacts
-from sluice_inference.domain.conductor import Conductor, Session
-from sluice_inference.domain.generation import Delta, Failed, Finished, FinishReason, Generation
-from sluice_inference.domain.refusals import EngineFailed, EngineUnavailable, Overloaded, UnknownModel
+from sluice_inference.domain.embedding import EmbeddingBackend, find_embedder
+from sluice_inference.domain.generation import Delta, Failed, Finished, FinishReason
+from sluice_inference.domain.hosting import Hosting
+from sluice_inference.domain.refusals import EngineFailed, EngineUnavailable, InvalidRequest, Overloaded
+from sluice_inference.domain.roster import Hosted, ModelState, Roster
+from sluice_inference.domain.session import Session
 from sluice_inference.domain.validation import Limits, admissible, check_embedding
 
 # A call that ends this close to its deadline ended because of it: gRPC may cancel a moment before our own timer.
@@ -34,27 +34,26 @@ DEADLINE_SLACK_SECONDS = 0.05
 EMBED_LIMIT = 64
 
 
-@dataclass
-class Readiness:
-    """True after the warm-up generation."""
-
-    ready: bool = False
-
-
 class InferenceServicer(pb_grpc.InferenceServiceServicer):
     """Translates, asks the domain, translates back."""
 
     def __init__(
-        self, *, backend: Backend, conductor: Conductor, embedder: StaticEmbedding, limits: Limits, readiness: Readiness
+        self,
+        *,
+        roster: Roster,
+        hosting: Hosting,
+        embedders: Sequence[EmbeddingBackend],
+        limits: Limits,
+        drain_seconds: float,
     ) -> None:
-        self._backend, self._conductor, self._embedder = backend, conductor, embedder
-        self._limits, self._readiness = limits, readiness
-        self._embedding_model = embedding_facts(embedder)
+        """`embedders`: the default one first; `drain_seconds`: for UnloadModel calls that give none."""
+        self._roster, self._hosting, self._embedders = roster, hosting, tuple(embedders)
+        self._limits, self._drain_seconds = limits, drain_seconds
         self._embedding = 0
 
     async def Generate(self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext) -> pb.GenerateResponse:
         with told():
-            session = self._begin(request.spec, context)
+            hosted, session = self._begin(request.spec, context)
             deltas: list[Delta] = []
             async for event in session.events():
                 match event:
@@ -64,14 +63,14 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
                         raise EngineUnavailable(message) if retryable else EngineFailed(message)
                     case Finished():
                         _refuse_late(event, context)
-                        return self._whole(session.generation, deltas, event)
+                        return _whole(hosted, session, deltas, event)
         raise AssertionError("a session ends with a terminal event")
 
     async def GenerateStream(
         self, request: pb.GenerateStreamRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
         with told():
-            session = self._begin(request.spec, context)
+            hosted, session = self._begin(request.spec, context)
             generation = session.generation
             accepted_at = Timestamp()
             accepted_at.GetCurrentTime()
@@ -80,91 +79,93 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
                     yield responses.stream_event(
                         event,
                         request_id=generation.request_id,
-                        model=self._backend.model,
+                        model=hosted.model,
                         accepted_at=accepted_at,
                         ids=generation.return_token_ids,
-                        logprobs=generation.logprobs is not None,
+                        logprobs=generation.logprobs,
                     )
 
     async def Embed(self, request: pb.EmbedRequest, context: grpc.aio.ServicerContext) -> pb.EmbedResponse:
         with told():
-            if request.model and not self._embedding_model.is_called(request.model):
-                raise UnknownModel(
-                    f"there is no such embedding model here; this service runs {self._embedder.model_id}."
-                )
+            generating = [hosted.model for hosted in self._roster]
+            embedder = find_embedder(request.model, embedders=self._embedders, generating=generating)
             texts = tuple(request.texts)
             dimensions = request.dimensions if request.HasField("dimensions") else None
             check_embedding(
                 texts,
                 dimensions=dimensions,
-                most_dimensions=self._embedder.dimensions,
+                most_dimensions=embedder.dimensions,
                 characters_limit=4 * self._limits.input_characters,
             )
             with self._embed_place():
-                embedded = await asyncio.to_thread(self._embedder.embed, texts, dimensions=dimensions)
+                embedded = await embedder.embed(texts, dimensions=dimensions)
         metrics.EMBEDDED_TEXTS.inc(len(texts))
         return pb.EmbedResponse(
-            model=self._embedder.model_id,
+            model=embedder.model.model_id,
             embeddings=[pb.Embedding(values=row) for row in embedded.vectors.tolist()],
-            usage=usage_pb2.TokenUsage(uncached_input_tokens=embedded.tokens),
+            usage=usage_pb2.TokenUsage(uncached_input_tokens=embedded.tokens, estimated=embedded.estimated),
         )
 
     async def Abort(self, request: pb.AbortRequest, context: grpc.aio.ServicerContext) -> pb.AbortResponse:
-        return pb.AbortResponse(aborted=self._conductor.abort(request.request_id))
+        return pb.AbortResponse(aborted=self._roster.abort(request.request_id))
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ListModelsResponse:
-        return pb.ListModelsResponse(models=[self._info(model) for model in self._models()])
+        return pb.ListModelsResponse(models=list(self._infos()))
 
     async def GetModelInfo(
         self, request: pb.GetModelInfoRequest, context: grpc.aio.ServicerContext
     ) -> pb.GetModelInfoResponse:
         with told():
-            for model in self._models():
-                if not request.model or model.is_called(request.model):
-                    return pb.GetModelInfoResponse(model=self._info(model))
-            raise UnknownModel("there is no such model here; ListModels tells those that are.")
+            for embedder in self._embedders:
+                if embedder.model.is_called(request.model):
+                    return pb.GetModelInfoResponse(model=_embedder_info(embedder))
+            return pb.GetModelInfoResponse(model=_info(self._roster.find(request.model)))
 
     async def GetLoad(self, request: pb.GetLoadRequest, context: grpc.aio.ServicerContext) -> pb.GetLoadResponse:
-        admission = self._conductor.admission
-        return pb.GetLoadResponse(
-            running_requests=admission.running,
-            queued_requests=admission.queued,
-            slots=admission.slots,
-            queue_limit=admission.queue_limit,
-            used_kv_tokens=self._conductor.kv_tokens_in_use(),
-            total_kv_tokens=self._backend.model.max_context_tokens * admission.slots,
-        )
+        with told():
+            hosted = [self._roster.find(request.model)] if request.model else list(self._roster)
+        loads = [responses.load_message(one.load()) for one in hosted]
+        names = ("running_requests", "queued_requests", "slots", "queue_limit", "used_kv_tokens", "total_kv_tokens")
+        sums = {name: sum(getattr(load, name) for load in loads) for name in names}
+        return pb.GetLoadResponse(models=loads, **sums)
 
-    def _begin(self, spec: pb.GenerationSpec, context: grpc.aio.ServicerContext) -> Session:
+    async def LoadModel(self, request: pb.LoadModelRequest, context: grpc.aio.ServicerContext) -> pb.LoadModelResponse:
+        with told():
+            hosted = self._named(request.model)
+            await self._hosting.load_for_caller(hosted)
+        return pb.LoadModelResponse(model=_info(hosted))
+
+    async def UnloadModel(
+        self, request: pb.UnloadModelRequest, context: grpc.aio.ServicerContext
+    ) -> pb.UnloadModelResponse:
+        with told():
+            hosted = self._named(request.model)
+            drain = request.drain.ToTimedelta().total_seconds() if request.HasField("drain") else self._drain_seconds
+            stopped = await self._hosting.unload(hosted, drain_seconds=max(0.0, drain))
+        return pb.UnloadModelResponse(model=_info(hosted), stopped_requests=stopped)
+
+    def _named(self, name: str) -> Hosted:
+        if not name:
+            raise InvalidRequest("model", "model is empty; name the model that is meant.")
+        return self._roster.find(name)
+
+    def _begin(self, spec: pb.GenerationSpec, context: grpc.aio.ServicerContext) -> tuple[Hosted, Session]:
         """Checks and submits; from here on the caller's absence stops the computation."""
         caller = request_context.current()
         # A caller may make several generations in one request (retries, shadows), so its request id names none of them.
-        generation = read_generation(spec, request_id=uuid.uuid4().hex, cache_salt=caller.tenant_id)
-        if not self._readiness.ready:
-            raise EngineUnavailable("the model is still loading; try again soon.")
-        generation = admissible(generation, model=self._backend.model, limits=self._limits)
+        generation = read_generation(spec, request_id=uuid.uuid4().hex, tenant_id=caller.tenant_id)
+        hosted = self._roster.ready(generation.model)
+        generation = admissible(generation, model=hosted.model, limits=self._limits)
         remaining = context.time_remaining()
-        session = self._conductor.submit(generation, deadline_seconds=remaining)
+        session = hosted.conductor.submit(generation, deadline_seconds=remaining)
         _stop_when_gone(session, context, remaining)
-        return session
+        return hosted, session
 
-    def _whole(self, generation: Generation, deltas: list[Delta], end: Finished) -> pb.GenerateResponse:
-        return responses.whole_answer(
-            deltas,
-            end,
-            request_id=generation.request_id,
-            model_id=self._backend.model.model_id,
-            ids=generation.return_token_ids,
-            logprobs=generation.logprobs is not None,
-        )
-
-    def _models(self) -> tuple[ModelFacts, ...]:
-        return (self._backend.model, self._embedding_model)
-
-    def _info(self, model: ModelFacts) -> pb.ModelInfo:
-        return responses.model_message(model, ready=model is self._embedding_model or self._readiness.ready)
+    def _infos(self) -> Iterator[pb.ModelInfo]:
+        yield from map(_info, self._roster)
+        yield from map(_embedder_info, self._embedders)
 
     @contextlib.contextmanager
     def _embed_place(self) -> Iterator[None]:
@@ -175,6 +176,25 @@ class InferenceServicer(pb_grpc.InferenceServiceServicer):
             yield
         finally:
             self._embedding -= 1
+
+
+def _info(hosted: Hosted) -> pb.ModelInfo:
+    return responses.model_message(hosted.model, state=hosted.state)
+
+
+def _embedder_info(embedder: EmbeddingBackend) -> pb.ModelInfo:
+    return responses.model_message(embedder.model, state=ModelState.READY)
+
+
+def _whole(hosted: Hosted, session: Session, deltas: list[Delta], end: Finished) -> pb.GenerateResponse:
+    return responses.whole_answer(
+        deltas,
+        end,
+        request_id=session.generation.request_id,
+        model_id=hosted.model.model_id,
+        ids=session.generation.return_token_ids,
+        logprobs=session.generation.logprobs,
+    )
 
 
 def _refuse_late(end: Finished, context: grpc.aio.ServicerContext) -> None:
@@ -194,18 +214,3 @@ def _stop_when_gone(session: Session, context: grpc.aio.ServicerContext, remaini
         session.abort(FinishReason.TIMEOUT if is_late else FinishReason.CANCELLED)
 
     context.add_done_callback(call_ended)  # type: ignore[arg-type]  # grpc-stubs wants parameter names
-
-
-def embedding_facts(embedder: StaticEmbedding) -> ModelFacts:
-    return ModelFacts(
-        model_id=embedder.model_id,
-        backend="static_embedding",
-        max_context_tokens=0,
-        digest=embedder.digest,
-        license=embedder.license,
-        parameter_count=embedder.parameter_count,
-        vocabulary_size=embedder.token_count,
-        quant_algo="INT8",
-        quant_group_size=embedder.dimensions,
-        capabilities=Capabilities(chat=False, embed=True),
-    )

@@ -1,4 +1,4 @@
-"""The seam every engine fits: llama.cpp today; TensorRT-LLM and OpenAI-compatible upstreams are written against the same."""
+"""The seam every engine fits: llama.cpp in this process, TensorRT-LLM, and OpenAI-compatible servers (docs/decisions/0007-inference-backends.md)."""
 
 from __future__ import annotations
 
@@ -6,27 +6,55 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from sluice_inference.domain.generation import FinishReason, Generation, Sampling, StopMatch, TokenLogprob
+from sluice_inference.domain.generation import (
+    FinishReason,
+    Generation,
+    GuideKind,
+    Sampling,
+    StopMatch,
+    TokenLogprob,
+)
+
+# Everything of a request that a backend may be unable to do, by the name of its field.
+SAMPLING_FIELDS = frozenset(
+    {"temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "repetition_penalty", "seed"}
+)
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a model can do; None = not known."""
+    """What a model can do; None = not known, which is treated as "no". A request that asks for more is refused, never cut down in silence."""
 
     chat: bool | None = None
-    embed: bool | None = None
-    logprobs: bool | None = None
-    num_sequences: bool | None = None
-    json_schema: bool | None = None
-    grammar: bool | None = None
-    choice: bool | None = None
+    completion: bool | None = None
     token_input: bool | None = None
-    lora: bool | None = None
-    seed: bool | None = None
-    cache_salt: bool | None = None
-    priority: bool | None = None
+    embed: bool | None = None
+    num_sequences: bool | None = None
+    sampling: frozenset[str] = SAMPLING_FIELDS
     logit_bias: bool | None = None
+    guides: frozenset[GuideKind] = frozenset()
+    logprobs: bool | None = None
+    return_token_ids: bool | None = None
+    min_tokens: bool | None = None
+    ignore_eos: bool | None = None
+    stop_token_ids: bool | None = None
+    cache_salt: bool | None = None
+    bypass_prefix_cache: bool | None = None
+    lora: bool | None = None
+    priority: bool | None = True
     tools: bool | None = None
+
+    @property
+    def json_schema(self) -> bool:
+        return GuideKind.JSON_SCHEMA in self.guides
+
+    @property
+    def grammar(self) -> bool:
+        return GuideKind.EBNF in self.guides
+
+    @property
+    def seed(self) -> bool:
+        return "seed" in self.sampling
 
 
 @dataclass(frozen=True)
@@ -36,6 +64,7 @@ class ModelFacts:
     model_id: str
     backend: str
     aliases: tuple[str, ...] = ()
+    version: str = ""
     max_context_tokens: int = 0
     max_output_tokens: int = 0
     digest: str = ""
@@ -45,19 +74,23 @@ class ModelFacts:
     quant_algo: str = ""
     quant_group_size: int = 0
     kv_cache_quant_algo: str = ""
+    loras: tuple[str, ...] = ()
     capabilities: Capabilities = field(default_factory=Capabilities)
     default_sampling: Sampling = field(default_factory=Sampling)
 
     def is_called(self, name: str) -> bool:
-        return name == self.model_id or name in self.aliases
+        """By its id or an alias, alone or as `name@version`."""
+        known = (self.model_id, *self.aliases)
+        return name in known or (bool(self.version) and name in [f"{one}@{self.version}" for one in known])
 
 
 @dataclass(frozen=True)
 class PromptProgress:
-    """The engine works on the prompt. The first one means: accepted, and not too long."""
+    """The engine works on the prompt. The first one means: accepted, and not too long. `estimated`: the counts are ours, not the engine's."""
 
     prompt_tokens: int
     cached_tokens: int
+    estimated: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,20 +106,26 @@ class NewTokens:
 
 @dataclass(frozen=True)
 class EngineEnded:
-    """The engine finished by itself: end token, token limit or context limit. Nothing follows."""
+    """The engine finished by itself: end token, token limit or context limit. Nothing follows.
+
+    `prompt_tokens` includes cached ones; `generated` includes reasoning ones; `estimated`: the counts are ours, not the engine's.
+    """
 
     reason: FinishReason
     match: StopMatch
     prompt_tokens: int
     cached_tokens: int
     generated: int
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: bool = False
 
 
 EngineStep = PromptProgress | NewTokens | EngineEnded
 
 
 class EngineRun(Protocol):
-    """One generation inside an engine.
+    """One output of one request inside an engine.
 
     Iterating gives PromptProgress (at least once), NewTokens, then EngineEnded; or raises an InferenceRefusal.
     Ending the iteration early does NOT stop an engine (true of TensorRT-LLM too): call `stop`, then await `closed`.
@@ -95,14 +134,14 @@ class EngineRun(Protocol):
     def __aiter__(self) -> AsyncIterator[EngineStep]: ...
 
     def stop(self) -> None:
-        """Asks the engine to stop computing; idempotent, returns at once."""
+        """Makes the engine abort this run, once, unless it has finished; may be called often and always returns at once."""
 
     async def closed(self) -> None:
-        """Returns when the engine computes nothing for this request any more."""
+        """Returns when the engine computes nothing for this run any more. Raises EngineDied when it does not let go of it."""
 
 
 class Backend(Protocol):
-    """An engine with its models loaded or not yet."""
+    """An engine with its one model loaded or not yet."""
 
     @property
     def name(self) -> str:
@@ -112,14 +151,22 @@ class Backend(Protocol):
     def model(self) -> ModelFacts:
         """The generating model. Known before `load`."""
 
+    @property
+    def runs_outputs_together(self) -> bool:
+        """True when the outputs of one request may run at the same time; False: one after the other, in the slot of the request."""
+
+    def kv_tokens(self) -> tuple[int, int] | None:
+        """Tokens in the key-value cache and its room, where the engine tells; None: our own counters must do."""
+
     async def load(self) -> None:
         """Makes the model ready, off the event loop. Raises ModelUnusable."""
 
     def start(self, generation: Generation, *, slot: int, may_reuse_cache: bool) -> EngineRun:
-        """Begins a generation; called on the event loop (TensorRT-LLM's generate_async demands it). Never blocks.
+        """Begins one output; called on the event loop (TensorRT-LLM's generate_async demands it). Never blocks.
 
+        `generation.sampling.num_sequences` is not looked at: several outputs are several runs, whose seeds differ.
         `slot` is the ordinal of the admission slot, which engines with fixed slots map onto their own.
         """
 
     async def close(self) -> None:
-        """Frees the model; no run may be open."""
+        """Frees the model; no run may be open. It can be loaded again."""

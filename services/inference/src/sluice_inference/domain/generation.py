@@ -13,6 +13,7 @@ class FinishReason(enum.Enum):
     LENGTH = "length"
     CANCELLED = "cancelled"
     TIMEOUT = "timeout"
+    CONTENT_FILTER = "content_filter"
     ERROR = "error"
 
 
@@ -123,9 +124,11 @@ class Generation:
     echo: bool = False
     stream_interval: int = 1
     cache_salt: str = ""
+    cache_salt_is_given: bool = False  # by the caller; otherwise it is the tenant
     bypass_prefix_cache: bool = False
     lora_name: str = ""
     priority: int = 0
+    tenant_id: str = ""
     has_tools: bool = False
     extra_keys: tuple[str, ...] = ()
 
@@ -146,7 +149,20 @@ class Usage:
 
     uncached_input_tokens: int = 0
     cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
     output_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: bool = False
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.uncached_input_tokens + other.uncached_input_tokens,
+            self.cached_input_tokens + other.cached_input_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.output_tokens + other.output_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.estimated or other.estimated,
+        )
 
 
 @dataclass(frozen=True)
@@ -181,16 +197,37 @@ class Delta:
     token_count: int
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    output_index: int = 0
+
+
+@dataclass(frozen=True)
+class OutputEnd:
+    """How one of the request's outputs ended."""
+
+    index: int
+    reason: FinishReason
+    match: StopMatch = StopMatch()
 
 
 @dataclass(frozen=True)
 class Finished:
-    """Terminal: it ended."""
+    """Terminal: every output ended."""
 
-    reason: FinishReason
-    match: StopMatch
+    outputs: tuple[OutputEnd, ...]
     usage: Usage
     timings: Timings
+
+    @property
+    def reason(self) -> FinishReason:
+        """The reason of the whole: a cancelled or late output outweighs those that ended by themselves."""
+        reasons = [output.reason for output in self.outputs]
+        cut = [reason for reason in reasons if reason not in (FinishReason.STOP, FinishReason.LENGTH)]
+        return (cut or reasons)[0]
+
+    @property
+    def match(self) -> StopMatch:
+        """What stopped the first output."""
+        return self.outputs[0].match
 
 
 @dataclass(frozen=True)

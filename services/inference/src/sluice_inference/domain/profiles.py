@@ -33,6 +33,7 @@ class Embedded:
 
     vectors: NDArray[np.float32]
     tokens: int
+    estimated: bool = False
 
 
 class TextEmbedder(Protocol):

@@ -9,6 +9,7 @@ InferenceRefusal
 ├── RequestStopped      cancelled or out of time before its first token
 ├── EngineUnavailable   the engine is not ready or shutting down
 └── EngineFailed        the engine broke on this request
+    └── EngineDied      the engine broke for all requests: the process must end and be started anew
 ModelUnusable           at start: the model cannot be served, ever
 """
 
@@ -74,6 +75,11 @@ class EngineUnavailable(InferenceRefusal):
 
 class EngineFailed(InferenceRefusal):
     reason = "ENGINE_FAILED"
+
+
+class EngineDied(EngineFailed):
+    reason = "ENGINE_DIED"
+    retryable = True
 
 
 class ModelUnusable(Exception):

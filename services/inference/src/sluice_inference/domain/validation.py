@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from sluice_inference.domain.backend import ModelFacts
+from sluice_inference.domain.backend import SAMPLING_FIELDS, ModelFacts
 from sluice_inference.domain.generation import Chat, Generation, Guide, GuideKind, RawPrompt, TokenPrompt
 from sluice_inference.domain.refusals import InvalidRequest, UnknownModel, UnsupportedRequest
 
@@ -24,6 +24,7 @@ class Limits:
     request_id_characters: int = 128
     cache_salt_characters: int = 256
     logit_biases: int = 300
+    sequences: int = 8
 
 
 def admissible(generation: Generation, *, model: ModelFacts, limits: Limits) -> Generation:
@@ -56,10 +57,16 @@ def check_model(name: str, model: ModelFacts) -> None:
         raise UnknownModel(f"there is no such model here; this service runs {model.model_id}.")
 
 
+def _demand(able: bool | None, model: ModelFacts, sentence: str) -> None:
+    """Raises UnsupportedRequest: what a model cannot do, or is not known to do, is refused and never left out in silence."""
+    if not able:
+        raise UnsupportedRequest(f"{model.model_id} {sentence}")
+
+
 def _with_defaults(generation: Generation, model: ModelFacts) -> Generation:
     stopping = generation.stopping
     if stopping.max_tokens is None:
-        stopping = replace(stopping, max_tokens=model.max_output_tokens or model.max_context_tokens)
+        stopping = replace(stopping, max_tokens=(model.max_output_tokens or model.max_context_tokens) or None)
     return replace(
         generation, model=model.model_id, sampling=generation.sampling.over(model.default_sampling), stopping=stopping
     )
@@ -71,11 +78,14 @@ def _check_input(generation: Generation, model: ModelFacts, limits: Limits) -> N
             _check_chat(
                 turns_count=len(turns), characters=sum(len(t.content) + len(t.name) for t in turns), limits=limits
             )
-            if generation.has_tools and model.capabilities.tools is False:
-                raise UnsupportedRequest(
-                    f"{model.model_id} cannot call tools: leave out tools, tool_calls and tool messages."
-                )
+            _demand(model.capabilities.chat, model, "has no chat template here; send a prompt.")
+            _demand(
+                model.capabilities.tools or not generation.has_tools,
+                model,
+                "cannot call tools: leave out tools, tool_calls and tool messages.",
+            )
         case RawPrompt(text):
+            _demand(model.capabilities.completion, model, "takes no raw prompt here; send a chat.")
             if not text:
                 raise InvalidRequest("prompt", "prompt is empty; give at least one character.")
             _check_length("prompt", len(text), limits.input_characters)
@@ -101,8 +111,7 @@ def _check_length(field: str, characters: int, limit: int) -> None:
 
 
 def _check_tokens(token_ids: tuple[int, ...], model: ModelFacts) -> None:
-    if model.capabilities.token_input is False:
-        raise UnsupportedRequest(f"{model.model_id} takes no token ids here; send text.")
+    _demand(model.capabilities.token_input, model, "takes no token ids here; send text.")
     if not token_ids:
         raise InvalidRequest("tokens.token_ids", "token_ids is empty; give at least one.")
     if model.vocabulary_size and max(token_ids) >= model.vocabulary_size:
@@ -142,20 +151,25 @@ def _check_sampling(generation: Generation, model: ModelFacts, limits: Limits) -
     _check_range("frequency_penalty", sampling.frequency_penalty, -2.0, 2.0)
     _check_range("presence_penalty", sampling.presence_penalty, -2.0, 2.0)
     _check_range("repetition_penalty", sampling.repetition_penalty, 0.0, 10.0, open_low=True)
-    if sampling.num_sequences < 1:
-        raise InvalidRequest("sampling.num_sequences", "num_sequences is 0; it must be at least 1.")
-    if sampling.num_sequences > 1 and not model.capabilities.num_sequences:
-        raise UnsupportedRequest(
-            f"{model.model_id} gives one answer per request: send {sampling.num_sequences} requests instead."
+    if not 1 <= sampling.num_sequences <= limits.sequences:
+        raise InvalidRequest(
+            "sampling.num_sequences",
+            f"num_sequences is {sampling.num_sequences}; it must be 1 to {limits.sequences}.",
         )
+    _demand(
+        sampling.num_sequences == 1 or model.capabilities.num_sequences,
+        model,
+        f"gives one answer per request: send {sampling.num_sequences} requests instead.",
+    )
+    for name in sorted(SAMPLING_FIELDS - model.capabilities.sampling):
+        _demand(getattr(sampling, name) is None, model, f"takes no {name} here; leave it out.")
     _check_logit_bias(sampling.logit_bias, model, limits)
 
 
 def _check_logit_bias(biases: tuple[tuple[int, float], ...], model: ModelFacts, limits: Limits) -> None:
     if not biases:
         return
-    if not model.capabilities.logit_bias:
-        raise UnsupportedRequest(f"{model.model_id} takes no logit_bias here.")
+    _demand(model.capabilities.logit_bias, model, "takes no logit_bias here.")
     if len(biases) > limits.logit_biases:
         raise InvalidRequest(
             "sampling.logit_bias", f"logit_bias has {len(biases)} entries; the limit is {limits.logit_biases}."
@@ -176,12 +190,27 @@ def _check_token_id(field: str, token_id: int, model: ModelFacts) -> None:
 def _check_stopping(generation: Generation, model: ModelFacts, limits: Limits) -> None:
     stopping = generation.stopping
     most = model.max_output_tokens or model.max_context_tokens
-    if stopping.max_tokens is not None and not 1 <= stopping.max_tokens <= most:
+    if stopping.max_tokens is not None and not 1 <= stopping.max_tokens <= (most or stopping.max_tokens):
         raise InvalidRequest(
-            "stopping.max_tokens", f"max_tokens is {stopping.max_tokens}; {model.model_id} allows 1 to {most}."
+            "stopping.max_tokens",
+            f"max_tokens is {stopping.max_tokens}; {model.model_id} allows {f'1 to {most}' if most else '1 or more'}.",
         )
-    if stopping.min_tokens:
-        raise UnsupportedRequest(f"{model.model_id} has no min_tokens here; leave it out.")
+    able = model.capabilities
+    _demand(able.min_tokens or not stopping.min_tokens, model, "has no min_tokens here; leave it out.")
+    _demand(
+        able.ignore_eos or not stopping.ignore_eos, model, "cannot ignore its end token here; leave ignore_eos out."
+    )
+    _demand(
+        able.stop_token_ids or not stopping.stop_token_ids, model, "takes no stop_token_ids here; use stop strings."
+    )
+    highest = stopping.max_tokens or most
+    if highest and stopping.min_tokens > highest:
+        raise InvalidRequest("stopping.min_tokens", f"min_tokens is {stopping.min_tokens}; max_tokens is {highest}.")
+    _check_stops(generation, model, limits)
+
+
+def _check_stops(generation: Generation, model: ModelFacts, limits: Limits) -> None:
+    stopping = generation.stopping
     if len(stopping.stop) > limits.stop_strings:
         raise InvalidRequest(
             "stopping.stop", f"stop has {len(stopping.stop)} strings; the limit is {limits.stop_strings}."
@@ -203,31 +232,44 @@ def _check_stopping(generation: Generation, model: ModelFacts, limits: Limits) -
 
 
 def _check_response(generation: Generation, model: ModelFacts, limits: Limits) -> None:
-    if generation.logprobs is not None and not model.capabilities.logprobs:
-        raise UnsupportedRequest(f"{model.model_id} gives no logprobs here.")
+    able = model.capabilities
+    _demand(able.logprobs or generation.logprobs is None, model, "gives no logprobs here.")
     if (generation.logprobs or 0) > limits.logprobs:
         raise InvalidRequest("response.logprobs", f"logprobs is {generation.logprobs}; the limit is {limits.logprobs}.")
-    if generation.prompt_logprobs is not None:
-        raise UnsupportedRequest(f"{model.model_id} gives no prompt_logprobs here.")
-    if generation.echo:
-        raise UnsupportedRequest(f"{model.model_id} cannot echo the prompt here.")
-    if generation.lora_name:
-        raise UnsupportedRequest(f"{model.model_id} has no LoRA adapters here; leave lora_name empty.")
+    # No backend here gives these: engines that could need memory for them in proportion to prompt and vocabulary.
+    _demand(generation.prompt_logprobs is None, model, "gives no prompt_logprobs here.")
+    _demand(not generation.echo, model, "cannot echo the prompt here.")
+    _demand(able.return_token_ids or not generation.return_token_ids, model, "gives no token ids here.")
+    _demand(
+        able.cache_salt or not generation.cache_salt_is_given,
+        model,
+        "cannot keep cached prefixes apart by cache_salt here; leave it out.",
+    )
+    _demand(
+        able.bypass_prefix_cache or not generation.bypass_prefix_cache,
+        model,
+        "cannot leave its prefix cache unread; leave bypass_prefix_cache out.",
+    )
+    _check_lora(generation.lora_name, model)
     if not 1 <= generation.stream_interval <= 1024:
         raise InvalidRequest(
             "response.stream_interval", f"stream_interval is {generation.stream_interval}; it must be 1 to 1024."
         )
 
 
+def _check_lora(name: str, model: ModelFacts) -> None:
+    if not name:
+        return
+    _demand(model.capabilities.lora, model, "has no LoRA adapters here; leave lora_name empty.")
+    if name not in model.loras:
+        raise UnknownModel(
+            f"{model.model_id} has no LoRA adapter of this name; it has {', '.join(model.loras) or 'none'}.",
+            reason="LORA_NOT_FOUND",
+        )
+
+
 def _check_guide(guide: Guide, model: ModelFacts, limits: Limits) -> None:
-    able = {
-        GuideKind.JSON_OBJECT: model.capabilities.json_schema,
-        GuideKind.JSON_SCHEMA: model.capabilities.json_schema,
-        GuideKind.CHOICE: model.capabilities.choice,
-        GuideKind.EBNF: model.capabilities.grammar,
-    }
-    if not able.get(guide.kind):
-        raise UnsupportedRequest(f"{model.model_id} cannot follow guided.{guide.kind.value} here.")
+    _demand(guide.kind in model.capabilities.guides, model, f"cannot follow guided.{guide.kind.value} here.")
     if len(guide.source) > limits.guide_characters:
         raise InvalidRequest(
             "guided", f"the guide has {len(guide.source)} characters; the limit is {limits.guide_characters}."
@@ -254,5 +296,6 @@ def check_embedding(
     total = sum(map(len, texts))
     if total > characters_limit:
         raise InvalidRequest("texts", f"the texts have {total} characters together; the limit is {characters_limit}.")
-    if dimensions is not None and not 1 <= dimensions <= most_dimensions:
-        raise InvalidRequest("dimensions", f"dimensions is {dimensions}; this model gives 1 to {most_dimensions}.")
+    most = most_dimensions or 65_536  # 0: not known before the first call; no model gives more
+    if dimensions is not None and not 1 <= dimensions <= most:
+        raise InvalidRequest("dimensions", f"dimensions is {dimensions}; this model gives 1 to {most}.")

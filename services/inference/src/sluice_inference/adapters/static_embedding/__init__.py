@@ -5,6 +5,7 @@ MODEL_CARD.md beside this file says where the vectors come from, under which lic
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
+from sluice_inference.domain.backend import Capabilities, ModelFacts
 from sluice_inference.domain.profiles import Embedded
 from sluice_inference.domain.refusals import ModelUnusable
 
@@ -58,6 +60,29 @@ class StaticEmbedding:
             return np.zeros(width, np.float32)
         unique, counts = np.unique(np.asarray(ids), return_counts=True)
         return (self._scales[unique] * counts) @ self._vectors[unique, :width].astype(np.float32)
+
+
+class StaticEmbeddingBackend:
+    """Fits domain.embedding.EmbeddingBackend: the packaged model, off the event loop."""
+
+    dimensions = DIMENSIONS
+
+    def __init__(self, embedder: StaticEmbedding) -> None:
+        self._embedder = embedder
+        self.model = ModelFacts(
+            model_id=embedder.model_id,
+            backend="static_embedding",
+            digest=embedder.digest,
+            license=embedder.license,
+            parameter_count=embedder.parameter_count,
+            vocabulary_size=embedder.token_count,
+            quant_algo="INT8",
+            quant_group_size=embedder.dimensions,
+            capabilities=Capabilities(chat=False, embed=True, sampling=frozenset()),
+        )
+
+    async def embed(self, texts: Sequence[str], *, dimensions: int | None) -> Embedded:
+        return await asyncio.to_thread(self._embedder.embed, texts, dimensions=dimensions)
 
 
 def _verify(folder: Path) -> None:

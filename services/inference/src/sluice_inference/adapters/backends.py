@@ -1,0 +1,56 @@
+"""Builds the backend of an entry of the model list; loads nothing yet."""
+
+from __future__ import annotations
+
+from sluice_inference.adapters import gguf, model_file
+from sluice_inference.adapters.llama_cpp import LlamaCpp, LlamaCppOptions
+from sluice_inference.adapters.llama_cpp import model_facts as llama_facts
+from sluice_inference.adapters.model_list import EmbedderEntry, LlamaCppEntry, ModelEntry, OpenAiHttpEntry
+from sluice_inference.adapters.openai_http.backend import OpenAiEmbedding, OpenAiHttp
+from sluice_inference.adapters.openai_http.backend import model_facts as upstream_facts
+from sluice_inference.domain.backend import Backend
+from sluice_inference.domain.refusals import ModelUnusable
+
+
+def open_backend(entry: ModelEntry) -> Backend:
+    """Proves the model's files and describes the model; reads whole files, so not for the event loop. Raises ModelUnusable."""
+    match entry:
+        case LlamaCppEntry():
+            return _open_llama_cpp(entry)
+        case OpenAiHttpEntry():
+            facts = upstream_facts(
+                entry.upstream,
+                model_id=entry.id,
+                aliases=entry.aliases,
+                version=entry.version,
+                max_context_tokens=entry.context_tokens,
+                max_output_tokens=entry.max_output_tokens,
+            )
+            return OpenAiHttp(entry.upstream, model=facts)
+
+
+def open_embedder(entry: EmbedderEntry) -> OpenAiEmbedding:
+    return OpenAiEmbedding(entry.upstream, model_id=entry.id, aliases=entry.aliases, dimensions=entry.dimensions)
+
+
+def _open_llama_cpp(entry: LlamaCppEntry) -> LlamaCpp:
+    path = entry.path or model_file.locate_packaged()
+    expected = entry.sha256 or ("" if entry.path else model_file.PACKAGED_SHA256)
+    digest = model_file.verify(path, expected_sha256=expected)
+    try:
+        facts = gguf.read_facts(path)
+    except gguf.NotGguf as error:
+        raise ModelUnusable(
+            f"The model file {path} cannot be used: {error}; set SLUICE_INFERENCE_MODEL_PATH."
+        ) from error
+    model = llama_facts(
+        facts,
+        model_id=entry.id,
+        aliases=entry.aliases,
+        version=entry.version,
+        digest=digest,
+        context_tokens=entry.context_tokens,
+        most_output_tokens=entry.max_output_tokens,
+    )
+    options = LlamaCppOptions(path, entry.slots, entry.context_tokens, entry.threads)
+    return LlamaCpp(options, model=model, gguf=facts)

@@ -1,0 +1,1 @@
+"""Runs models behind any server that speaks OpenAI's HTTP protocol: vLLM, trtllm-serve, NIM, Ollama, llama.cpp, cloud APIs."""

@@ -1,0 +1,236 @@
+"""The backend over an OpenAI-compatible upstream, and its embedding models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import httpx2
+import numpy as np
+
+from sluice_inference.adapters.openai_http import trouble
+from sluice_inference.adapters.openai_http.body import request_body
+from sluice_inference.adapters.openai_http.chunks import ChunkReader, estimated_tokens, read_usage
+from sluice_inference.adapters.openai_http.options import OpenAiHttpOptions
+from sluice_inference.adapters.openai_http.sse import BrokenStream
+from sluice_inference.adapters.openai_http.upstream import OpenStream, Upstream
+from sluice_inference.domain.backend import Capabilities, EngineStep, ModelFacts, PromptProgress
+from sluice_inference.domain.generation import Chat, Generation, RawPrompt, TokenPrompt
+from sluice_inference.domain.profiles import Embedded
+from sluice_inference.domain.refusals import EngineFailed, EngineUnavailable, InferenceRefusal
+
+# Steps that may wait for the caller before the upstream's connection is read no further.
+STEP_BOUND = 64
+
+
+class OpenAiHttp:
+    """Fits domain.backend.Backend."""
+
+    name = "openai_http"
+    runs_outputs_together = True  # the upstream has a scheduler of its own
+
+    def __init__(self, options: OpenAiHttpOptions, *, model: ModelFacts) -> None:
+        self._options, self._model = options, model
+        self._dialect = options.spoken()
+        self._upstream = Upstream(options)
+        self.aborts = 0
+
+    @property
+    def model(self) -> ModelFacts:
+        return self._model
+
+    def kv_tokens(self) -> tuple[int, int] | None:
+        return None
+
+    async def load(self) -> None:
+        """Opens the pool; the warm-up generation is the proof that the upstream answers."""
+        await self._upstream.open_pool()
+
+    def start(self, generation: Generation, *, slot: int, may_reuse_cache: bool) -> UpstreamRun:
+        upstream_model = self._options.lora_models.get(generation.lora_name, self._options.upstream_model)
+        path, body = request_body(generation, model=upstream_model, dialect=self._dialect)
+        reader = ChunkReader(
+            prompt_tokens_guess=guess_prompt_tokens(generation),
+            cached_in_prompt_tokens=self._dialect.cached_in_prompt_tokens,
+        )
+        run = UpstreamRun(
+            self._upstream,
+            reader,
+            prompt_tokens_guess=guess_prompt_tokens(generation),
+            between_tokens_seconds=self._options.seconds.between_tokens,
+            count_abort=self._count_abort,
+        )
+        run.begin(path, dict(self._options.extra_body) | body)
+        return run
+
+    async def close(self) -> None:
+        await self._upstream.close()
+
+    def _count_abort(self) -> None:
+        self.aborts += 1
+
+
+def model_facts(
+    options: OpenAiHttpOptions,
+    *,
+    model_id: str,
+    aliases: Sequence[str] = (),
+    version: str = "",
+    max_context_tokens: int = 0,
+    max_output_tokens: int = 0,
+) -> ModelFacts:
+    """What is known of an upstream's model: what its operator wrote down."""
+    return ModelFacts(
+        model_id=model_id,
+        backend=OpenAiHttp.name,
+        aliases=tuple(aliases),
+        version=version,
+        max_context_tokens=max_context_tokens,
+        max_output_tokens=max_output_tokens,
+        loras=tuple(options.lora_models),
+        capabilities=options.spoken().capabilities(lora=bool(options.lora_models)),
+    )
+
+
+def guess_prompt_tokens(generation: Generation) -> int:
+    """For upstreams that do not count: a quarter of the bytes, and four tokens a message for its frame."""
+    match generation.input:
+        case Chat(turns):
+            return sum(4 + estimated_tokens(turn.content) for turn in turns)
+        case RawPrompt(text):
+            return estimated_tokens(text)
+        case TokenPrompt(token_ids):
+            return len(token_ids)
+
+
+class UpstreamRun:
+    """Fits domain.backend.EngineRun: a task reads the upstream and hands its steps over; stopping it cuts the connection."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        reader: ChunkReader,
+        *,
+        prompt_tokens_guess: int,
+        between_tokens_seconds: float,
+        count_abort: Callable[[], None],
+    ) -> None:
+        self._upstream, self._reader = upstream, reader
+        self._prompt_tokens_guess, self._between = prompt_tokens_guess, between_tokens_seconds
+        self._steps: asyncio.Queue[EngineStep | InferenceRefusal] = asyncio.Queue(maxsize=STEP_BOUND)
+        self._count_abort = count_abort
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, path: str, body: dict[str, object]) -> None:
+        self._task = asyncio.create_task(self._compute(path, body), name="upstream")
+
+    async def __aiter__(self) -> AsyncIterator[EngineStep]:
+        while self._task and not (self._task.done() and self._steps.empty()):
+            step = await self._next_step()
+            if isinstance(step, InferenceRefusal):
+                raise step
+            if step is not None:
+                yield step
+
+    def stop(self) -> None:
+        if self._task and not self._task.done() and not self._task.cancelling():
+            self._count_abort()
+            self._task.cancel()
+
+    async def closed(self) -> None:
+        if self._task:
+            await asyncio.wait({self._task})
+
+    async def _next_step(self) -> EngineStep | InferenceRefusal | None:
+        """The next step, or None when the task ended without one."""
+        if not self._steps.empty():
+            return self._steps.get_nowait()
+        getting = asyncio.ensure_future(self._steps.get())
+        assert self._task is not None
+        try:
+            await asyncio.wait({getting, self._task}, return_when=asyncio.FIRST_COMPLETED)
+            return getting.result() if getting.done() else None
+        finally:
+            getting.cancel()
+
+    async def _compute(self, path: str, body: dict[str, object]) -> None:
+        try:
+            stream = await self._upstream.stream(path, body)
+            try:
+                await self._read(stream)
+            finally:
+                await stream.close()
+        except InferenceRefusal as refusal:
+            await self._steps.put(refusal)
+        except trouble.UpstreamTrouble as error:
+            await self._steps.put(error.refusal)
+        except (httpx2.TransportError, BrokenStream) as error:
+            await self._steps.put(trouble.of_connection(error).refusal)
+        except Exception as error:
+            await self._steps.put(EngineFailed(f"the upstream's answer could not be read ({type(error).__name__})."))
+
+    async def _read(self, stream: OpenStream) -> None:
+        await self._steps.put(PromptProgress(self._prompt_tokens_guess, 0, estimated=True))
+        for seen in stream.seen:
+            await self._take(seen)
+        while (chunk := await self._next_chunk(stream)) is not None:
+            await self._take(chunk)
+        await self._steps.put(self._reader.ended())
+
+    async def _take(self, chunk: dict[str, Any]) -> None:
+        for step in self._reader.read(chunk):
+            await self._steps.put(step)
+
+    async def _next_chunk(self, stream: OpenStream) -> dict[str, Any] | None:
+        try:
+            async with asyncio.timeout(self._between):
+                return await anext(stream.chunks, None)
+        except TimeoutError as error:
+            if self._reader.has_finished:
+                return None  # only the usage is missing: it is estimated
+            raise EngineUnavailable(f"the upstream was silent for {self._between:g} s in mid-answer.") from error
+        except httpx2.TransportError:
+            if self._reader.has_finished:
+                return None
+            raise
+
+
+class OpenAiEmbedding:
+    """Fits domain.embedding.EmbeddingBackend."""
+
+    def __init__(
+        self, options: OpenAiHttpOptions, *, model_id: str, aliases: Sequence[str] = (), dimensions: int = 0
+    ) -> None:
+        self._options, self._upstream = options, Upstream(options)
+        self.dimensions = dimensions
+        self.model = ModelFacts(
+            model_id=model_id,
+            backend=OpenAiHttp.name,
+            aliases=tuple(aliases),
+            capabilities=Capabilities(chat=False, embed=True, sampling=frozenset()),
+        )
+
+    async def embed(self, texts: Sequence[str], *, dimensions: int | None) -> Embedded:
+        body = {"model": self._options.upstream_model, "input": list(texts), "encoding_format": "float"}
+        answer = await self._upstream.post("embeddings", dict(self._options.extra_body) | body)
+        try:
+            rows = sorted(answer["data"], key=lambda row: row["index"])
+            vectors = np.asarray([row["embedding"] for row in rows], dtype=np.float32)[:, :dimensions]
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise EngineFailed("the upstream's embeddings have a form that is not known here.") from error
+        if len(vectors) != len(texts):
+            raise EngineFailed(f"the upstream gave {len(vectors)} embeddings for {len(texts)} texts.")
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit = vectors / np.where(lengths == 0, 1.0, lengths)
+        return Embedded(unit.astype(np.float32), *_tokens(answer, texts))
+
+    async def close(self) -> None:
+        await self._upstream.close()
+
+
+def _tokens(answer: dict[str, object], texts: Sequence[str]) -> tuple[int, bool]:
+    usage = answer.get("usage")
+    if isinstance(usage, dict):
+        return read_usage(usage, cached_in_prompt_tokens=True).prompt, False
+    return sum(map(estimated_tokens, texts)), True

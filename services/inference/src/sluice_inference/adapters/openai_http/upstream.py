@@ -1,0 +1,227 @@
+"""The connection to one upstream: pool, key, retries before the first token, and time limits of each phase."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+
+from sluice_inference.adapters import metrics
+from sluice_inference.adapters.openai_http import trouble
+from sluice_inference.adapters.openai_http.budget import RetryBudget
+from sluice_inference.adapters.openai_http.chunks import is_telling
+from sluice_inference.adapters.openai_http.options import OpenAiHttpOptions
+from sluice_inference.adapters.openai_http.sse import BrokenStream, EventStream
+from sluice_inference.adapters.openai_http.trouble import UpstreamTrouble
+from sluice_inference.domain.refusals import EngineFailed, EngineUnavailable, ModelUnusable
+
+# An error's JSON is some hundred bytes; more is not read.
+LONGEST_ERROR_BODY = 65_536
+
+
+@dataclass
+class OpenStream:
+    """An answer that has begun: what came up to the first telling chunk, and the rest. Close it."""
+
+    response: httpx2.Response
+    chunks: AsyncIterator[dict[str, Any]]
+    seen: list[dict[str, Any]] = field(default_factory=list)
+
+    async def close(self) -> None:
+        """Lets the connection go: back to the pool when the answer was read to its end, else it is cut, which stops the upstream."""
+        await self.response.aclose()
+
+
+class Upstream:
+    """Requests to one base URL. `transport` replaces the network in tests."""
+
+    def __init__(self, options: OpenAiHttpOptions, *, random_part: Any = random.random) -> None:
+        self._options, self._random_part = options, random_part
+        self._budget = RetryBudget(ratio=options.retries.budget_ratio, burst=options.retries.budget_burst)
+        self._client: httpx2.AsyncClient | None = None
+
+    async def stream(self, path: str, body: dict[str, Any]) -> OpenStream:
+        """The answer from its first token on. Raises InferenceRefusal."""
+        self._budget.request()
+        try:
+            async for attempt in self._attempts():
+                with attempt:
+                    return await self._open(path, body)
+        except UpstreamTrouble as error:
+            raise error.refusal from error
+        raise AssertionError("the last attempt returns or raises")
+
+    async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """A whole answer. Raises InferenceRefusal."""
+        self._budget.request()
+        try:
+            async for attempt in self._attempts():
+                with attempt:
+                    return await self._post_once(path, body)
+        except UpstreamTrouble as error:
+            raise error.refusal from error
+        raise AssertionError("the last attempt returns or raises")
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client:
+            await client.aclose()
+
+    def _attempts(self) -> AsyncRetrying:
+        return AsyncRetrying(
+            stop=stop_after_attempt(self._options.retries.attempts),
+            retry=retry_if_exception(self._may_retry),
+            wait=self._wait_seconds,
+            reraise=True,
+        )
+
+    def _may_retry(self, error: BaseException) -> bool:
+        if not isinstance(error, UpstreamTrouble) or not error.retryable:
+            return False
+        if (error.retry_after_seconds or 0.0) > self._options.retries.longest_wait_seconds:
+            return False
+        return self._budget.take()
+
+    def _wait_seconds(self, state: RetryCallState) -> float:
+        """Retry-After where the upstream gave it, and on top a random part of an exponentially growing wait ("full jitter")."""
+        metrics.UPSTREAM_RETRIES.inc()
+        limits = self._options.retries
+        most = min(limits.longest_wait_seconds, limits.first_wait_seconds * 2 ** (state.attempt_number - 1))
+        error = state.outcome.exception() if state.outcome else None
+        asked = (error.retry_after_seconds or 0.0) if isinstance(error, UpstreamTrouble) else 0.0
+        return asked + float(self._random_part()) * most
+
+    async def open_pool(self) -> None:
+        """Reads the system's certificates, which takes too long for the event loop. Raises ModelUnusable."""
+        if self._client is None:
+            client = await asyncio.to_thread(open_client, self._options)
+            self._client = self._client or client  # another request may have been faster; an unused pool holds nothing
+
+    async def _open(self, path: str, body: dict[str, Any]) -> OpenStream:
+        seconds = self._options.seconds.first_token
+        await self.open_pool()
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._open_in_time(path, body)
+        except TimeoutError as error:
+            # Not retried: the upstream is at work, and would be at work twice.
+            raise UpstreamTrouble(EngineUnavailable(f"the upstream gave no token within {seconds:g} s.")) from error
+        except (httpx2.TransportError, BrokenStream) as error:
+            raise trouble.of_connection(error) from error
+
+    async def _open_in_time(self, path: str, body: dict[str, Any]) -> OpenStream:
+        client = self._pool
+        response = await client.send(client.build_request("POST", path, json=body, headers=self._key()), stream=True)
+        try:
+            await _check_status(response)
+            stream = OpenStream(response, _chunks(response))
+            async for chunk in stream.chunks:
+                stream.seen.append(chunk)
+                if is_telling(chunk):
+                    _raise_early(chunk)
+                    return stream
+            raise UpstreamTrouble(EngineUnavailable("the upstream ended the answer before it began."), retryable=True)
+        except BaseException:
+            await response.aclose()
+            raise
+
+    async def _post_once(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        await self.open_pool()
+        try:
+            async with asyncio.timeout(self._options.seconds.first_token):
+                response = await self._pool.post(path, json=body, headers=self._key())
+                await _check_status(response)
+                answer = response.json()
+        except (TimeoutError, httpx2.TransportError) as error:
+            raise trouble.of_connection(error) from error
+        except ValueError as error:
+            raise UpstreamTrouble(EngineFailed("the upstream's answer is no JSON.")) from error
+        return answer if isinstance(answer, dict) else {}
+
+    def _key(self) -> dict[str, str]:
+        options = self._options
+        try:
+            key = (
+                options.key_file.read_text(encoding="utf-8")
+                if options.key_file
+                else os.environ.get(options.key_env, "")
+            )
+        except OSError as error:
+            raise UpstreamTrouble(EngineFailed("the upstream's key file cannot be read.")) from error
+        return {"Authorization": f"Bearer {key.strip()}"} if key.strip() else {}
+
+    @property
+    def _pool(self) -> httpx2.AsyncClient:
+        assert self._client, "open_pool comes first"
+        return self._client
+
+
+def open_client(options: OpenAiHttpOptions) -> httpx2.AsyncClient:
+    """A pool; reading has no limit of its own, as each phase is timed by its reader. Raises ModelUnusable."""
+    connect = options.seconds.connect
+    try:
+        verify = ssl.create_default_context(cafile=str(options.ca_file)) if options.ca_file else True
+    except OSError as error:
+        raise ModelUnusable(f"The certificate authority {options.ca_file} cannot be read.") from error
+    return httpx2.AsyncClient(
+        base_url=options.base_url.rstrip("/") + "/",
+        headers=options.headers,
+        http1=options.http != "2",
+        http2=options.http != "1.1",
+        verify=verify,
+        timeout=httpx2.Timeout(None, connect=connect, pool=connect),
+        limits=httpx2.Limits(max_connections=options.connections, max_keepalive_connections=options.connections),
+        trust_env=False,
+    )
+
+
+async def _check_status(response: httpx2.Response) -> None:
+    if response.status_code == 200:
+        return
+    body = b""
+    async for part in response.aiter_bytes():
+        body += part
+        if len(body) > LONGEST_ERROR_BODY:
+            break
+    raise trouble.of_status(response.status_code, headers=response.headers, body=_json_or_none(body))
+
+
+async def _chunks(response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
+    """Ends at `[DONE]`, with the rest of the answer read so that the connection can be used again, or at the end of the answer."""
+    events, done = EventStream(), False
+    async for part in response.aiter_bytes():
+        for data in events.feed(part):
+            done = done or data == "[DONE]"
+            if not done:
+                yield _parse(data)
+    for data in events.end():
+        if not done and data != "[DONE]":
+            yield _parse(data)
+
+
+def _parse(data: str) -> dict[str, Any]:
+    chunk = _json_or_none(data.encode())
+    if not isinstance(chunk, dict):
+        raise EngineFailed("the upstream's stream holds something that is no JSON object.")
+    return chunk
+
+
+def _json_or_none(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _raise_early(chunk: dict[str, Any]) -> None:
+    """An error that comes as the first event of a stream is as good as a status, and can be retried like one."""
+    if chunk.get("error"):
+        raise trouble.of_error(chunk["error"])

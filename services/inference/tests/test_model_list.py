@@ -1,0 +1,72 @@
+"""The file with the models: read whole, every mistake told, nothing secret repeated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sluice_inference.adapters.backends import open_backend
+from sluice_inference.adapters.model_list import BadModelList, read_model_list
+from sluice_inference.adapters.openai_http.backend import OpenAiHttp
+
+GOOD = """
+models:
+  - {id: small, backend: llama_cpp, aliases: [s], slots: 2, context_tokens: 512, max_output_tokens: 100}
+  - id: large
+    version: "2"
+    backend: openai_http
+    load: false
+    context_tokens: 8192
+    max_output_tokens: 0
+    upstream:
+      base_url: https://models.example/v1
+      upstream_model: large-instruct
+      dialect: vllm
+      key_env: LARGE_KEY
+      lora_models: {pirate: large-pirate}
+embedders:
+  - {id: e5, dimensions: 384, upstream: {base_url: "https://models.example/v1", upstream_model: e5}}
+"""
+
+
+def write(tmp_path: Path, content: str) -> Path:
+    path = tmp_path / "models.yaml"
+    path.write_text(content)
+    return path
+
+
+def test_a_good_list_becomes_backends(tmp_path: Path) -> None:
+    models = read_model_list(write(tmp_path, GOOD))
+    assert [entry.id for entry in models.models] == ["small", "large"]
+    backend = open_backend(models.models[1])
+    assert isinstance(backend, OpenAiHttp)
+    assert (backend.model.version, backend.model.loras, backend.model.max_output_tokens) == ("2", ("pirate",), 0)
+    assert backend.model.capabilities.lora
+    assert models.embedders[0].dimensions == 384
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("models: []", "models"),
+        ("models: [{id: a, backend: onnx}]", "backend"),
+        ("models: [{id: a, backend: llama_cpp, colour: red}]", "colour"),
+        ("models: [{id: a, backend: llama_cpp, context_tokens: 300}]", "256"),
+        ("models: [{id: a, backend: llama_cpp}, {id: b, backend: llama_cpp, aliases: [a]}]", "two models"),
+        ("models: [{id: a, backend: openai_http, upstream: {base_url: x, upstream_model: m}}]", "base_url"),
+        ("{ not yaml", "YAML"),
+        ("just text", "the file"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, content: str, words: str) -> None:
+    with pytest.raises(BadModelList) as bad:
+        read_model_list(write(tmp_path, content))
+    assert words in "; ".join(bad.value.mistakes)
+
+
+def test_every_mistake_is_told_at_once_and_no_value_is_repeated(tmp_path: Path) -> None:
+    content = GOOD.replace("slots: 2", "slots: 0").replace("key_env: LARGE_KEY", "key_env: 'sk-secret value'")
+    with pytest.raises(BadModelList) as bad:
+        read_model_list(write(tmp_path, content))
+    assert len(bad.value.mistakes) == 2
+    assert "sk-secret" not in str(bad.value)
