@@ -15,7 +15,8 @@ from sluice_inference.domain.warm_up import bring_up
 
 CONTEXT_TOKENS = 512
 # What several test files share is imported from here: pytest's importlib mode puts no folder on the path.
-sys.path.insert(0, str(Path(__file__).parent / "support"))
+SUPPORT = Path(__file__).parent / "support"
+sys.path.insert(0, str(SUPPORT))
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +37,13 @@ def engine() -> Iterator[LlamaCpp]:
     asyncio.run(bring_up(backend, clock=time.monotonic))
     yield backend
     asyncio.run(backend.close())
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A checkpoint folder, with the double of TensorRT-LLM importable as `tensorrt_llm` while it is in use."""
+    from tensorrt_llm_double.checkpoint import write_checkpoint
+
+    sys.path.insert(0, str(SUPPORT / "tensorrt_llm_double"))
+    yield write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+    sys.path.remove(str(SUPPORT / "tensorrt_llm_double"))

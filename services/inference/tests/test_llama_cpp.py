@@ -76,7 +76,7 @@ def end_of(steps: list[EngineStep]) -> EngineEnded:
 
 
 async def until_idle(engine: LlamaCpp) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await engine.busy_slots():
             await asyncio.sleep(0.01)
 

@@ -118,6 +118,43 @@ def test_the_process_warms_up_answers_and_ends_on_sigterm(process: subprocess.Po
     assert "One, two" not in (tmp_path / "log").read_text()
 
 
+def test_an_engine_that_dies_ends_the_process_so_that_it_is_started_anew(
+    environment: dict[str, str], checkpoint: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "models.yaml"
+    engine = f"{{model: {checkpoint}, drain_seconds: 1}}"
+    models.write_text(
+        f"models: [{{id: d, backend: tensorrt_llm, context_tokens: 512, max_output_tokens: 99, engine: {engine}}}]"
+    )
+    more = {"SLUICE_INFERENCE_MODELS_FILE": str(models), "DOUBLE_FAIL_AT": "5"}  # the warm-up takes two tokens
+    with (tmp_path / "log").open("w") as log, (tmp_path / "errors").open("w") as errors:
+        command = [sys.executable, "-m", "sluice_inference.main"]
+        child = subprocess.Popen(command, env=environment | more, stdout=log, stderr=errors)
+    try:
+        port = logged(tmp_path / "log", "service.listening")["port"]
+        logged(tmp_path / "log", "model.loaded")
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = pb_grpc.InferenceServiceStub(channel)
+            spec = pb.GenerationSpec(prompt="Count", stopping=generation_pb2.StoppingParameters(max_tokens=40))
+            answers = list(stub.GenerateStream(pb.GenerateStreamRequest(spec=spec)))
+        assert answers[-1].WhichOneof("event") == "error"
+        assert child.wait(timeout=30) == 1
+    finally:
+        child.kill()
+        child.wait()
+    assert "must be started anew" in (tmp_path / "errors").read_text().splitlines()[-1]
+
+
+def test_mistakes_in_the_models_file_are_told_and_end_with_code_2(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text("models: [{id: a, backend: llama_cpp, slots: 0, colour: red}]")
+    more = {"SLUICE_INFERENCE_MODELS_FILE": str(tmp_path / "models.yaml")}
+    command = [sys.executable, "-m", "sluice_inference.main"]
+    done = subprocess.run(command, env=environment | more, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 2
+    assert "colour" in done.stderr
+
+
 def test_a_model_the_engine_cannot_load_ends_the_process_with_one_sentence(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

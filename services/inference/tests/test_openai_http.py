@@ -334,14 +334,17 @@ async def test_an_empty_budget_means_no_retry() -> None:
     [
         ({"retry-after": "7"}, 7.0),
         ({"retry-after-ms": "1500"}, 1.5),
-        ({"retry-after": formatdate(time.time() + 100, usegmt=True)}, pytest.approx(100, abs=60)),
-        ({"retry-after": formatdate(time.time() - 100, usegmt=True)}, 0.0),
+        ({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}, 0.0),
         ({"retry-after": "soon"}, None),
         ({}, None),
     ],
 )
 def test_retry_after_is_read_in_all_its_forms(headers: dict[str, str], seconds: Any) -> None:
     assert retry_after(headers) == seconds
+
+
+def test_retry_after_may_be_a_date() -> None:
+    assert retry_after({"retry-after": formatdate(time.time() + 100, usegmt=True)}) == pytest.approx(100, abs=5)
 
 
 async def test_a_short_retry_after_is_waited_for_and_a_long_one_is_told_to_the_caller() -> None:

@@ -15,6 +15,7 @@ from llama_upstream import KEY, LlamaUpstream, running_upstream
 from sluice_inference.adapters.llama_cpp import LlamaCpp
 from sluice_inference.adapters.openai_http.backend import OpenAiHttp, model_facts
 from sluice_inference.adapters.openai_http.options import OpenAiHttpOptions
+from tensorrt_stage import loaded
 
 CONTEXT_TOKENS = 512
 
@@ -46,8 +47,27 @@ async def openai_http(upstream: LlamaUpstream, home: Path) -> AsyncIterator[Cont
     await backend.close()
 
 
+@contextlib.asynccontextmanager
+async def tensorrt_llm(checkpoint: Path, home: Path) -> AsyncIterator[Contender]:
+    lora = home / "pirate"
+    lora.mkdir()
+    backend, llm = await loaded(checkpoint, guided_decoding="xgrammar", loras={"pirate": lora}, stats=True)
+
+    async def live() -> int:
+        return int(llm.engine.live)
+
+    async with served(backend, home=home) as running:
+        yield Contender(running, backend, live, lambda: llm.engine.aborts)
+    await backend.close()
+    assert llm.engine.live == 0
+
+
 # Backend -> what serves it, and the fixture with the part that lives as long as all tests.
-CONTENDERS: dict[str, tuple[Any, str]] = {"llama_cpp": (llama_cpp, "engine"), "openai_http": (openai_http, "upstream")}
+CONTENDERS: dict[str, tuple[Any, str]] = {
+    "llama_cpp": (llama_cpp, "engine"),
+    "openai_http": (openai_http, "upstream"),
+    "tensorrt_llm": (tensorrt_llm, "checkpoint"),
+}
 
 
 @pytest.fixture(params=sorted(CONTENDERS))

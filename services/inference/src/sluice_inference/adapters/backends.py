@@ -5,9 +5,19 @@ from __future__ import annotations
 from sluice_inference.adapters import gguf, model_file
 from sluice_inference.adapters.llama_cpp import LlamaCpp, LlamaCppOptions
 from sluice_inference.adapters.llama_cpp import model_facts as llama_facts
-from sluice_inference.adapters.model_list import EmbedderEntry, LlamaCppEntry, ModelEntry, OpenAiHttpEntry
+from sluice_inference.adapters.model_list import (
+    EmbedderEntry,
+    LlamaCppEntry,
+    ModelEntry,
+    OpenAiHttpEntry,
+    TensorRtLlmEntry,
+)
 from sluice_inference.adapters.openai_http.backend import OpenAiEmbedding, OpenAiHttp
 from sluice_inference.adapters.openai_http.backend import model_facts as upstream_facts
+from sluice_inference.adapters.tensorrt_llm.backend import TensorRtLlm
+from sluice_inference.adapters.tensorrt_llm.backend import model_facts as checkpoint_facts
+from sluice_inference.adapters.tensorrt_llm.checkpoint import read_checkpoint
+from sluice_inference.adapters.tensorrt_llm.tokens import CheckpointTokens
 from sluice_inference.domain.backend import Backend
 from sluice_inference.domain.refusals import ModelUnusable
 
@@ -27,6 +37,8 @@ def open_backend(entry: ModelEntry) -> Backend:
                 max_output_tokens=entry.max_output_tokens,
             )
             return OpenAiHttp(entry.upstream, model=facts)
+        case TensorRtLlmEntry():
+            return _open_tensorrt_llm(entry)
 
 
 def open_embedder(entry: EmbedderEntry) -> OpenAiEmbedding:
@@ -54,3 +66,18 @@ def _open_llama_cpp(entry: LlamaCppEntry) -> LlamaCpp:
     )
     options = LlamaCppOptions(path, entry.slots, entry.context_tokens, entry.threads)
     return LlamaCpp(options, model=model, gguf=facts)
+
+
+def _open_tensorrt_llm(entry: TensorRtLlmEntry) -> TensorRtLlm:
+    tokens = CheckpointTokens(entry.engine.model)
+    model = checkpoint_facts(
+        entry.engine,
+        checkpoint=read_checkpoint(entry.engine.model),
+        tokens=tokens,
+        model_id=entry.id,
+        aliases=entry.aliases,
+        version=entry.version,
+        context_tokens=entry.context_tokens,
+        most_output_tokens=entry.max_output_tokens,
+    )
+    return TensorRtLlm(entry.engine, model=model, tokens=tokens)

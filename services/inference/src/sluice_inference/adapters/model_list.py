@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sluice_inference.adapters.openai_http.options import OpenAiHttpOptions
+from sluice_inference.adapters.tensorrt_llm.options import TensorRtLlmOptions
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/-]{1,128}$")]
 
@@ -68,6 +69,20 @@ class OpenAiHttpEntry(HostedEntry):
     """How it is reached."""
 
 
+class TensorRtLlmEntry(HostedEntry):
+    """A checkpoint on this machine's GPUs; one model a process."""
+
+    backend: Literal["tensorrt_llm"]
+    engine: TensorRtLlmOptions
+    """How it is started."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TensorRtLlmEntry:
+        if self.context_tokens < 2 or self.max_output_tokens < 1:
+            raise ValueError("context_tokens and max_output_tokens are needed: TensorRT-LLM bounds its memory by them")
+        return self
+
+
 class EmbedderEntry(_Entry):
     """An embedding model behind an OpenAI-compatible server."""
 
@@ -81,7 +96,7 @@ class EmbedderEntry(_Entry):
     """How it is reached."""
 
 
-ModelEntry = Annotated[LlamaCppEntry | OpenAiHttpEntry, Field(discriminator="backend")]
+ModelEntry = Annotated[LlamaCppEntry | OpenAiHttpEntry | TensorRtLlmEntry, Field(discriminator="backend")]
 
 
 class ModelList(_Entry):
@@ -96,6 +111,9 @@ class ModelList(_Entry):
     def _names_are_unique(self) -> ModelList:
         if not self.models:
             raise ValueError("models is empty; name at least one")
+        if len(self.models) > 1 and any(entry.backend == "tensorrt_llm" for entry in self.models):
+            # Its fatal errors end the process, and it takes all memory of its GPUs.
+            raise ValueError("a tensorrt_llm model is hosted alone; run one process (pod) for each")
         seen: set[str] = set()
         for entry in (*self.models, *self.embedders):
             version = getattr(entry, "version", "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx2
@@ -15,13 +15,11 @@ from sluice_inference.adapters.openai_http.chunks import ChunkReader, estimated_
 from sluice_inference.adapters.openai_http.options import OpenAiHttpOptions
 from sluice_inference.adapters.openai_http.sse import BrokenStream
 from sluice_inference.adapters.openai_http.upstream import OpenStream, Upstream
-from sluice_inference.domain.backend import Capabilities, EngineStep, ModelFacts, PromptProgress
+from sluice_inference.adapters.pumped_run import PumpedRun
+from sluice_inference.domain.backend import Capabilities, ModelFacts, PromptProgress
 from sluice_inference.domain.generation import Chat, Generation, RawPrompt, TokenPrompt
 from sluice_inference.domain.profiles import Embedded
 from sluice_inference.domain.refusals import EngineFailed, EngineUnavailable, InferenceRefusal
-
-# Steps that may wait for the caller before the upstream's connection is read no further.
-STEP_BOUND = 64
 
 
 class OpenAiHttp:
@@ -104,8 +102,8 @@ def guess_prompt_tokens(generation: Generation) -> int:
             return len(token_ids)
 
 
-class UpstreamRun:
-    """Fits domain.backend.EngineRun: a task reads the upstream and hands its steps over; stopping it cuts the connection."""
+class UpstreamRun(PumpedRun):
+    """Stopping it cuts the connection, which stops the upstream."""
 
     def __init__(
         self,
@@ -116,43 +114,13 @@ class UpstreamRun:
         between_tokens_seconds: float,
         count_abort: Callable[[], None],
     ) -> None:
+        super().__init__()
         self._upstream, self._reader = upstream, reader
         self._prompt_tokens_guess, self._between = prompt_tokens_guess, between_tokens_seconds
-        self._steps: asyncio.Queue[EngineStep | InferenceRefusal] = asyncio.Queue(maxsize=STEP_BOUND)
         self._count_abort = count_abort
-        self._task: asyncio.Task[None] | None = None
 
     def begin(self, path: str, body: dict[str, object]) -> None:
-        self._task = asyncio.create_task(self._compute(path, body), name="upstream")
-
-    async def __aiter__(self) -> AsyncIterator[EngineStep]:
-        while self._task and not (self._task.done() and self._steps.empty()):
-            step = await self._next_step()
-            if isinstance(step, InferenceRefusal):
-                raise step
-            if step is not None:
-                yield step
-
-    def stop(self) -> None:
-        if self._task and not self._task.done() and not self._task.cancelling():
-            self._count_abort()
-            self._task.cancel()
-
-    async def closed(self) -> None:
-        if self._task:
-            await asyncio.wait({self._task})
-
-    async def _next_step(self) -> EngineStep | InferenceRefusal | None:
-        """The next step, or None when the task ended without one."""
-        if not self._steps.empty():
-            return self._steps.get_nowait()
-        getting = asyncio.ensure_future(self._steps.get())
-        assert self._task is not None
-        try:
-            await asyncio.wait({getting, self._task}, return_when=asyncio.FIRST_COMPLETED)
-            return getting.result() if getting.done() else None
-        finally:
-            getting.cancel()
+        self.begin_pumping(self._compute(path, body), name="upstream")
 
     async def _compute(self, path: str, body: dict[str, object]) -> None:
         try:
@@ -161,26 +129,23 @@ class UpstreamRun:
                 await self._read(stream)
             finally:
                 await stream.close()
-        except InferenceRefusal as refusal:
-            await self._steps.put(refusal)
-        except trouble.UpstreamTrouble as error:
-            await self._steps.put(error.refusal)
-        except (httpx2.TransportError, BrokenStream) as error:
-            await self._steps.put(trouble.of_connection(error).refusal)
+        except asyncio.CancelledError:
+            self._count_abort()
+            raise
         except Exception as error:
-            await self._steps.put(EngineFailed(f"the upstream's answer could not be read ({type(error).__name__})."))
+            await self.put(_as_refusal(error))
 
     async def _read(self, stream: OpenStream) -> None:
-        await self._steps.put(PromptProgress(self._prompt_tokens_guess, 0, estimated=True))
+        await self.put(PromptProgress(self._prompt_tokens_guess, 0, estimated=True))
         for seen in stream.seen:
             await self._take(seen)
         while (chunk := await self._next_chunk(stream)) is not None:
             await self._take(chunk)
-        await self._steps.put(self._reader.ended())
+        await self.put(self._reader.ended())
 
     async def _take(self, chunk: dict[str, Any]) -> None:
         for step in self._reader.read(chunk):
-            await self._steps.put(step)
+            await self.put(step)
 
     async def _next_chunk(self, stream: OpenStream) -> dict[str, Any] | None:
         try:
@@ -194,6 +159,18 @@ class UpstreamRun:
             if self._reader.has_finished:
                 return None
             raise
+
+
+def _as_refusal(error: Exception) -> InferenceRefusal:
+    match error:
+        case InferenceRefusal():
+            return error
+        case trouble.UpstreamTrouble():
+            return error.refusal
+        case httpx2.TransportError() | BrokenStream():
+            return trouble.of_connection(error).refusal
+        case _:
+            return EngineFailed(f"the upstream's answer could not be read ({type(error).__name__}).")
 
 
 class OpenAiEmbedding:

@@ -1,0 +1,5 @@
+"""Errors that concern one request."""
+
+
+class RequestError(RuntimeError):
+    """This request only."""
