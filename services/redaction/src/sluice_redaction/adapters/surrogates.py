@@ -168,16 +168,23 @@ def _written(value: str, kind: str, region: str, random: Random) -> str:
 
 
 def phone_number(value: str, regions: Sequence[str], random: Random) -> str | None:
-    """From a range kept for fiction where the country has one, written like the original; extensions are dropped."""
+    """From a range kept for fiction where the country has one, written like the original; extensions are dropped.
+
+    Elsewhere all digits but the calling code are replaced by others.
+    """
     shape = _EXTENSION.sub("", value)
     parsed, region = _parsed(shape, regions)
-    templates = _FICTION.get(region)
-    if parsed is None or templates is None:
+    if parsed is None:
         return numbers.reshaped(shape, random) if len(shape) > 6 else None
-    template = random.choice(templates).replace(" ", "")
+    code = str(parsed.country_code)
+    if region not in _FICTION:
+        kept = len(code) + 1 if shape.startswith(f"+{code}") else 0
+        rest = numbers.reshaped(shape[kept:], random)
+        return rest and shape[:kept] + rest
+    template = random.choice(_FICTION[region]).replace(" ", "")
     national = "".join(str(random.randrange(10)) if digit == "x" else digit for digit in template)
     digits = "".join(character for character in shape if character.isdigit())
-    for lead in (str(parsed.country_code), f"00{parsed.country_code}", "0", "1", ""):
+    for lead in (code, f"00{code}", "0", "1", ""):
         if len(lead) + len(national) == len(digits) and digits.startswith(lead):
             return numbers.filled(shape, lead + national)
     international = "+" in shape or digits.startswith("00")
@@ -187,15 +194,16 @@ def phone_number(value: str, regions: Sequence[str], random: Random) -> str | No
 
 
 def _parsed(shape: str, regions: Sequence[str]) -> tuple[phonenumbers.PhoneNumber | None, str]:
+    """The number, and the region it is of: where several share a calling code, one with a range for fiction."""
     for region in regions:
         try:
             parsed = phonenumbers.parse(shape, region)
         except phonenumbers.NumberParseException:
             continue
-        by_code = phonenumbers.region_code_for_country_code(parsed.country_code or 0)
-        found = phonenumbers.region_code_for_number(parsed) or by_code
         if phonenumbers.is_possible_number(parsed):
-            return parsed, found if found in _FICTION or shape.strip().startswith(("+", "00")) else region
+            own = phonenumbers.region_code_for_number(parsed) or ""
+            main = phonenumbers.region_code_for_country_code(parsed.country_code or 0)
+            return parsed, own if own in _FICTION else main
     return None, ""
 
 

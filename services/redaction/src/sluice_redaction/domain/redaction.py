@@ -63,8 +63,7 @@ def redact(
         vault.reserve(text)
     before = len(vault)
     for text, findings in zip(texts, found, strict=True):
-        for finding in findings:
-            replacing.of(text[finding.start : finding.end], finding.kind)
+        _replace(text, findings, replacing)
     known = KnownValues(vault)
     for value, kind in replacing.gone():
         known.add(value, kind)
@@ -178,17 +177,33 @@ def _stands_free(text: str, value: str, start: int) -> bool:
     )
 
 
-def _replace(text: str, findings: Sequence[Finding], replacing: Replacing) -> RedactedText:
+def _replace(
+    text: str, findings: Sequence[Finding], replacing: Replacing, *, before: str = "", goes_on: bool = False
+) -> RedactedText:
+    """before: the character before the text. goes_on: there is more text, but not here."""
     pieces: list[str] = []
     replacements: list[Replacement] = []
     position = 0
-    for finding in findings:
-        replacement = replacing.of(text[finding.start : finding.end], finding.kind)
+    for number, finding in enumerate(findings):
+        glued = finding.start == position and number > 0
+        follower = findings[number + 1].start if number + 1 < len(findings) else -1
+        apart = not glued and follower != finding.end and not (goes_on and finding.end == len(text))
+        alone = (
+            apart
+            and not _in_word(text[finding.start - 1 : finding.start] or before)
+            and not _in_word(text[finding.end : finding.end + 1])
+        )
+        replacement = replacing.of(text[finding.start : finding.end], finding.kind, alone=alone)
         pieces += (text[position : finding.start], replacement.text)
         replacements.append(replacement)
         position = finding.end
     pieces.append(text[position:])
     return RedactedText("".join(pieces), findings, replacements)
+
+
+def _in_word(character: str) -> bool:
+    """Beside it a made-up value could not be told from a part of a word, or of a tag."""
+    return character.isalnum() or character in ("_", "<")
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +240,7 @@ class RedactingStream:
         self._detection = SegmentedDetection(policy, STREAM, own_tokens=self._replacing.own_tokens)
         self._restoring = RestoringStream(vault if restoring else Vault(), json_text=json_text)
         self._offset = 0
+        self._last = ""
         self.counts: Counter[str] = Counter()
         self.recognizer_counts: Counter[str] = Counter()
         self.operator_counts: Counter[str] = Counter()
@@ -258,7 +274,9 @@ class RedactingStream:
         self._vault.reserve(segment.text)
         before = len(self._vault)
         findings = with_known(segment.text, segment.findings, self._known, self._replacing)
-        redacted = _replace(segment.text, findings, self._replacing)
+        goes_on = bool(self._detection.held_characters)
+        redacted = _replace(segment.text, findings, self._replacing, before=self._last, goes_on=goes_on)
+        self._last = segment.text[-1:]
         new = list(self._vault)[before:]
         self._known.add_entries(new)
         for value, kind in self._replacing.gone():

@@ -47,13 +47,18 @@ class Replacing:
         self._final: dict[str, Replacement] = {}
         self._final_kinds: dict[str, str] = {}
 
-    def of(self, value: str, kind: str) -> Replacement:
-        """Raises KeyMissing if the operator needs a key."""
+    def of(self, value: str, kind: str, *, alone: bool = True) -> Replacement:
+        """alone: no word goes on into the value, so that a made-up one could be found again as a word of its own.
+
+        Raises KeyMissing if the operator needs a key.
+        """
         operator = self._policy.operator_for(kind)
         if operator.operation is Operation.KEEP:
             return Replacement(value, Operation.KEEP)
-        if entry := self._vault.known(value):
+        if (entry := self._vault.known(value)) and (alone or entry.operation is not Operation.SURROGATE):
             return _restorable(entry)
+        if operator.operation is Operation.SURROGATE and not alone:
+            return _restorable(self._vault.placeholder_for(value, kind))
         if operator.restorable:
             return _restorable(self._entry(value, kind, operator))
         if value not in self._final:

@@ -52,7 +52,7 @@ def _moved_words(value: str, shape: re.Match[str], days: int) -> str | None:
         return None
     written = _MONTHS[later.month - 1][: 3 if len(name) == 3 else None]
     written = written.upper() if shape["month"].isupper() else written.capitalize()
-    day = f"{later.day}{_ordinal(later.day)}" if shape["ordinal"] else _as(shape["day"], later.day)
+    day = f"{later.day}{_ordinal(later.day)}" if shape["ordinal"] else _as(shape["day"].lstrip("123"), later.day)
     parts = {shape.span("month"): written, (shape.start("day"), shape.end("ordinal") if shape["ordinal"] else shape.end("day")): day,
              shape.span("year"): f"{later.year:04d}"}  # fmt: skip
     for (start, end), part in sorted(parts.items(), reverse=True):

@@ -42,6 +42,7 @@ class Vault:
         self._by_placeholder: dict[str, Entry] = {}
         self._by_value: dict[str, Entry] = {}
         self._by_key: dict[str, Entry] = {}
+        self._placeholders: dict[str, Entry] = {}
         self._surrogates = Phrases()
         self._reserved: set[str] = set()
         self._words: set[str] = set()
@@ -84,6 +85,13 @@ class Vault:
     def entry_for(self, value: str, kind: str) -> Entry:
         """The entry of this value, made with a placeholder if there is none. The kind of the first finding stays."""
         return self._by_value.get(value) or self._keep(Entry(self._next(kind), value, kind))
+
+    def placeholder_for(self, value: str, kind: str) -> Entry:
+        """An entry of this value whose token is in brackets, and so can be read in the middle of a word."""
+        known = self._by_value.get(value)
+        if known is not None and known.operation is not Operation.SURROGATE:
+            return known
+        return self._placeholders.get(value) or self._keep(Entry(self._next(kind), value, kind))
 
     def encrypt(self, value: str, kind: str, token: str) -> Entry:
         """The entry of this value, made with an encrypted token if there is none."""
@@ -143,6 +151,7 @@ class Vault:
             self._parts.update(parts_of_name(entry))
         else:
             self._by_key[self._key(entry)] = entry
+            self._placeholders.setdefault(entry.value, entry)
         return entry
 
     def _key(self, entry: Entry) -> str:
