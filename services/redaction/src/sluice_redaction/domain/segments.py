@@ -15,6 +15,18 @@ _STOPS = ".!?…。！？"
 # What may stand inside a number that is written in groups: phone numbers, cards, record numbers.
 _NUMBERISH = re.compile(r"[0-9+(#]")
 _NUMBER_TAIL = re.compile(r"[0-9)\-–/+(#:]$")
+# Signs of quotation, comment or table at the start of a line: what they stand before decides.
+_LINE_SIGNS = re.compile(r"(?:(?:>|#|//|\*|\|)[ \t]{0,8}){0,4}")
+_SPOKEN = r"(?:zero|oh|one|two|three|four|five|six|seven|eight|nine|ten|double|triple|[a-z]{2,5}teen|[a-z]{3,5}ty)"
+_SPOKEN_TAIL = re.compile(rf"\b{_SPOKEN}[.,;]{{0,3}}$", re.IGNORECASE)
+_SPOKEN_HEAD = re.compile(rf"{_SPOKEN}\b", re.IGNORECASE)
+_LONGEST_SPOKEN = 10
+# A line that ends in the middle of an address, a key, an encoding, or in an address that is being spelled.
+_UNFINISHED_LINE = re.compile(
+    r"(?:@[\w.\-]{0,120}|\w[_+\-]|(?<![\w.])[\w\-]{1,64}[._+\-]\w{1,64}|[A-Za-z0-9+/_=\-]{16,})$"
+    r"|\bdot\b|[\[({](?:at|dot)[\])}]|\bat$",
+    re.IGNORECASE,
+)
 # "86626 Paul Mountains" at the end of a line: the town may stand on the next.
 _STREET_TAIL = re.compile(r"[0-9][0-9A-Za-z]{0,5}(?: [A-Z][\w.'’\-]{0,24}){1,4},?$")
 # Full stops that end no sentence: titles, street types, initials ("J. Smith").
@@ -54,7 +66,10 @@ class CutRule:
                 break
             if after < start:
                 continue
-            if _ends_thought(text, before, after):
+            ends = _ends_thought(text, before, after, final=final)
+            if ends is None:
+                return None
+            if ends:
                 return after
             candidates.append((before, after))
         if len(text) > limit + 64:
@@ -70,15 +85,39 @@ class CutRule:
         return cut[word.end() :] if word else cut
 
 
-def _ends_thought(text: str, before: int, after: int) -> bool:
-    """A sentence or a line ends here, and no number runs across."""
+def _ends_thought(text: str, before: int, after: int, *, final: bool) -> bool | None:
+    """A sentence or a line ends here, and no number or other value runs across. None: more text must tell."""
     head = text[max(0, before - 64) : before]
-    if _NUMBER_TAIL.search(head) and _NUMBERISH.match(text, after):
-        return False
+    runs_on = _number_runs_on(head, text, after, final=final)
+    if runs_on is not False:
+        return None if runs_on is None else False
     if "\n" in text[before:after]:
-        return _STREET_TAIL.search(head) is None
+        return text[after] != "@" and not (_STREET_TAIL.search(head) or _UNFINISHED_LINE.search(head))
     stripped = head.rstrip(_CLOSERS)
-    return len(head) - len(stripped) <= 3 and stripped[-1:] in tuple(_STOPS) and _ABBREVIATION.search(stripped) is None
+    return (
+        len(head) - len(stripped) <= 3
+        and stripped[-1:] in tuple(_STOPS)
+        and not stripped[-2:-1].isspace()  # "example . com"
+        and _ABBREVIATION.search(stripped) is None
+    )
+
+
+def _number_runs_on(head: str, text: str, after: int, *, final: bool) -> bool | None:
+    """Digits, or number words, on both sides."""
+    in_digits, in_words = _NUMBER_TAIL.search(head), _SPOKEN_TAIL.search(head)
+    if not in_digits and not in_words:
+        return False
+    signs = _LINE_SIGNS.match(text, after)
+    start = signs.end() if signs else after
+    if start >= len(text) and not final:
+        return None
+    if in_digits and _NUMBERISH.match(text, start):
+        return True
+    if not in_words:
+        return False
+    if start + _LONGEST_SPOKEN >= len(text) and not final and text[start:].isalpha():
+        return None
+    return _SPOKEN_HEAD.match(text, start) is not None
 
 
 def _calmest(text: str, candidates: list[tuple[int, int]]) -> int | None:

@@ -31,10 +31,10 @@ def spelling_edits(text: str) -> Iterator[Edit]:
 _WORD = r"[A-Za-z0-9]{1,32}"
 _OPEN, _CLOSE = r"[ \t]{0,2}[\[({<][ \t]{0,2}", r"[ \t]{0,2}[\])}>][ \t]{0,2}"
 _DOT = (
-    rf"(?:{_OPEN}(?:dot|d0t|\.|period|punkt|punto){_CLOSE}|[ \t]{{1,3}}(?:dot|punkt|punto)[ \t]{{1,3}}|[ \t]{{1,2}}\.[ \t]{{1,2}}"
+    rf"(?:{_OPEN}(?:dot|d0t|\.|period|punkt|punto){_CLOSE}|[ \t\n]{{1,3}}(?:dot|punkt|punto)[ \t\n]{{1,3}}|[ \t]{{1,2}}\.[ \t]{{1,2}}"
     r"|[\-_]dot[\-_]|\.)"
 )
-_AT = rf"(?:{_OPEN}(?:at|@|ät|arroba){_CLOSE}|[ \t]{{1,3}}(?:at|arroba|at[ \-]sign)[ \t]{{1,3}}|[\-_]at[\-_]|[ \t]{{0,2}}@[ \t]{{0,2}})"
+_AT = rf"(?:{_OPEN}(?:at|@|ät|arroba){_CLOSE}|[ \t\n]{{1,3}}(?:at|arroba|at[ \-]sign)[ \t\n]{{1,3}}|[\-_]at[\-_]|[ \t]{{0,2}}@[ \t]{{0,2}})"
 _SIGN = rf"(?:{_DOT}|[ \t]{{1,3}}(?:underscore|dash|hyphen|minus|plus)[ \t]{{1,3}}|[._+\-])"
 _ADDRESS = re.compile(
     rf"(?<![A-Za-z0-9@])(?P<local>{_WORD}(?:{_SIGN}{_WORD}){{0,5}})(?P<at>{_AT})"
@@ -43,7 +43,7 @@ _ADDRESS = re.compile(
 )
 _AT_DOMAIN = re.compile(r"at(?:[ \t]{1,3}|[_\-])[\w\-]{1,63}\.[A-Za-z]{2}", re.IGNORECASE)
 _AT_CLOSED = ("at)", "at]", "at}", "at>", "AT)", "AT]", "AT}", "AT>", "@)", "@]", "@}", " @", "@ ")
-_PLAIN_AT = re.compile(r"[ \t]+(?:at)[ \t]+", re.IGNORECASE)
+_PLAIN_AT = re.compile(r"\s+at\s+", re.IGNORECASE)
 _WORD_RE, _AT_RE, _SIGN_RE = (re.compile(one, re.IGNORECASE) for one in (_WORD, _AT, _SIGN))
 _DOT_WORD = re.compile(r"dot|punkt|punto|[\[({<]", re.IGNORECASE)
 _MAIL_WORD = re.compile(r"(?:e-?mail|mail(?:ing)?|address|contact|reach|write|inbox)\b[^\n]{0,24}\Z", re.IGNORECASE)
