@@ -264,3 +264,42 @@ async def test_the_recognizers_are_listed_with_what_a_policy_replaces(service: A
     listed = await service.stub.ListRecognizers(pb.ListRecognizersRequest(policy_id="secrets"))
     assert [recognizer.name for recognizer in listed.recognizers] == ["patterns"]
     assert list(listed.enabled_kinds) == ["API_KEY"]
+
+
+async def test_a_value_split_over_two_texts_is_replaced_in_both(service: Running) -> None:
+    texts = ["write to ann.lee@exam", "ple.com, please"]
+    redacted = await service.stub.Redact(pb.RedactRequest(segments=segments(*texts)))
+    assert [segment.text for segment in redacted.segments] == [
+        "write to <EMAIL_ADDRESS_1>",
+        "<EMAIL_ADDRESS_2>, please",
+    ]
+    assert redacted.findings[-1].disguise == "split"
+    restored = await service.stub.Restore(pb.RestoreRequest(segments=redacted.segments, vault=redacted.vault))
+    assert [segment.text for segment in restored.segments] == texts
+
+
+async def test_a_thousand_streams_that_are_open_at_once_keep_their_values_apart(service: Running) -> None:
+    """Every stream gets its next piece only when all others have got theirs: as interleaved as can be."""
+    pieces = ["Hello <PERS", "ON_1>, Person", "_1 or <person\n1", ">. And [EMAIL_ADDRESS", "_1] or <EMAIL_ADDRESS_2>."]
+    count = 1_000
+    barrier = asyncio.Barrier(count)
+
+    async def session(number: int) -> str:
+        vault = pb.Vault(
+            entries=[
+                pb.VaultEntry(placeholder="<PERSON_1>", value=f"Name{number}", kind="PERSON"),
+                pb.VaultEntry(placeholder="<EMAIL_ADDRESS_1>", value=f"mail{number}@x.org", kind="EMAIL_ADDRESS"),
+            ]
+        )
+
+        async def requests() -> AsyncIterator[pb.RedactStreamRequest]:
+            yield pb.RedactStreamRequest(open=pb.RedactStreamOpen(vault=vault, restore=True))
+            for piece in pieces:
+                await barrier.wait()
+                yield pb.RedactStreamRequest(text=piece)
+
+        return "".join([response.text async for response in service.stub.RedactStream(requests())])
+
+    answers = await asyncio.gather(*(session(number) for number in range(count)))
+    for number, answer in enumerate(answers):
+        assert answer == f"Hello Name{number}, Person_1 or Name{number}. And mail{number}@x.org or <EMAIL_ADDRESS_2>."

@@ -21,6 +21,7 @@ from sluice_redaction.adapters import messages
 from sluice_redaction.adapters.presidio import PresidioDetector
 from sluice_redaction.adapters.toolbox import Toolbox, decrypted_in
 from sluice_redaction.adapters.workers import WorkerPool, Workers
+from sluice_redaction.domain.across import across, chains
 from sluice_redaction.domain.book import NoSuchPolicy, PolicyBook
 from sluice_redaction.domain.detection import WHOLE_TEXT, SegmentedDetection
 from sluice_redaction.domain.findings import Finding
@@ -239,7 +240,11 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
         except ExceptionGroup as several:
             # The first is why the others were cancelled, and it is the one that has a status.
             raise several.exceptions[0] from None
-        return [task.result() for task in tasks]
+        found = [task.result() for task in tasks]
+        if chains(texts):
+            own = replacing.own_tokens
+            return await self._workers.run(lambda one: across(texts, found, one, policy, own_tokens=own))
+        return found
 
     async def _detect(self, text: str, detection: SegmentedDetection) -> list[Finding]:
         """A worker's turn for every segment, so that a long text does not keep the others waiting."""

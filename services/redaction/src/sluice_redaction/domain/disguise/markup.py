@@ -20,8 +20,12 @@ _TAG = re.compile(
 _BREAK = re.compile(r"[ \t]{0,8}(?:\r?\n|<br ?/?>)(?:[ \t]{0,8}(?:>|#|//|\*|\|)){0,4}[ \t]{0,8}")
 _DIGITS_BEFORE, _DIGITS_AFTER = re.compile(r"(?:\d[ \-]?){3}$"), re.compile(r"(?:\d[ \-]?){3}")
 _IBAN_BEFORE, _IBAN_AFTER = re.compile(r"\b[A-Z]{2}\d{2}[A-Z0-9 ]{0,30}$"), re.compile(r"[A-Z0-9]{2,4}(?: |\b)")
-# A local part with its @ and no whole domain; a domain that goes on.
-_MAIL_HEAD, _MAIL_TAIL = re.compile(r"[\w.+\-]@(?:[\w\-]{0,63}|[\w.\-]{0,120}[.\-])$"), re.compile(r"[\w\-]")
+# A local part with its @ and no whole domain (a full stop behind a whole one ends a sentence); a domain that goes on.
+_MAIL_HEAD, _MAIL_TAIL = re.compile(r"[\w.+\-]@[\w\-]{0,63}[.\-]?$"), re.compile(r"[\w\-]")
+_LABELS_HEAD, _LAST_LABEL = (
+    re.compile(r"[\w.+\-]@[\w.\-]{1,120}\.$"),
+    re.compile(r"(?:com|org|net|edu|gov|info|co|io|uk|de|fr|eu|us|ca|au|in)\b"),
+)
 _LOCAL_HEAD, _LOCAL_TAIL = (
     re.compile(r"(?<![\w.+\-@])\w[\w\-]{0,63}[._+\-][\w.+\-]{0,64}$"),
     re.compile(r"[\w.+\-]{0,64}@"),
@@ -43,12 +47,12 @@ def markup_edits(text: str) -> Iterator[Edit]:
             yield Edit(*match.span(), "", "markup")
     if "\n" in text or "<br" in text:
         for match in _BREAK.finditer(text):
-            joint = _joint(text, *match.span())
-            if joint is not None:
-                yield Edit(*match.span(), joint, "line-break")
+            between = joint(text, *match.span())
+            if between is not None:
+                yield Edit(*match.span(), between, "line-break")
 
 
-def _joint(text: str, start: int, end: int) -> str | None:
+def joint(text: str, start: int, end: int) -> str | None:
     """What stands between the halves of one value; None if these are no halves."""
     last, next_ = text[start - 1 : start], text[end : end + 1]
     if not (last.isalnum() or last in _GOES_ON) or not (next_.isalnum() or next_ in _GOES_ON):
@@ -58,7 +62,10 @@ def _joint(text: str, start: int, end: int) -> str | None:
         return "" if last == "-" else " "
     if _IBAN_AFTER.match(after) and _IBAN_BEFORE.search(before):
         return " "
-    mail = "@" in before and _MAIL_TAIL.match(after) and _MAIL_HEAD.search(before)
+    mail = "@" in before and (
+        (_MAIL_TAIL.match(after) and _MAIL_HEAD.search(before))
+        or (_LAST_LABEL.match(after) and _LABELS_HEAD.search(before))
+    )
     local = "@" in after and (
         (last.isalnum() and _BARE_AT.match(after)) or (_LOCAL_TAIL.match(after) and _LOCAL_HEAD.search(before))
     )
