@@ -46,7 +46,7 @@ class PatternDetector:
         self._gate()
         for kind, pattern in _PATTERNS.items():
             for match in pattern.finditer(text):
-                yield Finding(*match.span(), kind, 0.9, "patterns", "test")
+                yield Finding(*match.span(), kind, 0.9, "patterns", "test", confirmed=True)
 
     def listed(self) -> list[Listed]:
         return [Listed("patterns", sorted(_PATTERNS), "sha256:0")]
