@@ -50,6 +50,7 @@ class _Neighbour:
 
     def __init__(self) -> None:
         self.away: set[str] = set()
+        self.away_as = grpc.StatusCode.UNAVAILABLE
         self.silent: set[str] = set()
         self.seen: list[str] = []
         self.metadata: list[dict[str, Any]] = []
@@ -57,7 +58,7 @@ class _Neighbour:
     async def begin(self, rpc: str, context: grpc.aio.ServicerContext) -> None:
         self.metadata.append(dict(context.invocation_metadata() or ()))
         if rpc in self.away:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+            await context.abort(self.away_as, "away")
         if rpc in self.silent:
             await asyncio.Event().wait()
 
@@ -68,9 +69,12 @@ class FakeRedaction(_Neighbour, redaction_rpc.RedactionServiceServicer):
     def __init__(self) -> None:
         super().__init__()
         self.formats: list[int] = []
+        self.made_up = False  # surrogates instead of placeholders
+        self.directions: list[int] = []
 
     async def Redact(self, request, context):  # type: ignore[no-untyped-def]
         await self.begin("unary", context)
+        self.directions.append(request.direction)
         vault = redaction.Vault()
         vault.CopyFrom(request.vault)
         known = {entry.value: entry.placeholder for entry in vault.entries}
@@ -85,9 +89,13 @@ class FakeRedaction(_Neighbour, redaction_rpc.RedactionServiceServicer):
 
     def _redact(self, text: str, known: dict[str, str], vault: redaction.Vault) -> str:
         def take(match: re.Match[str]) -> str:
+            if match[0] in known.values():
+                return match[0]
             if match[0] not in known:
-                known[match[0]] = f"<EMAIL_ADDRESS_{len(known) + 1}>"
-                vault.entries.add(placeholder=known[match[0]], value=match[0], kind="EMAIL_ADDRESS")
+                number = len(known) + 1
+                known[match[0]] = f"maria{number}@example.net" if self.made_up else f"<EMAIL_ADDRESS_{number}>"
+                operator = "surrogate" if self.made_up else "replace"
+                vault.entries.add(placeholder=known[match[0]], value=match[0], kind="EMAIL_ADDRESS", operator=operator)
             return known[match[0]]
 
         return EMAIL.sub(take, text)
@@ -109,10 +117,11 @@ class FakeRedaction(_Neighbour, redaction_rpc.RedactionServiceServicer):
                 cut = len(held)
             ready, held = held[:cut], held[cut:]
             # As the real service does: what is the caller's own is neither hidden from the caller nor counted.
-            fresh = {value for value in EMAIL.findall(ready) if value not in values.values()}
+            fresh = {value for value in EMAIL.findall(ready) if value not in values.values() and value not in values}
             found += len(fresh)
             ready = EMAIL.sub(lambda match, new=fresh: "<EMAIL_ADDRESS_99>" if match[0] in new else match[0], ready)
-            ready = PLACEHOLDER.sub(lambda match, known=values: known.get(match[0], match[0]), ready)
+            for token in (PLACEHOLDER, EMAIL):
+                ready = token.sub(lambda match, known=values: known.get(match[0], match[0]), ready)
             if ready:
                 yield redaction.RedactStreamResponse(text=ready)
             if event == "end":

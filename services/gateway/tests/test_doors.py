@@ -11,7 +11,7 @@ import pytest
 from sluice.events.v1 import gateway_pb2 as events
 from sluice.gateway.v1 import gateway_service_pb2 as pb
 from sluice.redaction.v1 import redaction_service_pb2
-from sluice.types.v1 import chat_pb2, finish_reason_pb2, generation_pb2
+from sluice.types.v1 import chat_pb2, finish_reason_pb2, generation_pb2, verdict_pb2
 from sluice_kit.errors import from_rpc_error
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -280,6 +280,35 @@ async def test_captured_text_is_redacted_text(mesh: Any, ask: Route) -> None:
     event = await mesh.event()
     assert event.redacted_prompt == "I am <EMAIL_ADDRESS_1>"
     assert event.redacted_answer == "To <EMAIL_ADDRESS_1> and <EMAIL_ADDRESS_2>."
+
+
+@every_route
+async def test_made_up_values_stand_for_the_callers_with_the_model_and_in_what_is_captured(
+    mesh: Any, ask: Route
+) -> None:
+    from sluice_gateway.domain.configuration import ContentCapture
+
+    mesh.set_tenant(content_capture=ContentCapture.REDACTED)
+    mesh.redaction.made_up = True
+    mesh.inference.script = ["I wrote to maria1@exam", "ple.net, not to ", "new.person@example.org."]
+    answer = await ask(mesh, [f"I am {EMAIL}"])
+    assert answer.text == f"I wrote to {EMAIL}, not to <EMAIL_ADDRESS_99>."
+    assert mesh.inference.specs[0].chat.messages[0].content == "I am maria1@example.net"
+    event = await mesh.event()
+    assert event.redacted_prompt == "I am maria1@example.net"
+    assert event.redacted_answer == "I wrote to maria1@example.net, not to maria2@example.net."
+    assert EMAIL not in str(event)
+    assert mesh.redaction.directions == [verdict_pb2.DIRECTION_INPUT, verdict_pb2.DIRECTION_UNSPECIFIED]
+
+
+@every_route
+async def test_a_policy_that_does_not_exist_is_no_reason_to_go_on_without_the_filter(mesh: Any, ask: Route) -> None:
+    mesh.set_tenant(fail_open=True)
+    mesh.redaction.away.add("unary")
+    mesh.redaction.away_as = grpc.StatusCode.NOT_FOUND
+    answer = await ask(mesh, ["hello"])
+    assert (answer.status, answer.error["reason"], answer.text) == (500, "FILTER_POLICY_NOT_FOUND", "")
+    assert mesh.inference.specs == []
 
 
 @every_route

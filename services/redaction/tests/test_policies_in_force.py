@@ -166,9 +166,10 @@ async def test_a_kind_may_be_for_one_direction_only(serving: Serving, tmp_path: 
     (folder / "one.yaml").write_text(f"policy: one\n{HEAD}kinds: {{PERSON: {{direction: output}}}}\n")
     async with serving(tmp_path, policies=folder, secrets=SECRETS) as running:
         outward = await running.redact("Ann", policy_id="one", direction=verdict_pb2.DIRECTION_OUTPUT)
-        assert (await running.redact("Ann", policy_id="one")).segments[0].text == "Ann"
-        assert outward.segments[0].text == "<PERSON_1>"
-        assert [one.outgoing for one in running.notes.summaries] == [True, False]
+        inward = await running.redact("Ann", policy_id="one", direction=verdict_pb2.DIRECTION_INPUT)
+        either = await running.redact("Ann", policy_id="one")
+        assert [one.segments[0].text for one in (outward, inward, either)] == ["<PERSON_1>", "Ann", "<PERSON_1>"]
+        assert [one.outgoing for one in running.notes.summaries] == [True, False, False]
 
 
 async def test_recognizers_are_listed_with_those_of_the_policy_and_what_it_does(running: Any) -> None:

@@ -115,7 +115,7 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
         self._toolbox = toolbox or Toolbox()
 
     async def Detect(self, request: pb.DetectRequest, context: grpc.aio.ServicerContext) -> pb.DetectResponse:
-        direction = messages.direction_of(request.direction, unspecified=Direction.INPUT)
+        direction = messages.direction_of(request.direction)
         policy = self._policy(request.policy_id, request.language).toward(direction)
         texts = self._texts(request.segments)
         replacing = Replacing(policy, Vault(), self._tools(policy))
@@ -123,7 +123,7 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
 
     async def Redact(self, request: pb.RedactRequest, context: grpc.aio.ServicerContext) -> pb.RedactResponse:
         begun = time.perf_counter()
-        direction = messages.direction_of(request.direction, unspecified=Direction.INPUT)
+        direction = messages.direction_of(request.direction)
         policy = self._policy(request.policy_id, request.language).toward(direction)
         texts = self._texts(request.segments)
         vault = self._vault(request.vault)
@@ -183,7 +183,7 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
         if first is None or first.WhichOneof("event") != "open":
             raise InvalidInput("the first message of a stream must be `open`", field="open")
         opening = first.open
-        direction = messages.direction_of(opening.direction, unspecified=Direction.OUTPUT)
+        direction = messages.direction_of(opening.direction) or Direction.OUTPUT
         policy = self._policy(opening.policy_id, opening.language).toward(direction)
         stream = RedactingStream(
             policy,

@@ -223,7 +223,7 @@ class DetectRequest(_message.Message):
     language: _builtins.str
     """Language of the texts, ISO 639-1; empty means English."""
     direction: _verdict_pb2.Direction.ValueType
-    """Which way the texts flow; unspecified means input. Policies may treat the ways differently."""
+    """Which way the texts flow, because policies may treat the ways differently; unspecified: kinds of either way are looked for."""
     @_builtins.property
     def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextSegment]:
         """The texts."""
@@ -292,7 +292,7 @@ class RedactRequest(_message.Message):
     language: _builtins.str
     """Language of the texts, ISO 639-1; empty means English."""
     direction: _verdict_pb2.Direction.ValueType
-    """Which way the texts flow; unspecified means input. Policies may treat the ways differently."""
+    """Which way the texts flow, because policies may treat the ways differently; unspecified: kinds of either way are looked for."""
     @_builtins.property
     def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextSegment]:
         """The texts, in the order of the conversation."""
@@ -455,7 +455,7 @@ class RedactStreamOpen(_message.Message):
     language: _builtins.str
     """Language of the text, ISO 639-1; empty means English."""
     direction: _verdict_pb2.Direction.ValueType
-    """Which way the text flows."""
+    """Which way the text flows; unspecified means output."""
     restore: _builtins.bool
     """Put the vault's values back."""
     format: Global___TextFormat.ValueType

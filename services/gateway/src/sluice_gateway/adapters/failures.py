@@ -19,6 +19,9 @@ def of_filter(name: str, error: BaseException) -> Rejection:
         return Rejection(Kind.INVALID, str(told), reason=told.reason or "INVALID_VALUE", metadata={"filter": name})
     if code is grpc.StatusCode.CANCELLED and _is_cancelling():
         return Rejection(Kind.CANCELLED, "The caller went away.", reason="CALLER_GONE")
+    if code is grpc.StatusCode.NOT_FOUND:
+        # The tenant's policy does not exist (any more). That is no outage, so nobody chose to go on without the filter.
+        return internal("FILTER_POLICY_NOT_FOUND")
     return FilterUnavailable(name, code.name.lower())
 
 

@@ -27,10 +27,13 @@ class GrpcRedactor:
     async def redact(
         self, segments: Sequence[Segment], *, policy: str, timeout: float, vault: object = None
     ) -> Redaction:
+        # What comes with a vault has been to the model and is to be captured: kinds of either direction are taken out.
+        before_the_model = _vault(vault) is None
         request = pb.RedactRequest(
             segments=[pb.TextSegment(segment_id=segment.id, text=segment.text) for segment in segments],
             policy_id=policy,
             vault=_vault(vault),
+            direction=verdict_pb2.DIRECTION_INPUT if before_the_model else verdict_pb2.DIRECTION_UNSPECIFIED,
         )
         try:
             response = await self._stub.Redact(request, timeout=timeout)

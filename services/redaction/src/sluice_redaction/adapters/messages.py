@@ -23,10 +23,9 @@ _DIRECTIONS = {
 }
 
 
-def direction_of(value: int, *, unspecified: Direction) -> Direction:
-    """The direction of a request."""
-    named = {verdict_pb2.DIRECTION_INPUT: Direction.INPUT, verdict_pb2.DIRECTION_OUTPUT: Direction.OUTPUT}
-    return named.get(value, unspecified)  # type: ignore[call-overload, no-any-return]  # enum values are ints
+def direction_of(value: int) -> Direction | None:
+    """The direction of a request; None where it names none."""
+    return next((direction for direction, number in _DIRECTIONS.items() if number == value), None)
 
 
 def is_json(text_format: int) -> bool:

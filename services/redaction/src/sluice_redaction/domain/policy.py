@@ -104,8 +104,10 @@ class Policy:
     def needs_key(self) -> bool:
         return any(self.operator_for(kind).needs_key for kind in self.kinds)
 
-    def toward(self, direction: Direction) -> "Policy":
-        """The same policy, of the same digest, with the kinds of one direction only."""
+    def toward(self, direction: Direction | None) -> "Policy":
+        """The same policy, of the same digest, with the kinds of one direction only; None: of both."""
+        if direction is None:
+            return self
         kinds = frozenset(kind for kind in self.kinds if self.direction_of(kind) in (None, direction))
         if kinds == self.kinds:
             return self
