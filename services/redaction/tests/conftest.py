@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -34,17 +34,20 @@ _PATTERNS = {
 
 
 class PatternDetector:
-    """Finds what `_PATTERNS` say; slow on request."""
+    """Finds what `_PATTERNS` and `more` say; slow on request."""
 
-    def __init__(self, gate: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, gate: Callable[[], None] = lambda: None, more: Mapping[str, re.Pattern[str]] | None = None
+    ) -> None:
         self._gate = gate
+        self._patterns = {**_PATTERNS, **(more or {})}
 
     def detect_patterns(self, text: str, kinds: frozenset[str]) -> Iterable[Finding]:
         return self.detect(text, kinds)
 
     def detect(self, text: str, kinds: frozenset[str]) -> Iterable[Finding]:
         self._gate()
-        for kind, pattern in _PATTERNS.items():
+        for kind, pattern in self._patterns.items():
             for match in pattern.finditer(text):
                 yield Finding(*match.span(), kind, 0.9, "patterns", "test", confirmed=True)
 
@@ -99,13 +102,14 @@ async def _serving(
     *,
     make: Any = None,
     gate: Callable[[], None] = lambda: None,
+    find: Mapping[str, re.Pattern[str]] | None = None,
     limits: Limits | None = None,
     queue_limit: int = 256,
     ready: bool = True,
     policies: Path | None = None,
     secrets: Sequence[bytes] = (),
 ) -> AsyncIterator[Running]:
-    """make: a detector factory's maker. gate: called before every detection. policies: a folder of them."""
+    """make: a detector factory's maker. gate: called before every detection. find: kinds to find besides. policies: a folder of them."""
     watched = watched_policies(policies, Surroundings(has_key=bool(secrets)))
     given = Settings(home=tmp_path, grpc_listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", drain_seconds=1)
     pool = WorkerPool(threads=2, queue_limit=queue_limit)
@@ -116,7 +120,7 @@ async def _serving(
     await server.start(service_names=[_SERVICE])
     try:
         async with (
-            load_recognizers(pool, server.health, make or (lambda: lambda: PatternDetector(gate))),
+            load_recognizers(pool, server.health, make or (lambda: lambda: PatternDetector(gate, find))),
             grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
         ):
             running = Running(redaction_service_pb2_grpc.RedactionServiceStub(channel), channel)

@@ -14,8 +14,11 @@ from sluice.types.v1 import verdict_pb2
 from sluice_kit.context import TENANT_ID
 from sluice_kit.errors import NotFound, PreconditionFailed, from_rpc_error
 from sluice_redaction.adapters.journal import event_of
+from sluice_redaction.adapters.policy_files import SHIPPED
+from sluice_redaction.settings import Settings
 
 Serving = Callable[..., AbstractAsyncContextManager[Any]]
+CARD = {"CREDIT_CARD": re.compile(r"[0-9]{4}(?: [0-9]{4}){3}")}
 SECRETS = (bytes(range(32)),)
 HEAD = "version: 2\ndescription: test\ninclude: default\n"
 ACME = f"""policy: acme
@@ -228,3 +231,37 @@ async def test_a_thousand_requests_at_once_never_see_each_others_made_up_values(
             await one(number)
 
     await asyncio.gather(*(bounded(number) for number in range(1_000)))
+
+
+def _readme() -> str:
+    return (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+async def test_the_example_in_the_readme_does_what_its_table_says(serving: Serving, tmp_path: Path) -> None:
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    section = _readme().split("## A recognizer or policy of your own\n")[1].split("\n## ")[0]
+    (folder / "example.yaml").write_text(section.split("```yaml\n")[1].split("```")[0])
+    rows = re.findall(r"^\| (?!text|---)(.+?) \| (.+?) \|$", section, re.MULTILINE)
+    assert len(rows) == 2
+    async with serving(tmp_path, policies=folder, find=CARD) as running:
+        for text, becomes in rows:
+            redacted = await running.redact(text, tenant="acme")
+            assert redacted.segments[0].text == becomes.replace("`", "")
+            assert redacted.policy_id == "acme-support"
+
+
+def test_the_readme_names_every_setting() -> None:
+    text = _readme()
+    for name, field in Settings.model_fields.items():
+        alias = str(field.validation_alias or "")
+        variable = alias or name.upper()
+        shortened = (
+            "..._" + variable.removeprefix("SLUICE_KAFKA_") if variable.startswith("SLUICE_KAFKA_") else variable
+        )
+        assert f"`{variable}`" in text or f"`{shortened}`" in text, variable
+
+
+def test_every_shipped_policy_has_its_row_in_the_readme() -> None:
+    for path in SHIPPED.glob("*.yaml"):
+        assert f"| `{path.stem}` |" in _readme()
