@@ -14,10 +14,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filters import pages
-from filters.disguises import DISGUISES, disguised, in_json
+from filters.disguises import DISGUISES, disguised, in_json, in_two_messages
 from filters.families import FAMILIES, family_of_finding
 from filters.pages import share, table
-from filters.redactors import SPACY_MODEL, Redactor, modes, sluice, sluice_streamed, stock_presidio
+from filters.redactors import (
+    SPACY_MODEL,
+    Redactor,
+    in_parts,
+    modes,
+    sluice,
+    sluice_in_parts,
+    sluice_streamed,
+    stock_presidio,
+)
 from filters.samples import Gold, Sample, samples
 from filters.scores import Score, share_interval
 
@@ -35,6 +44,7 @@ class Bench:
         self.systems |= {name: sluice(detector) for name, detector in loaded.items()}
         first = loaded[OURS]
         self.systems[f"{OURS}, streamed"] = sluice_streamed(first)
+        self.in_parts = sluice_in_parts(first)
         self._with_urls = sluice(first, urls=True)
 
     def find(self, system: str, sample: Sample) -> Redactor:
@@ -111,6 +121,7 @@ def disguises(bench: Bench, texts: Sequence[Sample]) -> str:
         chance = random.Random(bench.seed)
         changed = [one for sample in texts if (one := disguised(sample, disguise, chance)) is not None]
         rows.append([disguise.name, *_recalls(bench, changed)])
+    rows.append(["over two messages of a request", *_split_recalls(bench, texts)])
     rows.append(["inside a JSON string", *_recalls(bench, [in_json(one) for one in texts])])
     return table(["disguise", "values", "Sluice covers", "Sluice, streamed", "stock covers"], rows)
 
@@ -118,6 +129,20 @@ def disguises(bench: Bench, texts: Sequence[Sample]) -> str:
 def _recalls(bench: Bench, texts: Sequence[Sample]) -> list[object]:
     scores = [bench.score(name, texts) for name in (OURS, f"{OURS}, streamed", STOCK)]
     return [scores[0].count("gold"), *(share(one.covered()) for one in scores)]
+
+
+def _split_recalls(bench: Bench, texts: Sequence[Sample]) -> list[object]:
+    split = [one for sample in texts if (one := in_two_messages(sample)) is not None]
+    cells: list[object] = [len(split)]
+    for find in (bench.in_parts, None, in_parts(bench.systems[STOCK])):
+        if find is None:
+            cells.append("-")  # a stream has one text
+            continue
+        score = Score([sample for sample, _ in split])
+        for at, (sample, cut) in enumerate(split):
+            score.add(at, find([sample.text[:cut], sample.text[cut:]]))
+        cells.append(share(score.covered()))
+    return cells
 
 
 def headline(scores: dict[str, Score], alarms: dict[str, tuple[float, float]]) -> str:

@@ -13,6 +13,7 @@ _HOMOGLYPHS = str.maketrans("aceiopxyABCEHKMOPTX", "асеіорхуАВСЕНК
 _DIGIT_WORDS = "zero one two three four five six seven eight nine".split()
 _NUMBERS = frozenset({"PHONE", "US_SSN", "CARD", "IN_AADHAAR", "UK_NHS", "BR_CPF"})
 _SECRETS = frozenset({"API_KEY", "TOKEN", "PASSWORD"})
+_SPLIT = frozenset({"EMAIL", "PHONE", "US_SSN", "CARD", "IBAN", "API_KEY", "TOKEN"})
 _TEXTUAL = frozenset({"PERSON", "EMAIL", "PHONE", "US_SSN", "CARD", "IBAN", "API_KEY", "TOKEN", "MEDICAL_RECORD", "IP"})
 
 
@@ -109,3 +110,14 @@ def in_json(sample: Sample) -> Sample:
         offsets.append(len(escaped))
     gold = tuple(replace(one, start=offsets[one.start], end=offsets[one.end]) for one in sample.gold)
     return replace(sample, text=escaped + '"}', gold=gold)
+
+
+def in_two_messages(sample: Sample) -> tuple[Sample, int] | None:
+    """The sample with its first value that can be split as only gold, and the place in the middle of it where a message ends."""
+    value = next((one for one in sample.gold if one.kind in _SPLIT), None)
+    if value is None:
+        return None
+    text = sample.text[value.start : value.end]
+    blanks = [place for place, c in enumerate(text) if c in " -" and 0 < place < len(text) - 1]
+    middle = blanks[len(blanks) // 2] if blanks else len(text) // 2
+    return replace(sample, gold=(value,)), value.start + middle

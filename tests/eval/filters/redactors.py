@@ -5,6 +5,7 @@ from collections.abc import Callable
 from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
 from presidio_analyzer.nlp_engine import NlpEngineProvider
 from sluice_redaction.adapters.presidio import DetectorFactory
+from sluice_redaction.domain.across import across
 from sluice_redaction.domain.detection import STREAM, WHOLE_TEXT, detect
 from sluice_redaction.domain.findings import Detector, Finding
 from sluice_redaction.domain.kinds import KINDS
@@ -42,6 +43,30 @@ def sluice_streamed(detector: Detector) -> Redactor:
     """As `RedactStream` cuts the text; the service's tests prove that any chunking gives this result."""
     wanted = policy()
     return lambda text: _spans(detect(text, detector, wanted, STREAM))
+
+
+def sluice_in_parts(detector: Detector) -> Callable[[list[str]], list[Span]]:
+    """As `Redact` reads the texts of one request; places count through all of them."""
+    wanted = policy()
+
+    def find(texts: list[str]) -> list[Span]:
+        found = across(texts, [detect(text, detector, wanted, WHOLE_TEXT) for text in texts], detector, wanted)
+        return joined([_spans(some) for some in found], texts)
+
+    return find
+
+
+def in_parts(find: Redactor) -> Callable[[list[str]], list[Span]]:
+    """Each text by itself; places count through all of them."""
+    return lambda texts: joined([find(text) for text in texts], texts)
+
+
+def joined(found: list[list[Span]], texts: list[str]) -> list[Span]:
+    offset, spans = 0, []
+    for some, text in zip(found, texts, strict=True):
+        spans += [Span(one.start + offset, one.end + offset, one.kind) for one in some]
+        offset += len(text)
+    return spans
 
 
 def sluice_default(detector: Detector) -> Redactor:
