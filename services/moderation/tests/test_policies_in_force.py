@@ -274,6 +274,25 @@ async def test_a_shadow_runs_no_detector_of_its_own(service: Service) -> None:
     assert windows() - before == beside
 
 
+async def test_a_text_in_another_script_is_marked_as_untested_whatever_its_language_is_said_to_be(
+    service: Service,
+) -> None:
+    for text, untested in [("Какая столица у Франции и где она?", True), ("这个问题很有意思，我们来看一看吧。", True), (FINE, False),
+                           ("L'été à l'île est très beau.", False), ("The word Ελλάδα means Greece.", False)]:  # fmt: skip
+        verdict = (await service.moderate(text, policy="holding")).verdict
+        assert (("toxicity", "language_untested") in [(s.check, s.reason) for s in verdict.skipped]) is untested
+
+
+async def test_streams_tell_what_they_hold_back_and_how_long_the_first_text_took(service: Service) -> None:
+    def count(name: str) -> float:
+        return REGISTRY.get_sample_value(f"sluice_moderation_{name}_count") or 0.0
+
+    names = ("held_characters", "added_time_to_first_text_seconds", "first_judgement_seconds")
+    before = [count(name) for name in names]
+    await service.stream(["The capital of ", "France is Paris. It ", "lies on the Seine."], policy="redacting")
+    assert [count(name) - b for name, b in zip(names, before, strict=True)] == [3, 1, 1]
+
+
 async def test_a_shadow_cannot_be_asked_for(service: Service) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await service.moderate("Hello", policy="strict-on-trial")

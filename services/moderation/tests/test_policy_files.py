@@ -151,7 +151,8 @@ def test_a_tenants_own_policy_counts_where_none_is_named_and_does_not_exist_for_
     assert (chosen("other"), chosen("")) == ("general", "general")
     assert [chosen(t, "strict") for t in ("other", "", "ACME")] == [None] * 3
     assert chosen("acme", "on-trial") is None
-    assert "strict" not in [p.policy_id for p in policies.visible_to("other")]
+    assert not {"strict", "on-trial"} & {p.policy_id for p in policies.visible_to("other")}
+    assert {"strict", "on-trial"} <= {p.policy_id for p in policies.visible_to("acme")}
 
 
 def test_a_shadow_is_sampled_by_request_at_about_its_share(tmp_path: Path) -> None:

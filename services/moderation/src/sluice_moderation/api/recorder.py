@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,10 @@ log = logger(__name__)
 _CONTRIBUTIONS = 12
 
 
+# Letters beyond the Latin blocks (Greek begins at U+0370); digits and punctuation count as neither.
+_FOREIGN_LETTER = re.compile("[^\\W\\d_\u0000-\u036f\u1e00-\u1eff\uff21-\uff5a]")
+
+
 class Publisher(Protocol):
     """Publishes events (sluice_kit.publisher.EventPublisher)."""
 
@@ -45,11 +50,21 @@ class Told:
     seconds: float = 0.0
     groups: tuple[str, ...] = ()
     _tail: str = ""
+    _foreign_letters: int = 0
+    _latin_letters: int = 0
 
     def mention(self, text: str) -> None:
         """Note the groups; a term may be cut between two pieces of a stream, so the last 80 characters are looked at again."""
         self.groups = tuple(sorted({*self.groups, *neutralise(self._tail + text).groups}))
         self._tail = (self._tail + text)[-80:]
+        foreign = 0 if text.isascii() else len(_FOREIGN_LETTER.findall(text))
+        self._foreign_letters += foreign
+        self._latin_letters += len(text) - text.count(" ") - foreign
+
+    @property
+    def is_foreign(self) -> bool:
+        """Most of the text is in another script than the Latin one."""
+        return self._foreign_letters > self._latin_letters
 
 
 class Recorder:
@@ -110,7 +125,7 @@ class Recorder:
     ) -> Evidence:
         contributions, method = await self._contributions(judgement)
         return Evidence(
-            verdict=judgement.verdict(decision_id, skipped=skipped),
+            verdict=judgement.verdict(decision_id, skipped=skipped, is_foreign=told.is_foreign),
             tenant_id=here.tenant_id,
             request_id=here.request_id,
             direction=judgement.direction,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from sluice_moderation.domain.detector import Detector
 from sluice_moderation.domain.panel import Panel
@@ -42,25 +44,41 @@ class Explainer:
         """The `limit` largest for each (category, text), and how they were computed. Costs model runs: use a thread."""
         found: list[Contribution] = []
         methods: dict[str, None] = {}
+        tried: dict[tuple[str, str], Falls] = {}
         for category, text in list(reached)[:_MOST_CATEGORIES]:
             detector = self._panel.scorer_of(category)
             if isinstance(detector, Explains):
                 weights, method = detector.contributions(text, category, limit=limit), detector.method
             else:
-                weights, method = _left_out(detector, text, category)[:limit], f"{detector.name}: {OCCLUSION}"
+                key = (detector.name, text)  # categories of one detector mostly share their highest window
+                if key not in tried:
+                    tried[key] = Falls.of(detector, text)
+                weights = tried[key].largest(detector.categories.index(category), limit=limit)
+                method = f"{detector.name}: {OCCLUSION}"
             found += [Contribution(category, feature, weight) for feature, weight in weights]
             methods[method] = None
         return tuple(found), " ".join(methods)
 
 
-def _left_out(detector: Detector, text: str, category: str) -> list[tuple[str, float]]:
-    """How much the score falls without each word, largest first."""
-    words = list(_WORD.finditer(text))
-    size = -(-len(words) // _MOST_WORDS) or 1
-    groups = [words[start : start + size] for start in range(0, len(words), size)]
-    texts = [text, *(text[: group[0].start()] + text[group[-1].end() :] for group in groups)]
-    column = detector.categories.index(category)
-    scores = np.asarray(detector.scores(texts), np.float64)[:, column]
-    name: Callable[[int], str] = lambda n: f"word {n}" if size == 1 else f"words {n * size} to {n * size + size - 1}"  # noqa: E731
-    falls = [(name(n), round(float(scores[0] - score), 4)) for n, score in enumerate(scores[1:])]
-    return sorted(falls, key=lambda pair: -pair[1])
+@dataclass(frozen=True)
+class Falls:
+    """By how much each score of a detector falls without each word, or group of words; shape (groups, categories)."""
+
+    names: tuple[str, ...]
+    by_group: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, detector: Detector, text: str) -> Falls:
+        words = list(_WORD.finditer(text))
+        size = -(-len(words) // _MOST_WORDS) or 1
+        groups = [words[start : start + size] for start in range(0, len(words), size)]
+        texts = [text, *(text[: group[0].start()] + text[group[-1].end() :] for group in groups)]
+        scores = np.asarray(detector.scores(texts), np.float64)
+        starts = range(0, len(words), size)
+        names = tuple(f"word {n}" if size == 1 else f"words {n} to {min(n + size, len(words)) - 1}" for n in starts)
+        return cls(names, scores[0] - scores[1:])
+
+    def largest(self, column: int, *, limit: int) -> list[tuple[str, float]]:
+        """The words that mattered most for one category."""
+        falls = [(name, round(float(fall), 4)) for name, fall in zip(self.names, self.by_group[:, column], strict=True)]
+        return sorted(falls, key=lambda pair: -pair[1])[:limit]

@@ -124,7 +124,8 @@ class Judgement:
         """Places in the policy's list of the terms that were found."""
         return tuple(self._terms)
 
-    def verdict(self, decision_id: str, *, skipped: Sequence[Skipped] = ()) -> Verdict:
+    def verdict(self, decision_id: str, *, skipped: Sequence[Skipped] = (), is_foreign: bool = False) -> Verdict:
+        """The decision over all that was added. `is_foreign`: the texts are not in a script that the detectors were made for."""
         scores = [
             self._sheet.judge(category, float(score))
             for category, score in zip(self._scored, self._highest, strict=True)
@@ -137,7 +138,7 @@ class Judgement:
             policy_id=self.policy.policy_id,
             policy_version=self.policy.version,
             scores=tuple(scores),
-            skipped=(*self._skipped(), *skipped),
+            skipped=(*self._skipped(is_foreign), *skipped),
             model_digests=self.panel.digests(self.panel.needed(self._scored)),
             detectors={score.category: self._detectors.get(score.category, "policy-terms") for score in scores},
             policy_digest=self.policy.digest,
@@ -206,7 +207,7 @@ class Judgement:
             return action
         return Action.BLOCK if self.policy.fail_closed else max(action, Action.SKIPPED)
 
-    def _skipped(self) -> list[Skipped]:
+    def _skipped(self, is_foreign: bool) -> list[Skipped]:
         """What was not checked. The order is that of the categories, so that equal verdicts look equal."""
         checks = [Skipped(c, "not_in_policy") for c in CATEGORIES if c not in self._sheet.rules]
         for category in self.categories:
@@ -217,7 +218,7 @@ class Judgement:
                 checks.append(Skipped(category, "not_scored"))
             elif detector in self._failed:
                 checks.append(Skipped(category, self._failed[detector]))
-        if self.language != "en":
+        if self.language != "en" or is_foreign:
             # The scores are there, but nobody has measured what they are worth in this language.
             checks += [Skipped(c, "language_untested") for c in self._scored]
         return checks

@@ -38,7 +38,12 @@ class PolicySet:
 
     def visible_to(self, tenant_id: str) -> list[Policy]:
         """Policies a tenant may know of, by id."""
-        return [policy for _, policy in sorted(self.by_id.items()) if policy.belongs_to(tenant_id)]
+        return [policy for _, policy in sorted(self.by_id.items()) if self._is_visible(policy, tenant_id)]
+
+    def _is_visible(self, policy: Policy, tenant_id: str) -> bool:
+        """A shadow is seen by whoever sees the policy beside which it is judged."""
+        beside = self.by_id.get(policy.shadow_of)
+        return policy.belongs_to(tenant_id) and (beside is None or beside.belongs_to(tenant_id))
 
     @cached_property
     def _own(self) -> dict[str, str]:
