@@ -325,6 +325,24 @@ def test_denied_terms_are_whole_words_in_any_case_and_disguise(text: str, found:
     assert (terms.find(text, OUTPUT) is not None) is found
 
 
+@pytest.mark.parametrize(
+    ("phrase", "text", "found"),
+    [
+        ("c++", "I write c++ code", True), ("c++", "vitamin c is fine", False), ("#metoo", "the #metoo movement", True),
+        ("a b", "a b", True), ("a b", "a-b", True), ("a b", "ab", False), ("x.y", "x.y is", True), ("x.y", "ax.yb", False),
+    ],
+)  # fmt: skip
+def test_terms_with_signs_are_found_as_they_are(phrase: str, text: str, found: bool) -> None:
+    terms = Terms((DeniedTerm(phrase, Action.BLOCK, frozenset(Direction)),))
+    assert (terms.find(text, OUTPUT) is not None) is found
+
+
+def test_many_terms_are_all_found_and_none_besides() -> None:
+    terms = Terms(tuple(DeniedTerm(f"term{i} number {i}", Action.BLOCK, frozenset(Direction)) for i in range(2000)))
+    assert [terms.find(f"See TERM{i} number {i}.", OUTPUT) for i in (0, 999, 1999)] == [0, 999, 1999]
+    assert terms.find("See term5 number 6.", OUTPUT) is None
+
+
 def test_of_several_denied_terms_the_strictest_counts_and_only_in_its_direction() -> None:
     terms = Terms(
         (DeniedTerm("alpha", Action.FLAG, frozenset(Direction)), DeniedTerm("beta", Action.HOLD, frozenset({OUTPUT})))
