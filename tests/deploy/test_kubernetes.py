@@ -83,6 +83,15 @@ def test_the_process_runs_hardened_and_bounded(service):
         assert container(service)[probe]
 
 
+def test_policies_of_ones_own_can_be_given_to_moderation_and_need_not_be():
+    spec = one("moderation", "StatefulSet")["spec"]["template"]["spec"]
+    (volume,) = [v for v in spec["volumes"] if v["name"] == "policies"]
+    assert volume["configMap"] == {"name": "sluice-moderation-policies", "optional": True}
+    (mount,) = [m for m in container("moderation")["volumeMounts"] if m["name"] == "policies"]
+    folder = {e["name"]: e.get("value") for e in container("moderation")["env"]}["SLUICE_MODERATION_POLICIES"]
+    assert (mount["mountPath"], mount["readOnly"]) == (folder, True)
+
+
 def test_a_wrong_manifest_would_be_noticed():
     wrong = yaml.safe_load(yaml.safe_dump(one("cost", "StatefulSet")))
     wrong["spec"]["template"]["spec"]["containers"][0]["imagePullPolicyy"] = "Always"

@@ -213,6 +213,22 @@ async def test_files_that_are_added_removed_or_moved_into_place_are_seen(tmp_pat
         watching.cancel()
 
 
+async def test_a_mounted_configmap_that_is_replaced_by_moving_a_link_is_seen(tmp_path: Path):
+    for version in (2, 3):
+        (tmp_path / f"..{version}").mkdir()
+        (tmp_path / f"..{version}" / "a.yaml").write_text(GOOD.replace("version: 2", f"version: {version}"))
+    (tmp_path / "..data").symlink_to("..2")
+    (tmp_path / "a.yaml").symlink_to("..data/a.yaml")
+    watched = WatchedConfiguration([tmp_path], flags, service="t6")
+    watching = asyncio.create_task(watched.watch(poll_seconds=0.01))
+    try:
+        (tmp_path / "..next").symlink_to("..3")
+        (tmp_path / "..next").rename(tmp_path / "..data")
+        await until(lambda: watched.current["tricolour"].version == 3)
+    finally:
+        watching.cancel()
+
+
 def test_a_folder_that_goes_away_leaves_the_last_good_one_and_may_come_back(tmp_path: Path):
     folder, away = tmp_path / "here", tmp_path / "away"
     folder.mkdir()

@@ -28,6 +28,7 @@ from sluice_moderation.domain.verdict import Contribution, Evidence, EvidenceSto
 log = logger(__name__)
 
 _CONTRIBUTIONS = 12
+_MOST_SEGMENT_IDS = 1000  # an event must stay far below the broker's message limit
 
 
 # Letters beyond the Latin blocks (Greek begins at U+0370); digits and punctuation count as neither.
@@ -133,7 +134,7 @@ class Recorder:
             latency_us=round(told.seconds * 1e6),
             segment_count=told.segments,
             characters=told.characters,
-            offending_segment_ids=judgement.offending_segment_ids,
+            offending_segment_ids=judgement.offending_segment_ids[:_MOST_SEGMENT_IDS],
             contributions=contributions,
             method=method,
             language=judgement.language,

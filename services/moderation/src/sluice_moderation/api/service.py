@@ -90,7 +90,7 @@ class ModerationService(moderation_service_pb2_grpc.ModerationServiceServicer):
             replaced = {}
         return pb.ModerateResponse(
             verdict=verdict_of(evidence),
-            offending_segment_ids=evidence.offending_segment_ids,
+            offending_segment_ids=hearing.enforced.offending_segment_ids,
             replaced_segments=[pb.ModeratedText(segment_id=name, text="".join(pieces[name])) for name in replaced],
         )
 

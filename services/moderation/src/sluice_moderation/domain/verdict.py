@@ -129,7 +129,7 @@ class Evidence:
 
     @property
     def _unmade(self) -> str:
-        reasons = {s.reason for s in self.verdict.skipped} & {"detector_error", "deadline"}
+        reasons = {s.reason for s in self.verdict.skipped} & {"detector_error", "detector_unavailable", "deadline"}
         return ", ".join(sorted(reasons)) or "failed"
 
 
