@@ -12,9 +12,10 @@ from .placeholders import placeholder_like
 from .policy import Policy
 from .segments import CutRule
 
-# Whole texts: large segments, so that the detectors see much context; streams: a sentence or a line at a time.
+# Whole texts: large segments, so that the detectors see much context; streams: a sentence or a line at first, two or three
+# once the reader has something to read.
 WHOLE_TEXT = CutRule(shortest=1_200, patience=600, longest=8_000, context=200)
-STREAM = CutRule(shortest=24, patience=400, longest=4_000, context=120)
+STREAM = CutRule(shortest=24, patience=400, longest=4_000, context=120, steady=120)
 
 # Allowed in a local part by the standard, and never in anybody's: around addresses they are Markdown, quotation, a path or
 # a query ("?to=").
@@ -77,6 +78,7 @@ class SegmentedDetection:
         self._rule = rule
         self._context = ""
         self._pending = ""
+        self._position = 0  # in the text, of what is pending
         self._minimum = 0
         self._spilling: str | None = None
 
@@ -106,7 +108,7 @@ class SegmentedDetection:
         return Segment(segment, findings)
 
     def _cut(self, *, final: bool) -> int | None:
-        return self._rule.next_cut(self._pending, minimum=self._minimum, final=final)
+        return self._rule.next_cut(self._pending, position=self._position, minimum=self._minimum, final=final)
 
     def _findings(self, segment: str, detector: Detector) -> list[Finding]:
         before = len(self._context)
@@ -132,6 +134,7 @@ class SegmentedDetection:
         self._spilling = findings[-1].kind if splits_a_word and findings and findings[-1].end == cut else None
         self._context = self._rule.tail(self._context + segment)
         self._pending = self._pending[cut:]
+        self._position += cut
         self._minimum = 0
 
 

@@ -45,19 +45,29 @@ class CutRule:
     words, and between characters if there are no words. longest: a segment grows no further than this (plus
     patience), even if personal data stands at its end. context: how much of what went before is shown to the
     detectors again.
+
+    steady, ramp: a text's first segment may be as short as `shortest`, so that its reader waits little; later ones are
+    longer by one character for every `ramp` of the text that went before, up to `steady`, so that less context is read
+    again. How long a segment is depends on where it stands in the text, and on nothing else.
     """
 
     shortest: int
     patience: int
     longest: int
     context: int
+    steady: int = 0
+    ramp: int = 2
 
-    def next_cut(self, text: str, *, minimum: int = 0, final: bool = False) -> int | None:
-        """The first cut at or after max(shortest, minimum); None if more text is needed to tell.
+    def shortest_at(self, position: int) -> int:
+        """The least length of a segment that begins at this position of the text."""
+        return max(self.shortest, min(self.steady, self.shortest + position // self.ramp))
+
+    def next_cut(self, text: str, *, position: int = 0, minimum: int = 0, final: bool = False) -> int | None:
+        """The first cut at or after max(shortest_at(position), minimum); None if more text is needed to tell.
 
         With `final` the end of the text is a cut. A cut found without `final` is found with it too.
         """
-        start = max(self.shortest, minimum)
+        start = max(self.shortest_at(position), minimum)
         limit = start + self.patience
         candidates: list[tuple[int, int]] = []
         for gap in _GAP.finditer(text, max(0, start - 64)):
