@@ -283,6 +283,17 @@ async def test_a_text_in_another_script_is_marked_as_untested_whatever_its_langu
         assert (("toxicity", "language_untested") in [(s.check, s.reason) for s in verdict.skipped]) is untested
 
 
+async def test_what_is_told_of_a_withheld_stream_does_not_depend_on_what_came_behind(service: Service) -> None:
+    text = f"{FINE}{ABUSE} Это уже никто не прочитает, даже если это написано. Gay people live here."
+    verdicts = []
+    for size in (1, 1000):
+        _, verdict = await service.stream([text[i : i + size] for i in range(0, len(text), size)], policy="holding")
+        verdict.decision_id = ""
+        verdicts.append(verdict)
+    assert verdicts[0] == verdicts[1]
+    assert [list(event.identity_groups) for event in service.publisher.events if not event.shadow] == [[], []]
+
+
 async def test_streams_tell_what_they_hold_back_and_how_long_the_first_text_took(service: Service) -> None:
     def count(name: str) -> float:
         return REGISTRY.get_sample_value(f"sluice_moderation_{name}_count") or 0.0

@@ -43,7 +43,7 @@ class Publisher(Protocol):
 
 @dataclass
 class Told:
-    """What an event tells of the texts: sizes and the identity groups they mention."""
+    """What an event tells of the texts: sizes, and of what was judged the identity groups it mentions and its script."""
 
     streamed: bool
     characters: int = 0
@@ -55,7 +55,7 @@ class Told:
     _latin_letters: int = 0
 
     def mention(self, text: str) -> None:
-        """Note the groups; a term may be cut between two pieces of a stream, so the last 80 characters are looked at again."""
+        """Note what was judged. A term may be cut between two sentences, so the last 80 characters are looked at again."""
         self.groups = tuple(sorted({*self.groups, *neutralise(self._tail + text).groups}))
         self._tail = (self._tail + text)[-80:]
         foreign = 0 if text.isascii() else len(_FOREIGN_LETTER.findall(text))

@@ -199,7 +199,6 @@ class ModerationService(moderation_service_pb2_grpc.ModerationServiceServicer):
             kind = message.WhichOneof("event") if message is not None else "end"
             if message is not None and kind == "text":
                 self._check_length(gate.characters + len(message.text), "text")
-                told.mention(message.text)
                 sentences = gate.feed(message.text)
                 metrics.HELD.observe(gate.held_characters)
             elif kind == "end":
@@ -208,7 +207,7 @@ class ModerationService(moderation_service_pb2_grpc.ModerationServiceServicer):
                 raise InvalidInput("After open, a stream takes text and then end.", field="event")
             begun = time.perf_counter()
             first_text_at = first_text_at or begun
-            text = "".join(gate.settle(s, scored) for s, scored in await self._scored(sentences, gate.hearing))
+            text = "".join(_settled(gate, told, s, scored) for s, scored in await self._scored(sentences, gate.hearing))
             told.seconds += time.perf_counter() - begun
             if text:
                 if first_text_at > 0:
@@ -238,6 +237,13 @@ class ModerationService(moderation_service_pb2_grpc.ModerationServiceServicer):
             raise ResourceExhausted(
                 "Too much text waits to be moderated; try again soon.", reason="MODERATION_BUSY", retry_after_seconds=1
             ) from None
+
+
+def _settled(gate: Gate, told: Told, sentence: Sentence, scored: WindowScores) -> str:
+    """What goes on of a sentence. Only what is judged is told of: what came behind depends on how the stream was cut."""
+    if not gate.is_closed:
+        told.mention(sentence.text)
+    return gate.settle(sentence, scored)
 
 
 async def _read(texts: Sequence[Text], told: Told) -> list[Sentence]:
