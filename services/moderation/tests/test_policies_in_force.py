@@ -304,6 +304,18 @@ async def test_streams_tell_what_they_hold_back_and_how_long_the_first_text_took
     assert [count(name) - b for name, b in zip(names, before, strict=True)] == [3, 1, 1]
 
 
+async def test_a_hundred_streams_at_once_each_get_their_own_text_back(service: Service) -> None:
+    texts = [
+        f"Number {i} is a fine number. {ABUSE if i % 3 == 0 else 'It is even liked.'} And so is {i + 1}."
+        for i in range(100)
+    ]
+    answers = await asyncio.gather(*(service.stream([t[:9], t[9:31], t[31:]], policy="redacting") for t in texts))
+    for i, (text, verdict) in enumerate(answers):
+        middle = "[removed: toxicity]" if i % 3 == 0 else "It is even liked."
+        assert text == f"Number {i} is a fine number. {middle} And so is {i + 1}."
+        assert (verdict.action == verdict_pb2.ACTION_REDACT) is (i % 3 == 0)
+
+
 async def test_a_shadow_cannot_be_asked_for(service: Service) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await service.moderate("Hello", policy="strict-on-trial")

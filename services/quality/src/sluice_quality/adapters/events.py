@@ -23,6 +23,8 @@ MAX_SKEW_MICROSECONDS = 300 * _MICRO
 """An event dated later than this after its record was written has a wrong clock: the record's time is taken instead,
 because one such event would otherwise push the watermark ahead and make everything after it late."""
 
+# Why a check was not made that the policy asks for. Every verdict also lists what its policy leaves out (`not_in_policy`).
+_UNMADE = frozenset({"detector_error", "detector_unavailable", "deadline", "fail_open"})
 _OUTCOMES = {
     RequestOutcome.REQUEST_OUTCOME_COMPLETED: Outcome.SUCCEEDED,
     RequestOutcome.REQUEST_OUTCOME_BLOCKED_INPUT: Outcome.BLOCKED_INPUT,
@@ -128,7 +130,7 @@ def _moderation(event: ContentModerated, offset: int, at: int) -> Moderation:
         output=event.direction == verdict_pb2.DIRECTION_OUTPUT,
         flagged=action == verdict_pb2.ACTION_FLAG,
         blocked=action in (verdict_pb2.ACTION_BLOCK, verdict_pb2.ACTION_HOLD),
-        skipped=action == verdict_pb2.ACTION_SKIPPED or bool(event.verdict.skipped),
+        skipped=action == verdict_pb2.ACTION_SKIPPED or not _UNMADE.isdisjoint(s.reason for s in event.verdict.skipped),
         latency=_microseconds(event, "latency"),
     )
 
