@@ -136,6 +136,7 @@ ACTIONS = {
     "DOUBTFUL": verdict_pb2.ACTION_HOLD,
     "RUDE": verdict_pb2.ACTION_REDACT,
     "UNREAD": verdict_pb2.ACTION_SKIPPED,
+    "UNSCORED": verdict_pb2.ACTION_BLOCK,
 }
 WITHHELD = (verdict_pb2.ACTION_BLOCK, verdict_pb2.ACTION_HOLD)
 MARKER = "[removed: toxicity] "
@@ -147,12 +148,14 @@ class FakeModeration(_Neighbour, moderation_rpc.ModerationServiceServicer):
     def __init__(self) -> None:
         super().__init__()
         self.writers: list[str] = []
+        self.unscored = False
 
     async def Moderate(self, request, context):  # type: ignore[no-untyped-def]
         await self.begin("unary", context)
         self.seen.extend(segment.text for segment in request.segments)
         self.writers.extend(segment.writer for segment in request.segments)
         action = self._action(" ".join(segment.text for segment in request.segments))
+        self.unscored = any("UNSCORED" in segment.text for segment in request.segments)
         replaced = [
             moderation.ModeratedText(segment_id=segment.segment_id, text=self._cut(segment.text))
             for segment in request.segments
@@ -171,6 +174,7 @@ class FakeModeration(_Neighbour, moderation_rpc.ModerationServiceServicer):
             cut = held.rfind(". ") + 2 if event == "text" and ". " in held else len(held) if event == "end" else 0
             ready, held = held[:cut], held[cut:]
             action = self._action(ready)
+            self.unscored = "UNSCORED" in ready
             worst = action if action != verdict_pb2.ACTION_ALLOW else worst
             if action in WITHHELD:
                 yield moderation.ModerateStreamResponse(verdict=self._verdict("out", action))
@@ -194,8 +198,14 @@ class FakeModeration(_Neighbour, moderation_rpc.ModerationServiceServicer):
             "threshold": 0.5,
             "action": verdict_pb2.ACTION_BLOCK if action == verdict_pb2.ACTION_ALLOW else action,
         }
+        skipped = [verdict_pb2.SkippedCheck(check="toxicity", reason="deadline")] if self.unscored else []
         return verdict_pb2.Verdict(
-            decision_id=f"decision-{name}", action=action, policy_id="general", policy_version=3, scores=[score]
+            decision_id=f"decision-{name}",
+            action=action,
+            policy_id="general",
+            policy_version=3,
+            scores=[] if self.unscored else [score],
+            skipped=skipped,
         )
 
 

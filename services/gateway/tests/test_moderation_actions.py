@@ -156,6 +156,23 @@ async def test_what_was_not_checked_passes_only_where_the_tenant_chose_so(
         assert event.outcome == events.REQUEST_OUTCOME_FAILED
 
 
+@both_doors
+@pytest.mark.parametrize("way", ["in", "out"])
+@pytest.mark.parametrize("fail_open", [False, True])
+async def test_a_policy_that_fails_closed_is_an_absent_filter_to_the_caller_and_never_blames_the_text(
+    mesh: Any, ask: Route, way: str, fail_open: bool
+) -> None:
+    mesh.set_tenant(fail_open=fail_open)
+    mesh.inference.script = ["Fine so far. ", "This is UNSCORED. " if way == "out" else "Fine. ", "The end."]
+    answer = await ask(mesh, ["This is UNSCORED." if way == "in" else "Hello"])
+    assert (answer["status"], answer["reason"], answer["cause"]) == (503, "FILTER_UNAVAILABLE", "deadline")
+    assert "UNSCORED" not in answer["text"]
+    event = await mesh.event()
+    assert (event.outcome, event.reason) == (events.REQUEST_OUTCOME_FAILED, "FILTER_UNAVAILABLE")
+    assert not event.blocked_categories
+    assert list(event.decision_ids) == ["decision-in", "decision-out"][: 1 if way == "in" else 2]
+
+
 async def test_texts_to_embed_are_cut_as_well(mesh: Any) -> None:
     response = await mesh.stub().Embed(
         pb.EmbedRequest(model="vectors", texts=["This is RUDE. Fine.", "Good."]),

@@ -23,6 +23,7 @@ _DECISIONS: Mapping[int, Decision] = {
     verdict_pb2.ACTION_BLOCK: Decision.BLOCK,
     verdict_pb2.ACTION_SKIPPED: Decision.SKIPPED,
 }
+_UNMADE = frozenset({"detector_error", "detector_unavailable", "deadline"})
 _failure = partial(failures.of_filter, "moderation")
 
 
@@ -76,14 +77,15 @@ def _verdict(verdict: verdict_pb2.Verdict, replaced: Mapping[str, str] | None = 
     decision = _DECISIONS.get(verdict.action)
     if decision is None:
         raise FilterUnavailable("moderation", "no_verdict")
+    categories = tuple(
+        score.category for score in verdict.scores if score.score >= score.threshold and score.action == verdict.action
+    )
+    unmade = next((check.reason for check in verdict.skipped if check.reason in _UNMADE), "")
     return Verdict(
         decision_id=verdict.decision_id,
         decision=decision,
-        categories=tuple(
-            score.category
-            for score in verdict.scores
-            if score.score >= score.threshold and score.action == verdict.action
-        ),
+        categories=categories,
+        unmade="" if categories else unmade,
         policy=f"{verdict.policy_id}@{verdict.policy_version}",
         replaced=replaced or {},
     )

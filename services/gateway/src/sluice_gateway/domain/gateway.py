@@ -383,6 +383,8 @@ def _answers_json(request: ChatRequest) -> bool:
 def _refuse_withheld(verdict: Verdict, completion: Completion) -> None:
     if not verdict.is_withheld:
         return
+    if verdict.unmade:
+        raise FilterUnavailable("moderation", verdict.unmade)
     completion.finish_reason = FinishReason.CONTENT_FILTER
     done = "is held until a person has looked at it" if verdict.decision is Decision.HOLD else "was blocked"
     raise _withheld(verdict, f"The request {done} by policy {verdict.policy} for {_named(verdict)}", verdict.reason)

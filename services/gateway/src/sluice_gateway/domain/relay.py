@@ -124,6 +124,8 @@ class Relay:
         self._completion.note_output(item)
         if item.decision is Decision.SKIPPED:
             self._skip_checks()
+        if item.is_withheld and item.unmade:
+            raise FilterUnavailable("moderation", item.unmade)
         if item.is_withheld:
             self._stop_model()
         elif not self._all_given:

@@ -20,6 +20,7 @@ class Decision(Enum):
 class Verdict:
     """What moderation decided; `categories` are those at or above their threshold.
 
+    `unmade`: why a check could not be made, where that alone withholds the text: nothing was found in it.
     `replaced`: of a REDACT on the way in, the segments that go on with other text, by id. No decision at all: the filter was away
     and the tenant goes on without it.
     """
@@ -28,6 +29,7 @@ class Verdict:
     decision: Decision | None = None
     categories: tuple[str, ...] = ()
     policy: str = ""
+    unmade: str = ""
     replaced: Mapping[str, str] = field(default_factory=dict)
 
     @property
