@@ -62,6 +62,22 @@ def test_explanations_of_the_real_detectors_hold_no_words_of_the_text_but_those_
     assert "zebulon" not in told
 
 
+class Kinds(Counting):
+    method = "by rule"
+
+    def contributions(self, text: str, category: str, *, limit: int) -> list[tuple[str, float]]:
+        return [("dose", 1.5), ("key", 1.0)][:limit]
+
+    def reasons(self, text: str, category: str) -> tuple[str, ...]:
+        return ("dosage", "key")
+
+
+def test_kinds_within_a_category_are_named_once() -> None:
+    found, method = Explainer(Panel([Kinds()])).contributions([("toxicity", "x")], limit=5)
+    assert [(c.feature, c.weight) for c in found] == [("kind:dosage", 1.0), ("dose", 1.5), ("key", 1.0)]
+    assert method == "by rule"
+
+
 def test_a_linear_detectors_contributions_are_exact() -> None:
     detector = REAL.scorer_of("prompt_injection")
     assert isinstance(detector, Explains)

@@ -34,6 +34,13 @@ class Explains(Protocol):
     def contributions(self, text: str, category: str, *, limit: int) -> list[tuple[str, float]]: ...
 
 
+@runtime_checkable
+class NamesKinds(Protocol):
+    """A detector that can name the kinds within a category that it found, in words of its own."""
+
+    def reasons(self, text: str, category: str) -> tuple[str, ...]: ...
+
+
 class Explainer:
     """Explains by the detectors of a panel. Its answers hold features of a vocabulary or places of words, never text."""
 
@@ -48,7 +55,7 @@ class Explainer:
         for category, text in list(reached)[:_MOST_CATEGORIES]:
             detector = self._panel.scorer_of(category)
             if isinstance(detector, Explains):
-                weights, method = detector.contributions(text, category, limit=limit), detector.method
+                weights, method = _told(detector, text, category, limit=limit), detector.method
             else:
                 key = (detector.name, text)  # categories of one detector mostly share their highest window
                 if key not in tried:
@@ -58,6 +65,14 @@ class Explainer:
             found += [Contribution(category, feature, weight) for feature, weight in weights]
             methods[method] = None
         return tuple(found), " ".join(methods)
+
+
+def _told(detector: Explains, text: str, category: str, *, limit: int) -> list[tuple[str, float]]:
+    """The narrower kinds that a detector names within a category (a dosage, a sort of key), then what moved the score."""
+    weights = detector.contributions(text, category, limit=limit)
+    kinds = detector.reasons(text, category) if isinstance(detector, NamesKinds) else ()
+    features = {feature for feature, _ in weights}
+    return [*((f"kind:{kind}", 1.0) for kind in kinds if kind not in features), *weights]
 
 
 @dataclass(frozen=True)
