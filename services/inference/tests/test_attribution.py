@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sluice_inference.domain.attribution import ShareMeter
+from sluice_inference.domain.attribution import Load, ShareMeter
 
 
 class Clocks:
@@ -34,6 +34,29 @@ def test_time_together_is_halved_and_time_alone_is_not() -> None:
     assert (a.cpu_seconds, b.cpu_seconds) == (3.0, 5.0)
     assert a.mean_occupancy == 1.5
     assert b.mean_occupancy == pytest.approx(4 / 3)
+
+
+def test_one_that_waits_for_an_upstream_pays_no_cpu_that_another_used() -> None:
+    clocks = Clocks()
+    meter = clocks.meter()
+    meter.begin("remote", Load("far", computes_here=False))
+    clocks.pass_time(seconds=1, cpu=0.5)
+    meter.begin("local", Load("near"))
+    clocks.pass_time(seconds=1, cpu=2)
+    assert (meter.end("local").cpu_seconds, meter.end("remote").cpu_seconds) == (2.0, 0.5)
+
+
+def test_accelerators_are_shared_within_their_model_and_so_is_occupancy() -> None:
+    clocks = Clocks()
+    meter = clocks.meter()
+    meter.begin("a", Load("gpu", accelerators=4))
+    meter.begin("other", Load("cpu"))
+    clocks.pass_time(seconds=1, cpu=0)
+    meter.begin("b", Load("gpu", accelerators=4))
+    clocks.pass_time(seconds=2, cpu=0)
+    a, b, other = meter.end("a"), meter.end("b"), meter.end("other")
+    assert (a.accelerator_seconds, b.accelerator_seconds, other.accelerator_seconds) == (8.0, 4.0, 0.0)
+    assert (a.mean_occupancy, b.mean_occupancy, other.mean_occupancy) == (pytest.approx(5 / 3), 2.0, 1.0)
 
 
 def test_a_request_that_never_began_costs_nothing() -> None:

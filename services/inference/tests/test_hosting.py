@@ -147,6 +147,19 @@ async def test_a_model_that_cannot_be_loaded_is_failed_told_without_its_files_an
     assert one.is_ready
 
 
+async def test_an_upstream_that_is_away_at_start_is_tried_until_it_answers() -> None:
+    witness, one = Silent(), hosted("m")
+    engine_of(one).fault = ModelUnusable("away")
+    hosting = Hosting(witness=witness, clock=time.monotonic, first_wait_seconds=0.001)
+    loading = asyncio.create_task(hosting.load_patiently(one))
+    async with asyncio.timeout(5):
+        while len(witness.failures) < 3:
+            await asyncio.sleep(0.001)
+    engine_of(one).fault = None
+    await loading
+    assert one.is_ready
+
+
 async def test_unloading_lets_requests_end_then_stops_them_and_frees_the_model() -> None:
     one = hosted("m")
     hosting = Hosting(witness=Silent(), clock=time.monotonic)

@@ -263,7 +263,10 @@ async def test_metrics_count_what_was_generated(running: Running) -> None:
     await generate(running, spec(tokens=4))
     await until(lambda: read("gen_ai_server_time_to_first_token_seconds_count") == before + 1)
     assert read("gen_ai_server_time_per_output_token_seconds_count") > 0
-    assert read("gen_ai_server_request_duration_seconds_count", finish_reason="length") > 0
+    assert read("gen_ai_server_request_duration_seconds_count", finish_reason="length", error_type="") > 0
+    assert read("sluice_inference_queue_seconds_count") > 0
+    assert read("sluice_inference_prefill_seconds_sum") > 0
+    assert read("sluice_inference_batch_occupancy_count") > 0
 
 
 async def test_before_the_warm_up_requests_are_told_to_come_back(running: Running) -> None:

@@ -39,6 +39,7 @@ from tensorrt_stage import built, loaded
 
 GREEDY = generation_pb2.SamplingParameters(temperature=0.0)
 STOP, LENGTH = finish_reason_pb2.FINISH_REASON_STOP, finish_reason_pb2.FINISH_REASON_LENGTH
+CANCELLED = finish_reason_pb2.FINISH_REASON_CANCELLED
 SENTENCE = spec(tokens=40, sampling=GREEDY)
 
 
@@ -195,6 +196,35 @@ async def test_a_slow_reader_loses_nothing_and_the_engine_is_not_aborted(stage: 
         await asyncio.sleep(0.002)
     assert answers[-1].finished.usage.output_tokens == 300
     await stage.settled(aborts=0)
+
+
+async def test_a_model_is_unloaded_and_loaded_over_the_wire_and_tells_its_load(stage: Stage) -> None:
+    stub = stage.running.stub
+    call = stream(stage.running, spec("Count to a thousand.", tokens=400))
+    async for answer in call:
+        if answer.WhichOneof("event") == "token":
+            break
+    load = await stub.GetLoad(pb.GetLoadRequest(model="d"))
+    assert (load.running_requests, load.models[0].model, load.models[0].ready) == (1, "double", True)
+    assert load.models[0].total_kv_tokens == 4 * 512
+    down = await stub.UnloadModel(pb.UnloadModelRequest(model="double", drain={"nanos": 1}))
+    assert (down.model.state, down.model.ready, down.stopped_requests) == (pb.MODEL_STATE_UNLOADED, False, 1)
+    assert [answer async for answer in call][-1].finished.outputs[0].finish_reason == CANCELLED
+    await stage.settled(aborts=1)
+    assert (await refused(generate(stage.running, SENTENCE))).code() is grpc.StatusCode.UNAVAILABLE
+    up = await stub.LoadModel(pb.LoadModelRequest(model="double"))
+    assert up.model.state == pb.MODEL_STATE_READY
+    assert (await generate(stage.running, SENTENCE)).outputs[0].text
+    for method, request in (("LoadModel", pb.LoadModelRequest), ("UnloadModel", pb.UnloadModelRequest)):
+        assert (await refused(getattr(stub, method)(request(model="x")))).code() is grpc.StatusCode.NOT_FOUND
+        assert (await refused(getattr(stub, method)(request()))).code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_accelerator_seconds_are_attributed(stage: Stage) -> None:
+    await generate(stage.running, SENTENCE)
+    (event,) = await stage.running.outbox.measured()
+    assert event.accelerator_seconds == pytest.approx(event.total_time.ToTimedelta().total_seconds(), rel=0.5)
+    assert event.prefill_time.ToNanoseconds() > 0
 
 
 # --- start and stop ----------------------------------------------------------------------------------------------------------

@@ -157,8 +157,14 @@ class Service:
     async def _load(self) -> None:
         """One after the other: two engines that start at once fight for the same cores and memory."""
         for hosted, at_start in zip(self._roster, self._at_start, strict=True):
-            if at_start:
+            if at_start and hosted.model.computes_here:
                 await self._hosting.load(hosted)
+        upstreams = [
+            hosted
+            for hosted, at_start in zip(self._roster, self._at_start, strict=True)
+            if at_start and not hosted.model.computes_here
+        ]
+        await asyncio.gather(*(self._hosting.load_patiently(hosted) for hosted in upstreams))
 
     def _end(self, error: EngineDied) -> None:
         if not self._died.done():

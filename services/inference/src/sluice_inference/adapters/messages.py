@@ -97,6 +97,7 @@ def measured_event(
         total_time=duration(timings.total_seconds),
         mean_batch_occupancy=measurement.share.mean_occupancy,
         cpu_seconds=measurement.share.cpu_seconds,
+        accelerator_seconds=measurement.share.accelerator_seconds,
         prompt_profile=profile_message(prompt),
         answer_profile=profile_message(answer),
         aborted=measurement.reason is FinishReason.CANCELLED,

@@ -156,15 +156,24 @@ class ModelWitness:
 def count(measurement: Measurement, model: ModelFacts) -> None:
     """Feeds the metrics of one generation."""
     operation = "chat" if isinstance(measurement.generation.input, Chat) else "text_completion"
-    labels, timings, usage = (operation, model.backend, model.model_id), measurement.timings, measurement.usage
-    if timings.time_to_first_token_seconds is not None:
-        metrics.TIME_TO_FIRST_TOKEN.labels(*labels).observe(timings.time_to_first_token_seconds)
-    mean = mean_token_seconds(measurement)
-    if mean is not None:
-        metrics.TIME_PER_OUTPUT_TOKEN.labels(*labels).observe(mean)
-    metrics.REQUEST_DURATION.labels(*labels, measurement.reason.value).observe(timings.total_seconds)
+    labels, usage = (operation, model.backend, model.model_id), measurement.usage
+    count_times(measurement, labels)
     if usage.estimated:
         metrics.ESTIMATED_USAGE.labels(model.model_id).inc()
     for kind in ("uncached_input", "cached_input", "cache_write", "output", "reasoning"):
         metrics.TOKENS.labels(model.model_id, kind).inc(getattr(usage, f"{kind}_tokens"))
     metrics.CPU_SECONDS.labels(model.model_id).inc(measurement.share.cpu_seconds)
+    metrics.ACCELERATOR_SECONDS.labels(model.model_id).inc(measurement.share.accelerator_seconds)
+
+
+def count_times(measurement: Measurement, labels: tuple[str, str, str]) -> None:
+    timings, mean = measurement.timings, mean_token_seconds(measurement)
+    if timings.time_to_first_token_seconds is not None:
+        metrics.TIME_TO_FIRST_TOKEN.labels(*labels).observe(timings.time_to_first_token_seconds)
+        metrics.PREFILL_TIME.labels(*labels).observe(timings.prefill_seconds)
+        metrics.BATCH_OCCUPANCY.labels(*labels).observe(measurement.share.mean_occupancy)
+    if mean is not None:
+        metrics.TIME_PER_OUTPUT_TOKEN.labels(*labels).observe(mean)
+    error = measurement.refusal.reason if measurement.refusal else ""
+    metrics.REQUEST_DURATION.labels(*labels, measurement.reason.value, error).observe(timings.total_seconds)
+    metrics.QUEUE_TIME.labels(*labels).observe(timings.queue_seconds)

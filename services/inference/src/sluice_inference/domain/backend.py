@@ -75,6 +75,8 @@ class ModelFacts:
     quant_group_size: int = 0
     kv_cache_quant_algo: str = ""
     loras: tuple[str, ...] = ()
+    computes_here: bool = True  # False: an upstream does, and this process only waits
+    accelerators: int = 0
     capabilities: Capabilities = field(default_factory=Capabilities)
     default_sampling: Sampling = field(default_factory=Sampling)
 

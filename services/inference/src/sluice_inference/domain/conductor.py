@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sluice_inference.domain.admission import Admission, Grant
-from sluice_inference.domain.attribution import ShareMeter
+from sluice_inference.domain.attribution import Load, ShareMeter
 from sluice_inference.domain.backend import Backend, EngineRun
 from sluice_inference.domain.generation import FinishReason, Generation
 from sluice_inference.domain.measurement import Observer, measure
@@ -122,7 +122,8 @@ class Conductor:
     async def _generate(self, session: Session) -> None:
         grant = await session.granted
         session.was_granted()
-        self._meter.begin(self._key(session))
+        model = self._backend.model
+        self._meter.begin(self._key(session), Load(model.model_id, model.computes_here, model.accelerators))
         self._arm(session, self._times.generation_seconds, FinishReason.TIMEOUT)
         self._watch(session)
         if len(session.outputs) > 1 and self._backend.runs_outputs_together:

@@ -10,6 +10,9 @@ from sluice_inference.domain.refusals import EngineFailed, EngineUnavailable, Mo
 from sluice_inference.domain.roster import Hosted, ModelState
 from sluice_inference.domain.warm_up import bring_up
 
+# Between two tries to reach an upstream.
+LONGEST_WAIT_SECONDS = 60.0
+
 
 class Witness(Protocol):
     """Hears of changes of models."""
@@ -24,8 +27,8 @@ class Witness(Protocol):
 class Hosting:
     """A change that was begun is carried through, also when whoever asked for it has gone."""
 
-    def __init__(self, *, witness: Witness, clock: Callable[[], float]) -> None:
-        self._witness, self._clock = witness, clock
+    def __init__(self, *, witness: Witness, clock: Callable[[], float], first_wait_seconds: float = 1.0) -> None:
+        self._witness, self._clock, self._first_wait_seconds = witness, clock, first_wait_seconds
         self._loading: dict[str, asyncio.Task[None]] = {}
 
     async def load(self, hosted: Hosted) -> None:
@@ -39,6 +42,16 @@ class Hosting:
             self._loading[key] = asyncio.create_task(self._bring_up(hosted), name=f"load {key}")
             self._loading[key].add_done_callback(lambda _: self._loading.pop(key, None))
         await asyncio.shield(self._loading[key])
+
+    async def load_patiently(self, hosted: Hosted) -> None:
+        """Tries until it answers: an upstream that is away now may come back, and this service need not be restarted for that."""
+        wait = self._first_wait_seconds
+        while True:
+            try:
+                return await self.load(hosted)
+            except ModelUnusable:
+                await asyncio.sleep(wait)
+                wait = min(LONGEST_WAIT_SECONDS, 2 * wait)
 
     async def load_for_caller(self, hosted: Hosted) -> None:
         """The same for a remote caller, who is told that it failed; why stands in the log, for it may name files. Raises EngineFailed."""

@@ -87,6 +87,7 @@ def model_facts(
         max_context_tokens=max_context_tokens,
         max_output_tokens=max_output_tokens,
         loras=tuple(options.lora_models),
+        computes_here=False,
         capabilities=options.spoken().capabilities(lora=bool(options.lora_models)),
     )
 

@@ -162,6 +162,7 @@ def model_facts(
         quant_group_size=checkpoint.quant_group_size,
         kv_cache_quant_algo=kv_algo,
         loras=tuple(options.loras),
+        accelerators=options.gpus,
         capabilities=_capabilities(options, chat=tokens.has_template),
         default_sampling=DEFAULT_SAMPLING,
     )
