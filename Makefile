@@ -148,6 +148,16 @@ eval-filters: $(VENV)/.bench-ready ## Measure what redaction and moderation find
 bench-filters: $(VENV)/.bench-ready ## Measure how fast redaction and moderation are, into docs/filters
 	@for bench in $(FILTER_BENCHES); do python tests/bench/$$bench.py $(if $(QUICK),--quick) || exit 1; done
 
+.PHONY: bench-inference bench-quantisations soak-inference
+bench-inference: $(DEV_READY) ## Bare engine, backend and inference service at 1, 2, 4, 8 streams
+	@python tests/bench/inference_speed.py $(ARGS)
+
+bench-quantisations: $(VENV)/.bench-ready ## Size, speed, perplexity and cost of the packaged model in other quantisations
+	@python tests/bench/inference_quantisations.py $(ARGS)
+
+soak-inference: $(DEV_READY) ## 2,000 requests with random ends: memory flat, no slot busy
+	@python tests/bench/inference_soak.py $(ARGS)
+
 .PHONY: clean
 clean: ## Remove the environment and the state of a stopped mesh
 	@if [ -x $(BIN)/sluice ] && $(BIN)/sluice mesh status >/dev/null 2>&1; then echo "The mesh runs: make stop first."; exit 1; fi

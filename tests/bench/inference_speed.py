@@ -1,10 +1,11 @@
-"""Measures the inference service beside the bare engine it wraps, interleaved in one run.
+"""Measures the inference service and its in-process backend beside the bare engine they wrap, interleaved in one run.
 
-    python tests/bench/inference_speed.py [--rounds 5] [--tokens 96] [--threads 0]
+    make bench-inference            # or: python tests/bench/inference_speed.py [--rounds 7] [--tokens 96] [--threads 0] [--streams 1 2 4 8]
 
-Both sides run the packaged model with the same options, each in a process of its own, one after the other in every round; the
-medians of the rounds are printed: milliseconds to the first token, tokens per second and CPU time a token at 1 and at 4 streams, and
-memory. The load of the machine is printed too: on a busy one only the CPU time says much.
+All sides run the packaged model with the same options, one after the other in every round, in an order that changes: the bare engine and the
+backend over it in one process, the service in another. Printed are the medians over the rounds of milliseconds to the first token, tokens per second
+and CPU time a token, the median of the rounds' own ratios (a drift of the machine is in both sides of each), and memory. The load of the machine is
+printed too: on a busy one only the CPU time says much.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from sluice.inference.v1 import inference_service_pb2_grpc as pb_grpc
 from sluice.types.v1 import chat_pb2, generation_pb2
 
 PROMPT = "Explain in a few sentences why the sea is salty."
-SLOTS, CONTEXT = 4, 2048
+SLOTS, CONTEXT = 8, 1024
+SIDES = ("bare", "backend", "service")
 START_SECONDS = 120
 
 
@@ -49,6 +51,7 @@ class Spell:
 
     streams: int
     tokens: int
+    side: str = "bare"
 
 
 def measured(spell: Spell, starts: list[float], firsts: list[float], end: float) -> Sample:
@@ -60,7 +63,7 @@ def measured(spell: Spell, starts: list[float], firsts: list[float], end: float)
 
 
 def engine_main(threads: int) -> None:
-    """Child process: loads the engine exactly as the service does, then answers one JSON line per spell."""
+    """Child process: loads the engine exactly as the service does, then answers one JSON line per spell, bare or through the backend."""
     from sluice_inference.adapters import gguf, model_file
     from sluice_inference.adapters.llama_cpp import LlamaCpp, LlamaCppOptions, model_facts
 
@@ -71,9 +74,37 @@ def engine_main(threads: int) -> None:
     asyncio.run(backend.load())
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
-        sample = engine_spell(backend._server, Spell(**json.loads(line)))
+        spell = Spell(**json.loads(line))
+        run_bare = spell.side == "bare"
+        sample = engine_spell(backend._server, spell) if run_bare else asyncio.run(backend_spell(backend, spell))
         print(json.dumps(sample.__dict__), flush=True)
     asyncio.run(backend.close())
+
+
+async def backend_spell(backend: Any, spell: Spell) -> Sample:
+    times = await asyncio.gather(*(backend_generate(backend, stream, spell.tokens) for stream in range(spell.streams)))
+    return measured(spell, [start for start, _ in times], [first for _, first in times], time.perf_counter())
+
+
+async def backend_generate(backend: Any, stream: int, tokens: int) -> tuple[float, float]:
+    from sluice_inference.domain.backend import NewTokens
+    from sluice_inference.domain.generation import Chat, ChatTurn, Generation, Stopping
+
+    generation = Generation(
+        f"r{stream}",
+        "m",
+        Chat((ChatTurn("user", PROMPT),)),
+        sampling=replace(backend.model.default_sampling, seed=1),
+        stopping=Stopping(max_tokens=tokens, ignore_eos=True),
+        bypass_prefix_cache=True,
+    )
+    start, first = time.perf_counter(), 0.0
+    run = backend.start(generation, slot=stream, may_reuse_cache=False)
+    async for step in run:
+        if not first and isinstance(step, NewTokens):
+            first = time.perf_counter()
+    await run.closed()
+    return start, first
 
 
 def engine_spell(server: Any, spell: Spell) -> Sample:
@@ -203,35 +234,44 @@ def resident_mib(process: subprocess.Popen[Any]) -> int:
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) // 1024
 
 
-def table(samples: dict[tuple[str, int], list[Sample]]) -> str:
-    def median(side: str, streams: int, read: Callable[[Sample], float]) -> float:
-        return statistics.median(read(sample) for sample in samples[side, streams])
-
-    lines = [f"{'streams':>7}  {'':16}  {'bare engine':>12}  {'service':>12}  {'difference':>12}"]
-    for streams in (1, 4):
-        bare, ours = (median(side, streams, lambda s: s.first_token_ms) for side in ("bare", "service"))
-        lines.append(f"{streams:>7}  {'first token, ms':16}  {bare:>12.1f}  {ours:>12.1f}  {ours - bare:>+12.1f}")
-        bare, ours = (median(side, streams, lambda s: s.tokens_per_second) for side in ("bare", "service"))
-        lines.append(f"{streams:>7}  {'tokens/s':16}  {bare:>12.1f}  {ours:>12.1f}  {ours / bare:>11.3f}x")
-        bare, ours = (median(side, streams, lambda s: s.cpu_ms_per_token) for side in ("bare", "service"))
-        lines.append(f"{streams:>7}  {'CPU ms a token':16}  {bare:>12.2f}  {ours:>12.2f}  {ours - bare:>+12.2f}")
+def table(samples: dict[tuple[str, int], list[Sample]], streams_at: list[int]) -> str:
+    reads: list[tuple[str, Callable[[Sample], float]]] = [
+        ("first token, ms", lambda s: s.first_token_ms),
+        ("tokens/s", lambda s: s.tokens_per_second),
+        ("CPU ms a token", lambda s: s.cpu_ms_per_token),
+    ]
+    lines = [f"{'streams':>7}  {'':16}" + "".join(f"{side:>12}" for side in SIDES) + f"{'backend':>14}{'service':>14}"]
+    for streams in streams_at:
+        for name, read in reads:
+            columns = {side: [read(sample) for sample in samples[side, streams]] for side in SIDES}
+            cells = "".join(f"{statistics.median(columns[side]):>12.1f}" for side in SIDES)
+            beside = "".join(f"{compared(name, columns['bare'], columns[side]):>14}" for side in SIDES[1:])
+            lines.append(f"{streams:>7}  {name:16}{cells}{beside}")
     return "\n".join(lines)
 
 
-def compare(*, rounds: int, tokens: int, threads: int) -> None:
+def compared(name: str, bare: list[float], ours: list[float]) -> str:
+    """Median over the rounds of the ratio, or of the milliseconds added."""
+    pairs = list(zip(bare, ours, strict=True))
+    if name == "tokens/s":
+        return f"{statistics.median(b / a for a, b in pairs):.3f}x"
+    return f"{statistics.median(b - a for a, b in pairs):+.2f}"
+
+
+def compare(*, rounds: int, tokens: int, threads: int, streams_at: list[int]) -> None:
     with tempfile.TemporaryDirectory() as home:
         service, bare = Service(threads, Path(home)), BareEngine(threads)
-        sides: dict[str, BareEngine | Service] = {"bare": bare, "service": service}
-        samples: dict[tuple[str, int], list[Sample]] = {(side, n): [] for side in sides for n in (1, 4)}
+        processes: dict[str, BareEngine | Service] = {"bare": bare, "backend": bare, "service": service}
+        samples: dict[tuple[str, int], list[Sample]] = {(side, n): [] for side in SIDES for n in streams_at}
         for number in range(rounds + 1):
-            for streams in (1, 4):
+            for streams in streams_at:
                 # Taking turns at going first keeps a drift of the machine out of the difference.
-                for side in sorted(sides, reverse=bool(number % 2)):
-                    sample = run_measuring_cpu(sides[side], Spell(streams, tokens))
+                for side in SIDES[number % 3 :] + SIDES[: number % 3]:
+                    sample = run_measuring_cpu(processes[side], Spell(streams, tokens, side))
                     if number:  # the first round warms up
                         samples[side, streams].append(sample)
-        print(table(samples))
-        print(f"memory: bare engine {resident_mib(bare.process)} MiB, service {resident_mib(service.process)} MiB")
+        print(table(samples, streams_at))
+        print(f"memory: engine {resident_mib(bare.process)} MiB, service {resident_mib(service.process)} MiB")
         print(f"{rounds} rounds of {tokens} tokens; {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
         bare.stop()
         service.stop()
@@ -239,7 +279,8 @@ def compare(*, rounds: int, tokens: int, threads: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 2, 4, 8], choices=range(1, SLOTS + 1))
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--threads", type=int, default=0, help="0 means one a core")
     parser.add_argument("--engine", action="store_true", help=argparse.SUPPRESS)
@@ -247,7 +288,7 @@ def main() -> None:
     if options.engine:
         engine_main(options.threads)
     else:
-        compare(rounds=options.rounds, tokens=options.tokens, threads=options.threads)
+        compare(rounds=options.rounds, tokens=options.tokens, threads=options.threads, streams_at=options.streams)
 
 
 if __name__ == "__main__":

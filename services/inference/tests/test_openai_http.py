@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fault_upstream import Call, Connection, FaultUpstream, Script, piece, telling
+from http2_upstream import Http2Upstream
 from hypothesis import given
 from hypothesis import strategies as st
 from inference_stage import until
@@ -44,7 +46,7 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 3, "prompt_tokens_details": {
 ASKED = Generation("id", "m", Chat((ChatTurn("user", "Hello, upstream!"),)), stopping=Stopping(max_tokens=8))
 
 
-def backend(upstream: FaultUpstream, **more: Any) -> OpenAiHttp:
+def backend(upstream: FaultUpstream | Http2Upstream, **more: Any) -> OpenAiHttp:
     quick = {"first_wait_seconds": 0.01, "longest_wait_seconds": 0.05} | more.pop("retries", {})
     options = OpenAiHttpOptions(base_url=upstream.url, upstream_model="up", retries=quick, **more)
     return OpenAiHttp(options, model=model_facts(options, model_id="m"))
@@ -516,6 +518,44 @@ def test_what_a_dialect_does_not_have_is_no_capability() -> None:
     assert GuideKind.REGEX not in able.guides
     assert GuideKind.EBNF in able.guides
     assert able.min_tokens
+
+
+# --- HTTP/2 --------------------------------------------------------------------------------------------------------------
+
+
+async def test_many_requests_share_one_http2_connection() -> None:
+    async with Http2Upstream("Hel", "lo").serving() as upstream:
+        engine = backend(upstream, http="2")
+        await engine.load()
+        await _one(engine)  # the first request makes the connection
+
+        texts = await asyncio.gather(*(_one(engine) for _ in range(6)))
+        await engine.close()
+    assert texts == ["Hello"] * 6
+    assert (upstream.connections, upstream.requests) == (1, 7)
+    assert upstream.most_at_once > 1
+
+
+async def _one(engine: OpenAiHttp) -> str:
+    run = engine.start(ASKED, slot=0, may_reuse_cache=False)
+    text = text_of([step async for step in run])
+    await run.closed()
+    return text
+
+
+async def test_stopping_resets_the_stream_and_leaves_the_http2_connection_to_the_others() -> None:
+    async with Http2Upstream("Hel", "lo").serving() as upstream:
+        engine = backend(upstream, http="2", lora_models={"never": "endless"})
+        run = engine.start(replace(ASKED, lora_name="never"), slot=0, may_reuse_cache=False)
+        async for step in run:
+            if isinstance(step, NewTokens):
+                break
+        run.stop()
+        await run.closed()
+        await until(lambda: len(upstream.resets) == 1)
+        assert await _one(engine) == "Hello"
+        assert upstream.connections == 1
+        await engine.close()
 
 
 # --- embeddings ----------------------------------------------------------------------------------------------------------

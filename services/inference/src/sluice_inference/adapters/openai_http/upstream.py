@@ -18,6 +18,7 @@ from sluice_inference.adapters import metrics
 from sluice_inference.adapters.openai_http import trouble
 from sluice_inference.adapters.openai_http.budget import RetryBudget
 from sluice_inference.adapters.openai_http.chunks import is_telling
+from sluice_inference.adapters.openai_http.http2 import Http2Stream, http2_stream_of
 from sluice_inference.adapters.openai_http.options import OpenAiHttpOptions
 from sluice_inference.adapters.openai_http.sse import BrokenStream, EventStream
 from sluice_inference.adapters.openai_http.trouble import UpstreamTrouble
@@ -32,12 +33,13 @@ class OpenStream:
     """An answer that has begun: what came up to the first telling chunk, and the rest. Close it."""
 
     response: httpx2.Response
+    http2: Http2Stream | None
     chunks: AsyncIterator[dict[str, Any]]
     seen: list[dict[str, Any]] = field(default_factory=list)
 
     async def close(self) -> None:
-        """Lets the connection go: back to the pool when the answer was read to its end, else it is cut, which stops the upstream."""
-        await self.response.aclose()
+        """Lets the connection go: back to the pool when the answer was read to its end, else it (or its stream) is cut, which stops the upstream."""
+        await _close(self.response, self.http2)
 
 
 class Upstream:
@@ -120,9 +122,10 @@ class Upstream:
     async def _open_in_time(self, path: str, body: dict[str, Any]) -> OpenStream:
         client = self._pool
         response = await client.send(client.build_request("POST", path, json=body, headers=self._key()), stream=True)
+        http2 = http2_stream_of(response)
         try:
             await _check_status(response)
-            stream = OpenStream(response, _chunks(response))
+            stream = OpenStream(response, http2, _chunks(response))
             async for chunk in stream.chunks:
                 stream.seen.append(chunk)
                 if is_telling(chunk):
@@ -130,7 +133,7 @@ class Upstream:
                     return stream
             raise UpstreamTrouble(EngineUnavailable("the upstream ended the answer before it began."), retryable=True)
         except BaseException:
-            await response.aclose()
+            await _close(response, http2)
             raise
 
     async def _post_once(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -181,6 +184,14 @@ def open_client(options: OpenAiHttpOptions) -> httpx2.AsyncClient:
         limits=httpx2.Limits(max_connections=options.connections, max_keepalive_connections=options.connections),
         trust_env=False,
     )
+
+
+async def _close(response: httpx2.Response, http2: Http2Stream | None) -> None:
+    try:
+        if http2:
+            await http2.reset()
+    finally:
+        await response.aclose()
 
 
 async def _check_status(response: httpx2.Response) -> None:
