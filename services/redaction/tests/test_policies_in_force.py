@@ -265,3 +265,11 @@ def test_the_readme_names_every_setting() -> None:
 def test_every_shipped_policy_has_its_row_in_the_readme() -> None:
     for path in SHIPPED.glob("*.yaml"):
         assert f"| `{path.stem}` |" in _readme()
+
+
+async def test_many_values_are_replaced_as_a_few_are(running: Any) -> None:
+    text = "; ".join(f"User{number}" for number in range(200))
+    redacted = await running.redact(text, policy_id="surrogate")
+    assert not re.search(r"User\d", redacted.segments[0].text)
+    assert len({entry.placeholder for entry in redacted.vault.entries}) == 200
+    assert await running.restore(redacted, vault=redacted.vault) == [text]

@@ -55,6 +55,8 @@ ADDED_TIME_TO_FIRST_TOKEN = Histogram(
 )
 # A large push is taken apart: pieces change nothing in the output, and short buffers are cheap to cut.
 _PIECE = 2_000
+# As many are replaced in some milliseconds, made-up values being the slowest; more than that is no work for an event loop.
+_MANY_FINDINGS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,11 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
         texts = self._texts(request.segments)
         vault = self._vault(request.vault)
         replacing = Replacing(policy, vault, self._tools(policy))
-        redaction = redact(texts, await self._findings(texts, policy, replacing), vault, replacing)
+        found = await self._findings(texts, policy, replacing)
+        if sum(map(len, found)) > _MANY_FINDINGS:
+            redaction = await self._workers.run(lambda _: redact(texts, found, vault, replacing))
+        else:
+            redaction = redact(texts, found, vault, replacing)
         replaced = [pair for redacted in redaction.texts for pair in redacted.replaced()]
         counts = Counter(finding.kind for finding, _ in replaced)
         response = messages.redact_response(request.segments, redaction.texts, vault, policy)

@@ -28,56 +28,59 @@ class Occurrence:
     phrase: str
 
 
+class _Node:
+    """What may follow in a phrase. phrase: the one that ends here."""
+
+    __slots__ = ("following", "phrase")
+
+    def __init__(self) -> None:
+        self.following: dict[tuple[str, bool], _Node] = {}
+        self.phrase: str | None = None
+
+
 class Phrases:
     """A set of phrases. A phrase is found as whole words only."""
 
     def __init__(self, phrases: Iterable[str] = ()) -> None:
-        self._by_first: dict[str, list[tuple[Sequence[_Part], str]]] = {}
-        self._known: set[str] = set()
+        self._root = _Node()
         for phrase in phrases:
             self.add(phrase)
 
-    def __len__(self) -> int:
-        return len(self._known)
-
     def add(self, phrase: str) -> None:
         """Blank phrases are left out: they would stand everywhere."""
-        parts = _parts(phrase)
-        if not parts or phrase in self._known:
-            return
-        self._known.add(phrase)
-        same = self._by_first.setdefault(parts[0].folded, [])
-        same.append((parts, phrase))
-        same.sort(key=lambda known: -len(known[0]))
+        node, glued = self._root, False
+        for part in _parts(phrase):
+            node = node.following.setdefault((part.folded, glued and part.glued), _Node())
+            glued = True
+        if node is not self._root:
+            node.phrase = phrase
 
     def occurrences(self, text: str) -> Iterator[Occurrence]:
         """In order, not overlapping, at each place the longest."""
-        if not self._by_first:
+        if not self._root.following:
             return
         parts, number = _parts(text), 0
         while number < len(parts):
-            found = self._longest_at(parts, number)
-            if found is None:
-                number += 1
-                continue
-            length, phrase = found
-            yield Occurrence(parts[number].start, parts[number + length - 1].end, phrase)
-            number += length
+            length, phrase = self._longest_at(parts, number)
+            if length:
+                yield Occurrence(parts[number].start, parts[number + length - 1].end, phrase)
+            number += length or 1
 
-    def _longest_at(self, parts: Sequence[_Part], number: int) -> tuple[int, str] | None:
-        for wanted, phrase in self._by_first.get(parts[number].folded, ()):
-            there = parts[number : number + len(wanted)]
-            if len(there) == len(wanted) and all(map(_follows, there[1:], wanted[1:], there)):
-                return len(wanted), phrase
-        return None
-
-
-def _follows(there: _Part, wanted: _Part, before: _Part) -> bool:
-    return (
-        there.folded == wanted.folded
-        and there.glued == wanted.glued
-        and (there.glued or there.start - before.end <= _WIDEST_GAP)
-    )
+    def _longest_at(self, parts: Sequence[_Part], number: int) -> tuple[int, str]:
+        """How many parts, and which phrase; 0 for none."""
+        found, node, place = (0, ""), self._root, number
+        while place < len(parts):
+            part = parts[place]
+            first = place == number
+            if not first and part.start - parts[place - 1].end > _WIDEST_GAP:
+                break
+            following = node.following.get((part.folded, part.glued and not first))
+            if following is None:
+                break
+            node, place = following, place + 1
+            if node.phrase is not None:
+                found = (place - number, node.phrase)
+        return found
 
 
 def _parts(text: str) -> list[_Part]:

@@ -65,7 +65,7 @@ def redact(
     for text, findings in zip(texts, found, strict=True):
         _replace(text, findings, replacing)
     known = KnownValues(vault)
-    for value, kind in replacing.gone():
+    for value, kind in replacing.newly_gone():
         known.add(value, kind)
     redacted = []
     for text, findings in zip(texts, found, strict=True):
@@ -279,7 +279,7 @@ class RedactingStream:
         self._last = segment.text[-1:]
         new = list(self._vault)[before:]
         self._known.add_entries(new)
-        for value, kind in self._replacing.gone():
+        for value, kind in self._replacing.newly_gone():
             self._known.add(value, kind)
         fresh = [pair for pair in redacted.replaced() if segment.text[pair[0].start : pair[0].end] not in self._own]
         self.counts.update(finding.kind for finding, _ in fresh)

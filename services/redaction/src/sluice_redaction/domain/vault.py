@@ -125,11 +125,7 @@ class Vault:
 
     def _is_free(self, candidate: str) -> bool:
         """It stands in no text and no made-up value: some word of it, or pair of neighbouring words, does not."""
-        if (
-            not 0 < len(candidate) <= _LONGEST_SURROGATE
-            or candidate in self._by_placeholder
-            or candidate in self._by_value
-        ):
+        if not _is_readable(candidate) or candidate in self._by_placeholder or candidate in self._by_value:
             return False
         words = _WORD.findall(candidate.casefold())
         return not (self._pairs.issuperset(pairwise(words)) and self._words.issuperset(words))
@@ -156,6 +152,15 @@ class Vault:
 
     def _key(self, entry: Entry) -> str:
         return entry.placeholder if entry.operation is Operation.SURROGATE else key_of(entry.placeholder)
+
+
+def _is_readable(candidate: str) -> bool:
+    """A reader of tokens finds it again: on one line, with single blanks between its words."""
+    return (
+        0 < len(candidate) <= _LONGEST_SURROGATE
+        and candidate.isprintable()
+        and " ".join(candidate.split()) == candidate
+    )
 
 
 def parts_of_name(entry: Entry) -> list[tuple[str, str]]:
