@@ -1,10 +1,22 @@
-"""Disguise by layout: Markdown and HTML inside values, and values that a line end cuts in two."""
+"""Disguise by layout: Markdown and HTML around and inside values, and values that a line end cuts in two."""
 
 import re
 from collections.abc import Iterator
 
 from .views import Edit
 
+# Around words, where a reader sees emphasis only: `**Ann Lee**`, `__Ann__`, `<b>Ann</b>`. Bounded, and on one line.
+_STRESSED = re.compile(
+    r"(?<![\w*_~])(?P<mark>\*{1,3}|__|~~)(?=[^\s*_~])[^*~\n]{0,200}?[^\s*_~](?P<end>(?P=mark))(?![\w*_~])"
+)
+# Code that is no code: names, numbers and keys, but nothing with the signs or the case of an identifier.
+_QUOTED = re.compile(
+    r"(?<![\w`])`(?:[^\W\d_][^\W\d_'’\-]{0,30}\.?(?:[ '’\-][^\W\d_][^\W\d_'’\-]{0,30}\.?){1,4}|[0-9A-Fa-f][0-9A-Fa-f:.+/ \-]{5,60}"
+    r"|(?<=[=:\"']`)[A-Za-z0-9+/=_\-]{16,200}|(?<=[rs]\. `)[^\W\d_]{2,30})(?P<end>`)(?![\w`])"
+)
+_INLINE = re.compile(
+    r"</?(?:a|b|i|u|s|em|strong|span|code|font|mark|small|td|th|li|p)(?:\s[^<>]{0,200})?>", re.IGNORECASE
+)
 _IN_VALUE = r"\w@.+\-"
 _EMPHASIS = re.compile(
     rf"(?<=[{_IN_VALUE}])(?:\*{{1,3}}|`{{1,3}}|~~)(?=[{_IN_VALUE}])"
@@ -33,8 +45,24 @@ _LOCAL_HEAD, _LOCAL_TAIL = (
 _BARE_AT = re.compile(r"@[\w\-]{1,63}\.")
 _KEY_HEAD = re.compile(r"[A-Za-z0-9_\-+/=]{16,}$")
 _KEY_TAIL = re.compile(r"(?=[^\s]{0,80}[0-9])[A-Za-z0-9_\-+/=]{6,}(?=[\s\"'`,;.)]|$)")
+_GROUP_BEFORE, _GROUP_AFTER = re.compile(r"\d{1,4}$"), re.compile(r"\d{1,4}")
 _GOES_ON = frozenset("-._+@/=")  # signs that a half may end or begin with
 _LOOK = 100
+
+
+def emphasis_edits(text: str) -> Iterator[Edit]:
+    """The marks around words, which change nothing about them: models too read the text without them."""
+    if "*" in text or "__" in text or "~~" in text:
+        for match in _STRESSED.finditer(text):
+            yield Edit(match.start(), match.end("mark"), "", "markup")
+            yield Edit(*match.span("end"), "", "markup")
+    if "`" in text:
+        for match in _QUOTED.finditer(text):
+            yield Edit(match.start(), match.start() + 1, "", "markup")
+            yield Edit(*match.span("end"), "", "markup")
+    if "</" in text:
+        for match in _INLINE.finditer(text):
+            yield Edit(*match.span(), "", "markup")
 
 
 def markup_edits(text: str) -> Iterator[Edit]:
@@ -59,7 +87,7 @@ def joint(text: str, start: int, end: int) -> str | None:
         return None
     before, after = text[max(0, start - _LOOK) : start], text[end : end + _LOOK]
     if next_.isdigit() and _DIGITS_AFTER.match(after) and _DIGITS_BEFORE.search(before):
-        return "" if last == "-" else " "
+        return "" if last == "-" or _is_cut_group(before, after) else " "
     if _IBAN_AFTER.match(after) and _IBAN_BEFORE.search(before):
         return " "
     mail = "@" in before and (
@@ -70,3 +98,11 @@ def joint(text: str, start: int, end: int) -> str | None:
         (last.isalnum() and _BARE_AT.match(after)) or (_LOCAL_TAIL.match(after) and _LOCAL_HEAD.search(before))
     )
     return "" if mail or local or (_KEY_TAIL.match(after) and _KEY_HEAD.search(before)) else None
+
+
+def _is_cut_group(before: str, after: str) -> bool:
+    """The line ends inside a group of digits: both halves together are no longer than a group, and one is a stump."""
+    left, right = _GROUP_BEFORE.search(before), _GROUP_AFTER.match(after)
+    if left is None or right is None:
+        return False
+    return len(left[0]) + len(right[0]) <= 4 and min(len(left[0]), len(right[0])) < 3

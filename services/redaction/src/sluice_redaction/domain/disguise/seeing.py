@@ -14,7 +14,7 @@ from ..findings import Detector, Finding
 from .characters import character_edits
 from .encodings import blobs
 from .escapes import escape_edits
-from .markup import markup_edits
+from .markup import emphasis_edits, markup_edits
 from .spelling import spelling_edits
 from .views import View
 
@@ -50,7 +50,8 @@ def as_it_reads(text: str) -> View:
         if unescaped is view:
             break
         view = unescaped
-    return view.edited(character_edits(view.text))
+    view = view.edited(character_edits(view.text))
+    return view.edited(emphasis_edits(view.text))
 
 
 def _as_written(findings: Iterable[Finding], view: View) -> Iterator[Finding]:
