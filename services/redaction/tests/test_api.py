@@ -263,7 +263,7 @@ async def test_a_recognizer_that_cannot_load_leaves_the_service_not_serving_and_
 async def test_the_recognizers_are_listed_with_what_a_policy_replaces(service: Any) -> None:
     listed = await service.stub.ListRecognizers(pb.ListRecognizersRequest(policy_id="secrets"))
     assert [recognizer.name for recognizer in listed.recognizers] == ["patterns"]
-    assert list(listed.enabled_kinds) == ["API_KEY"]
+    assert list(listed.enabled_kinds) == ["API_KEY", "PASSWORD"]
 
 
 async def test_a_value_split_over_two_texts_is_replaced_in_both(service: Any) -> None:

@@ -57,10 +57,10 @@ _PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7bq\nqqXw9+/a==\n-----E
         ("key sk-proj-abcdefghijklmnopqrstuvwxyz123456", "key <API_KEY_1>"),
         ("token ghp_abcdefghijklmnopqrstuvwxyz0123456789", "token <API_KEY_1>"),
         ("AKIAIOSFODNN7EXAMPLE", "<API_KEY_1>"),
-        ("password: hunter2!!", "password: <API_KEY_1>"),
-        ("my password is hunter2", "my password is <API_KEY_1>"),
+        ("password: hunter2!!", "password: <PASSWORD_1>"),
+        ("my password is hunter2", "my password is <PASSWORD_1>"),
         ("Authorization: Bearer abcdef0123456789abcdef", "Authorization: Bearer <API_KEY_1>"),
-        ("postgres://app:s3cretpw@db.local/x", "postgres://app:<API_KEY_1>@db.local/x"),
+        ("postgres://app:s3cretpw@db.local/x", "postgres://<USERNAME_1>:<PASSWORD_1>@db.local/x"),
         (f"Here:\n{_PEM}\nthanks", "Here:\n<API_KEY_1>\nthanks"),
     ],
 )

@@ -68,7 +68,7 @@ def test_the_shipped_policies_are_sound_and_need_no_key() -> None:
     assert {policy.id for policy in book} == {"default", "everything", "secrets", "healthcare", "children"}
     assert book.find("").kinds == DEFAULT_KINDS
     assert book.find("everything").replaced_kinds == frozenset(KINDS)
-    assert book.find("secrets").kinds == {"API_KEY"}
+    assert book.find("secrets").kinds == {"API_KEY", "PASSWORD"}
 
 
 def test_the_healthcare_policy_replaces_all_but_nationalities() -> None:

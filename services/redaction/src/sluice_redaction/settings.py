@@ -23,8 +23,8 @@ class Settings(GrpcServiceSettings):
     """Findings with a lower score are ignored by the shipped default policy; none means as shipped."""
     allowed_words: str = ""
     """Values that the shipped default policy never replaces, comma-separated, in any case."""
-    phone_regions: str = "US,GB"
-    """Regions whose national phone numbers are recognised, ISO 3166, comma-separated; each costs time."""
+    phone_regions: str = "US,GB,CA,AU,IN,SG,DE,FR,ES,IT,NL,IE,NZ,ZA,BR,MX,CH,AT,BE,SE"
+    """Regions whose national phone numbers are recognised, ISO 3166, comma-separated; +49... is found anyway."""
     spacy: bool = True
     """Whether spaCy's ner runs as second opinion; without it no organisations, dates and nationalities are found."""
     worker_threads: int = Field(0, ge=0, le=64)

@@ -3,13 +3,17 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from presidio_analyzer import LocalRecognizer
+from presidio_analyzer import LocalRecognizer, RecognizerResult
+from presidio_analyzer.nlp_engine import NlpArtifacts
+from spacy.tokens import Doc
+from spacy.vocab import Vocab
 
 from sluice_redaction.domain.findings import Finding
 
 from .listed import Listed
 from .offline import use_packaged_suffix_list
-from .patterns.detector import PatternDetector, Source, findings, no_artifacts
+from .patterns.detector import PatternDetector
+from .patterns.phone_numbers import DEFAULT_REGIONS
 from .patterns.sources import pattern_sources
 from .rampart import HINT, RampartModel, RampartRecognizer
 from .spacy_names import NAME as SPACY_NAMES
@@ -25,8 +29,10 @@ class PresidioDetector:
 
     def __init__(self, patterns: PatternDetector, models: Sequence[LocalRecognizer] = ()) -> None:
         self._patterns = patterns
-        self._models = tuple(Source(model) for model in models)
-        self._artifacts = no_artifacts()
+        self._models = tuple(models)
+        self._artifacts = NlpArtifacts(
+            entities=[], tokens=Doc(Vocab()), tokens_indices=[], lemmas=[], nlp_engine=None, language="en"
+        )
 
     def detect_patterns(self, text: str, kinds: frozenset[str]) -> Iterable[Finding]:
         return self._patterns.detect(text, kinds)
@@ -34,12 +40,10 @@ class PresidioDetector:
     def detect(self, text: str, kinds: frozenset[str]) -> Iterable[Finding]:
         found = self._patterns.detect(text, kinds)
         thinned = _SIGNS.sub(lambda run: run[0][:16] + " " * (len(run[0]) - 16), text)
-        for source in self._models:
-            offered = source.recognizer.supported_entities
-            if kinds.isdisjoint(offered):
-                continue
-            for result in source.recognizer.analyze(thinned, offered, self._artifacts):
-                found.extend(findings(result, source, text))
+        for model in self._models:
+            offered = model.supported_entities
+            if not kinds.isdisjoint(offered):
+                found.extend(_finding(one, _name(model)) for one in model.analyze(thinned, offered, self._artifacts))
         return _believed(found)
 
     def listed(self) -> list[Listed]:
@@ -47,11 +51,11 @@ class PresidioDetector:
             *self._patterns.listed(),
             *(
                 Listed(
-                    source.name,
-                    sorted(source.recognizer.supported_entities),
-                    source.recognizer.model.digest if isinstance(source.recognizer, RampartRecognizer) else "",
+                    _name(model),
+                    sorted(model.supported_entities),
+                    model.model.digest if isinstance(model, RampartRecognizer) else "",
                 )
-                for source in self._models
+                for model in self._models
             ),
         ]
 
@@ -59,7 +63,7 @@ class PresidioDetector:
 class DetectorFactory:
     """Makes detectors, one for each worker thread; what can be shared between them is loaded once."""
 
-    def __init__(self, *, phone_regions: Sequence[str] = ("US", "GB"), spacy_names: bool = True) -> None:
+    def __init__(self, *, phone_regions: Sequence[str] = DEFAULT_REGIONS, spacy_names: bool = True) -> None:
         use_packaged_suffix_list()
         self._phone_regions = phone_regions
         self._spacy_names = spacy_names
@@ -81,3 +85,12 @@ def _believed(found: Sequence[Finding]) -> list[Finding]:
         if one.explanation != HINT
         and (one.kind != "PERSON" or one.recognizer != SPACY_NAMES or any(one.overlaps(name) for name in names))
     ]
+
+
+def _finding(result: RecognizerResult, recognizer: str) -> Finding:
+    label = result.analysis_explanation.pattern_name or "" if result.analysis_explanation else ""
+    return Finding(result.start, result.end, result.entity_type, result.score, recognizer, label, pattern=label)
+
+
+def _name(model: LocalRecognizer) -> str:
+    return str(model.name)  # type: ignore[has-type]  # Presidio sets it without a type

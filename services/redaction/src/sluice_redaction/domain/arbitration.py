@@ -25,7 +25,7 @@ _NAME_JOINT = re.compile(r"[ \t\u00a0]{0,3}(?:\w\.[ \t\u00a0]{0,3}|[-'’])?")
 # Between two parts of an address: commas, blanks, one line break.
 _ADDRESS_JOINT = re.compile(r"(?:[ \t]{0,3}(?:,|\n|\r\n|\.|#)?[ \t]{0,3}){1,2}")
 _LAST_RANK = len(KINDS)
-_STREET, _PLACE = "STREET_ADDRESS", "LOCATION"
+_STREET, _PLACES = "STREET_ADDRESS", ("LOCATION", "UK_POSTCODE", "CA_POSTAL_CODE")
 
 
 def arbitrate(findings: Iterable[Finding], text: str) -> list[Finding]:
@@ -45,8 +45,8 @@ def join_addresses(findings: Iterable[Finding], text: str) -> list[Finding]:
     """
     ordered = sorted(findings)
     streets = sorted((finding for finding in ordered if finding.kind == _STREET), key=lambda one: one.start)
-    places = [finding for finding in ordered if finding.kind == _PLACE]
-    others = [finding for finding in ordered if finding.kind not in (_STREET, _PLACE)]
+    places = [finding for finding in ordered if finding.kind in _PLACES]
+    others = [finding for finding in ordered if finding.kind not in (_STREET, *_PLACES)]
     result: list[Finding] = []
     chain: list[Finding] = []
     for finding in sorted(streets + places):

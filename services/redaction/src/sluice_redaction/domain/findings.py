@@ -16,6 +16,7 @@ class Finding:
     pattern: name of the pattern or label that matched. context: the word beside the value that raised the score, from
     the recognizer's own list; empty if none did. original_score: before context and validation; None if it is `score`.
     validation: the check that the value passed ("luhn", "mod 97"); empty if there is none.
+    context_distance: characters between that word and the value.
     disguise: what had to be seen through to find it (`domain/disguise.py`), joined by `+`; empty if there was nothing.
     """
 
@@ -30,6 +31,7 @@ class Finding:
     context: str = ""
     original_score: float | None = field(default=None, compare=False)
     validation: str = ""
+    context_distance: int = field(default=0, compare=False)
     disguise: str = ""
 
     def shifted(self, offset: int) -> "Finding":
