@@ -98,6 +98,7 @@ _PIECES = st.sampled_from(
         "Dear ", "John Smith", "Maria Garcia", " wrote to ", "ann.lee@example.com", ". ", ", ", "\n", " ", "My card is ",
         "4111 1111 1111 1111", "I live at ", "12 Main Street", "Springfield, IL 62704", "call +1 212 555 0123", "! ",
         "sk-proj-abcdefghijklmnopqrstuvwxyz123456", _PEM, "<PERSON_1>", "<person 2>", "Dr. ", "born on 3 April 1985",
+        "john dot smith at example dot com", "Jоhn Smіth", "jo\u200bhn@example.com", "four one one one ", "**Ann Lee**", "(at) ",
         "the quick brown fox ", "SSN 536-90-4399", "Paris", " is lovely", "'s", "🙂", "Zoë",
     ]
 )  # fmt: skip

@@ -82,6 +82,9 @@ _DISGUISED = [
     ("4111.1111.1111.1111", "CREDIT_CARD", "spaced"),
     ("41.11.11.11.11.11.11.11", "CREDIT_CARD", "spaced"),
     ("4111 | 1111 | 1111 | 1111", "CREDIT_CARD", "spaced"),
+    ("2 1 2 5 5 5 0 1 2 3", "PHONE_NUMBER", "spaced"),
+    ("+ 1 2 1 2 5 5 5 0 1 2 3", "PHONE_NUMBER", "spaced"),
+    ("21.25.55.01.23", "PHONE_NUMBER", "spaced"),
     (spoken("4111111111111111"), "CREDIT_CARD", "spoken"),
     ("four triple one, one one one one, one one one one, double one double one", "CREDIT_CARD", "spoken"),
     ("forty-one eleven eleven eleven eleven eleven eleven eleven", "CREDIT_CARD", "spoken"),
@@ -167,6 +170,15 @@ def test_what_stands_around_a_value_stays(patterns: PatternDetector, text: str, 
 )  # fmt: skip
 def test_what_is_no_disguise_is_left_alone(patterns: PatternDetector, text: str) -> None:
     assert [(text[one.start : one.end], one.kind) for one in detect(text, patterns, Policy())] == []
+
+
+@pytest.mark.parametrize("shift", range(4))
+def test_a_long_encoding_is_seen_through_from_any_place_of_it(patterns: PatternDetector, shift: int) -> None:
+    secret = "Größe, Länge, Weite. " * 130 + "Write to john.smith@example.com soon. " + "And so on. " * 10
+    blob = base64.b64encode(secret.encode()).decode()[4 + shift :]
+    found = detect(f"See {blob} there.", patterns, Policy())
+    covered = "".join(f"See {blob} there."[one.start : one.end] for one in found)
+    assert covered.rstrip("=").endswith(blob.rstrip("=")[-80:])
 
 
 # --- laws -------------------------------------------------------------------------------------------------------------

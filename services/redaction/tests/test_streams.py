@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sluice_redaction.domain.detection import STREAM, WHOLE_TEXT, SegmentedDetection, detect
 from sluice_redaction.domain.findings import Finding
+from sluice_redaction.domain.operators import Operation
 from sluice_redaction.domain.policy import Policy
 from sluice_redaction.domain.redaction import RedactingStream
 from sluice_redaction.domain.restoring import RestoringStream, restore
@@ -196,3 +197,43 @@ def test_the_callers_own_value_in_the_clear_stays_in_the_clear() -> None:
     output, findings, _ = _stream(["I told Bob Lee, and Ann Lee."])
     assert output == "I told Bob Lee, and <PERSON_2>."
     assert [finding.kind for finding in findings] == ["PERSON"]
+
+
+_MADE_UP = [
+    Entry("Maria Keller", "Zoë Ray", "PERSON", Operation.SURROGATE),
+    Entry("Maria", "Zoë", "PERSON", Operation.SURROGATE),
+    Entry("maria.keller@example.net", "zoe@example.org", "EMAIL_ADDRESS", Operation.SURROGATE),
+]
+_MADE_UP_TEXTS = st.lists(
+    st.sampled_from(["Maria", "Maria Keller", "MARIA KELLER", "maria.keller@example.net", "Keller", "Mar", "Ann Lee", "Bob", "'s", "s"])
+    | _PIECES,
+    max_size=30,
+).map("".join)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=_MADE_UP_TEXTS, places=_PLACES)
+def test_any_chunking_of_an_answer_with_made_up_values_gives_what_one_chunk_gives(text: str, places: list[int]) -> None:
+    def streamed(chunks: Iterable[str]) -> str:
+        stream = RedactingStream(Policy(), Vault(_MADE_UP))
+        released = ""
+        for chunk in chunks:
+            stream.push(chunk)
+            while stream.has_work():
+                released += stream.step(Patterns()).text
+        while stream.has_work(final=True):
+            released += stream.step(Patterns(), final=True).text
+        return released + stream.finish().text
+
+    whole = streamed([text])
+    assert streamed(_cut(text, places)) == whole
+    assert streamed(list(text)) == whole
+
+
+def test_made_up_values_in_an_answer_become_the_callers_own_and_others_are_redacted() -> None:
+    stream = RedactingStream(Policy(), Vault(_MADE_UP))
+    stream.push("Maria Keller's mail is maria.keller@example.net; Bob asked Maria.")
+    released = ""
+    while stream.has_work(final=True):
+        released += stream.step(Patterns(), final=True).text
+    assert released + stream.finish().text == "Zoë Ray's mail is zoe@example.org; <PERSON_1> asked Zoë."

@@ -117,7 +117,7 @@ class Finding(_message.Message):
     original_score: _builtins.float
     """Score before context and checks raised it, 0 to 1; absent when the recognizer does not tell."""
     disguise: _builtins.str
-    """How the value was disguised in the text, such as `homoglyphs` or `spelled_out`; empty when it stood in the open."""
+    """How the value was disguised in the text, such as `look-alike` or `spelled`, joined by `+`; empty when it stood in the open."""
     operator: _builtins.str
     """Operator that the policy applies to it: `replace`, `mask`, `hash`, `encrypt`, `surrogate`, `redact` or `keep`."""
     def __init__(

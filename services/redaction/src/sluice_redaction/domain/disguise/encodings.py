@@ -10,6 +10,7 @@ _BLOB = re.compile(r"(?<![A-Za-z0-9+/_\-=])[A-Za-z0-9+/_\-]{16,8000}={0,2}(?![A-
 _HEXADECIMAL = re.compile(r"(?:[0-9a-fA-F]{2}){8,}")
 _TO_STANDARD = str.maketrans("-_", "+/")
 _UNREADABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufffd]")
+_PARTS = bytes(range(0x80, 0x100))  # of characters beyond ASCII
 _HEAD = 64  # characters decoded first: an image or a hash is known after these
 
 
@@ -28,17 +29,21 @@ def blobs(text: str) -> Iterator[Blob]:
     for match in _BLOB.finditer(text):
         encoded = match[0].rstrip("=")
         if _HEXADECIMAL.fullmatch(encoded):
-            decoded, encoding = _readable(_unhex(encoded)), "hex"
+            decoded, encoding = _readable(bytes.fromhex(encoded)), "hex"
         else:
-            decoded, encoding = _readable(_unbase64(encoded[:_HEAD]), cut=len(encoded) > _HEAD), "base64"
-            if decoded and len(encoded) > _HEAD:
-                decoded = _readable(_unbase64(encoded))
+            decoded, encoding = _decoded(encoded), "base64"
         if decoded:
             yield Blob(*match.span(), decoded, encoding)
 
 
-def _unhex(encoded: str) -> bytes:
-    return bytes.fromhex(encoded)
+def _decoded(encoded: str) -> str:
+    """The text, or nothing. A long one may begin in the middle of another, where a text was cut: then it begins to make
+    sense one to three characters later."""
+    for shift in range(4 if len(encoded) >= _HEAD else 1):
+        rest = encoded[shift:]
+        if _readable(_unbase64(rest[:_HEAD]), cut=len(rest) > _HEAD or shift > 0):
+            return _readable(_unbase64(rest[: len(rest) - len(rest) % 4] if shift else rest), cut=shift > 0)
+    return ""
 
 
 def _unbase64(encoded: str) -> bytes:
@@ -50,10 +55,9 @@ def _unbase64(encoded: str) -> bytes:
 
 
 def _readable(content: bytes, *, cut: bool = False) -> str:
-    """The text, or nothing if it is none. cut: the last character may be a part."""
+    """The text, or nothing if it is none. cut: the first and the last character may be parts."""
     if cut:
-        while content and content[-1] >= 0x80:
-            content = content[:-1]
+        content = content.strip(_PARTS)
     try:
         text = content.decode()
     except UnicodeDecodeError:

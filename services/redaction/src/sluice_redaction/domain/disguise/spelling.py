@@ -216,10 +216,16 @@ def _has_letters_apart(text: str) -> bool:
 
 
 def _letters_apart(text: str) -> Iterator[Edit]:
-    """One blank parts letters, two part words."""
+    """One blank parts letters, two part words; a number gets the dashes of numbers of its length."""
     for match in _LETTERS_APART.finditer(text):
+        digits = sum(character.isdigit() for character in match[0])
+        number = digits >= 9 and not any(character.isalpha() for character in match[0])
+        dashes, place = set(_GROUPS.get(digits, ()) if number else ()), 0
         for blanks in _BLANKS.finditer(text, *match.span()):
-            yield Edit(*blanks.span(), "" if len(blanks[0]) == 1 else " ", "spaced")
+            place += text[blanks.start() - 1].isdigit()
+            apart = "" if number or len(blanks[0]) == 1 else " "
+            yield Edit(*blanks.span(), "-" if place in dashes else apart, "spaced")
+            dashes.discard(place)
 
 
 def _digits_apart(text: str) -> Iterator[Edit]:
@@ -228,5 +234,9 @@ def _digits_apart(text: str) -> Iterator[Edit]:
         digits = match.end() - match.start() - sum(len(gap[0]) for gap in gaps)
         usual = gaps[0].start() - match.start() >= 3 and all(gap[0] in (" ", "-") for gap in gaps)
         if 9 <= digits <= 19 and not usual and not _IP_OR_DATE.fullmatch(match[0]):
+            dashes, place = set(_GROUPS.get(digits, ())), 0
+            end = match.start()
             for gap in gaps:
-                yield Edit(*gap.span(), "", "spaced")
+                place += gap.start() - end
+                end = gap.end()
+                yield Edit(*gap.span(), "-" if place in dashes else "", "spaced")
