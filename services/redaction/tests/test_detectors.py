@@ -7,9 +7,10 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sluice_redaction.adapters.detector import DetectorFactory
+from sluice_redaction.adapters.listed import ListedDetector
 from sluice_redaction.adapters.patterns.detector import PatternDetector
 from sluice_redaction.adapters.patterns.sources import pattern_sources
-from sluice_redaction.adapters.presidio import DetectorFactory, PresidioDetector
 from sluice_redaction.domain.detection import detect
 from sluice_redaction.domain.kinds import KINDS
 from sluice_redaction.domain.policy import Policy
@@ -18,7 +19,7 @@ from sluice_redaction.domain.vault import Entry, Vault
 
 
 @pytest.fixture(scope="module")
-def detector() -> PresidioDetector:
+def detector() -> ListedDetector:
     return DetectorFactory()()
 
 
@@ -28,7 +29,7 @@ def patterns() -> PatternDetector:
     return PatternDetector(pattern_sources(("US", "GB")))
 
 
-def redacted(detector: PresidioDetector, text: str, policy: Policy | None = None) -> str:
+def redacted(detector: ListedDetector, text: str, policy: Policy | None = None) -> str:
     return redact([text], [detect(text, detector, policy or Policy())], Vault()).texts[0].text
 
 
@@ -64,7 +65,7 @@ _PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7bq\nqqXw9+/a==\n-----E
         (f"Here:\n{_PEM}\nthanks", "Here:\n<API_KEY_1>\nthanks"),
     ],
 )
-def test_personal_data_is_found(detector: PresidioDetector, text: str, expected: str) -> None:
+def test_personal_data_is_found(detector: ListedDetector, text: str, expected: str) -> None:
     assert redacted(detector, text) == expected
 
 
@@ -81,11 +82,11 @@ def test_personal_data_is_found(detector: PresidioDetector, text: str, expected:
         "Version 10.4.2 of the library fixes bug 48213.",
     ],
 )
-def test_what_only_looks_personal_is_left_alone(detector: PresidioDetector, text: str) -> None:
+def test_what_only_looks_personal_is_left_alone(detector: ListedDetector, text: str) -> None:
     assert redacted(detector, text) == text
 
 
-def test_places_companies_dates_and_addresses_of_pages_are_found_when_asked_for(detector: PresidioDetector) -> None:
+def test_places_companies_dates_and_addresses_of_pages_are_found_when_asked_for(detector: ListedDetector) -> None:
     text = "Microsoft opened an office in Berlin on Monday: see https://example.com/a."
     policy = Policy.of(["ORGANIZATION", "LOCATION", "DATE_TIME", "URL"])
     assert redacted(detector, text, policy) == (
@@ -106,13 +107,13 @@ _PIECES = st.sampled_from(
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.lists(_PIECES, max_size=14).map("".join), places=st.lists(st.integers(0, 9_999), max_size=20))
-def test_any_chunking_gives_what_one_chunk_gives(detector: PresidioDetector, text: str, places: list[int]) -> None:
+def test_any_chunking_gives_what_one_chunk_gives(detector: ListedDetector, text: str, places: list[int]) -> None:
     edges = [0, *sorted({place % (len(text) + 1) for place in places}), len(text)]
     chunks = [text[start:end] for start, end in itertools.pairwise(edges)]
     assert streamed(detector, chunks) == streamed(detector, [text])
 
 
-def streamed(detector: PresidioDetector, chunks: list[str]) -> str:
+def streamed(detector: ListedDetector, chunks: list[str]) -> str:
     stream = RedactingStream(Policy(), Vault([Entry("<PERSON_1>", "Bob Ray", "PERSON")]))
     released = ""
     for chunk in chunks:
@@ -124,7 +125,7 @@ def streamed(detector: PresidioDetector, chunks: list[str]) -> str:
     return released + stream.finish().text
 
 
-def test_a_value_deep_in_a_long_text_is_found_at_its_place(detector: PresidioDetector) -> None:
+def test_a_value_deep_in_a_long_text_is_found_at_its_place(detector: ListedDetector) -> None:
     text = (
         "The committee met again and nothing was decided. " * 150
         + "Write to ann.lee@example.com. "

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
 from presidio_analyzer.nlp_engine import NlpEngineProvider
-from sluice_redaction.adapters.presidio import DetectorFactory
+from sluice_redaction.adapters.detector import DetectorFactory
 from sluice_redaction.domain.across import across
 from sluice_redaction.domain.detection import STREAM, WHOLE_TEXT, detect
 from sluice_redaction.domain.findings import Detector, Finding
 from sluice_redaction.domain.kinds import KINDS
+from sluice_redaction.domain.ner import Ner
 from sluice_redaction.domain.policy import Policy
 
 from .families import OPTIONAL, family_of_finding
@@ -78,7 +79,8 @@ def modes() -> dict[str, Callable[[], Detector]]:
     """How the service's detectors are loaded, by name of the mode; the first is its default."""
     return {
         "Sluice": lambda: DetectorFactory()(),
-        "Sluice without spaCy": lambda: DetectorFactory(spacy_names=False)(),
+        "Sluice, balanced": lambda: DetectorFactory(ner=Ner.BALANCED)(),
+        "Sluice, thorough": lambda: DetectorFactory(ner=Ner.THOROUGH)(),
     }
 
 

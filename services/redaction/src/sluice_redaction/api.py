@@ -18,7 +18,7 @@ from sluice_kit.health import HealthBoard
 from sluice_kit.telemetry import logger
 
 from sluice_redaction.adapters import messages
-from sluice_redaction.adapters.presidio import PresidioDetector
+from sluice_redaction.adapters.listed import ListedDetector
 from sluice_redaction.adapters.toolbox import Toolbox, decrypted_in
 from sluice_redaction.adapters.workers import WorkerPool, Workers
 from sluice_redaction.domain.across import across, chains
@@ -71,7 +71,7 @@ class Limits:
 
 @asynccontextmanager
 async def load_recognizers(
-    pool: WorkerPool, health: HealthBoard, make_factory: Callable[[], Callable[[], PresidioDetector]]
+    pool: WorkerPool, health: HealthBoard, make_factory: Callable[[], Callable[[], ListedDetector]]
 ) -> AsyncIterator[None]:
     """Loads beside the running server, which is not SERVING until it is done; if it fails, it stays so and says why."""
     health.set("recognizers", False)

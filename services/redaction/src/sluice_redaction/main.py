@@ -9,11 +9,12 @@ from sluice_kit import process, settings, telemetry
 from sluice_kit.publisher import EventPublisher
 from sluice_kit.server import GrpcServer
 
+from sluice_redaction.adapters.detector import DetectorFactory
+from sluice_redaction.adapters.findings_cache import FindingsCache
 from sluice_redaction.adapters.journal import EventJournal
 from sluice_redaction.adapters.keys import BadKey, read_keys
 from sluice_redaction.adapters.policy_files import Surroundings
 from sluice_redaction.adapters.policy_folder import check, watched_policies
-from sluice_redaction.adapters.presidio import DetectorFactory
 from sluice_redaction.adapters.toolbox import Toolbox
 from sluice_redaction.adapters.workers import WorkerPool
 from sluice_redaction.api import Limits, RedactionApi, load_recognizers
@@ -48,10 +49,13 @@ async def serve(given: Settings) -> None:
     server = GrpcServer(service="redaction", settings=given)
     api = RedactionApi(pool, EventJournal(publisher), lambda: policies.current, limits, Toolbox(secrets))
     redaction_service_pb2_grpc.add_RedactionServiceServicer_to_server(api, server.grpc)
-    regions, spacy = comma_separated(given.phone_regions), given.spacy
+    cache = FindingsCache(size=given.cache_mebibytes * 2**20) if given.cache_mebibytes else None
+    regions = comma_separated(given.phone_regions)
     watching = asyncio.create_task(policies.watch(poll_seconds=given.policies_poll_seconds))
     await publisher.start()
-    async with load_recognizers(pool, server.health, lambda: DetectorFactory(phone_regions=regions, spacy_names=spacy)):
+    async with load_recognizers(
+        pool, server.health, lambda: DetectorFactory(phone_regions=regions, ner=given.ner, cache=cache)
+    ):
         await server.run(
             service_names=[redaction_service_pb2.DESCRIPTOR.services_by_name["RedactionService"].full_name]
         )

@@ -4,6 +4,7 @@ from pydantic import DirectoryPath, Field, FilePath, field_validator
 from sluice_kit.settings import GrpcServiceSettings, settings_config
 
 from sluice_redaction.domain.kinds import KINDS
+from sluice_redaction.domain.ner import Ner
 
 
 class Settings(GrpcServiceSettings):
@@ -25,8 +26,10 @@ class Settings(GrpcServiceSettings):
     """Values that the shipped default policy never replaces, comma-separated, in any case."""
     phone_regions: str = "US,GB,CA,AU,IN,SG,DE,FR,ES,IT,NL,IE,NZ,ZA,BR,MX,CH,AT,BE,SE"
     """Regions whose national phone numbers are recognised, ISO 3166, comma-separated; +49... is found anyway."""
-    spacy: bool = True
-    """Whether spaCy's ner runs as second opinion; without it no organisations, dates and nationalities are found."""
+    ner: Ner = Ner.FAST
+    """How names are found: fast (the tagger), balanced (its teachers where it is in doubt), thorough (both everywhere)."""
+    cache_mebibytes: int = Field(8, ge=0, le=1_024)
+    """Memory for the findings of texts that come again, such as system prompts; 0 reads every text anew."""
     worker_threads: int = Field(0, ge=0, le=64)
     """Analyses at once; 0 means one for each core."""
     queue_limit: int = Field(256, ge=1)

@@ -13,8 +13,7 @@ from sluice_kit.errors import ResourceExhausted, Unavailable
 
 from sluice_redaction.domain.findings import Detector
 
-from .listed import Listed
-from .presidio import PresidioDetector
+from .listed import Listed, ListedDetector
 
 Result = TypeVar("Result")
 _RETRY_AFTER_SECONDS = 0.5
@@ -41,13 +40,13 @@ class WorkerPool:
         self._threads = threads or len(os.sched_getaffinity(0))
         self._limit = queue_limit + self._threads
         self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="detector")
-        self._free: SimpleQueue[PresidioDetector] = SimpleQueue()
+        self._free: SimpleQueue[ListedDetector] = SimpleQueue()
         self._lock = threading.Lock()
         self._queued = 0
         self._trouble = "the recognizers are still being loaded"
         self.recognizers: list[Listed] = []
 
-    async def load(self, make_factory: Callable[[], Callable[[], PresidioDetector]]) -> None:
+    async def load(self, make_factory: Callable[[], Callable[[], ListedDetector]]) -> None:
         """Loads one detector a worker, off the loop. Raises what the loading raised; until then work is refused."""
         try:
             await asyncio.get_running_loop().run_in_executor(self._executor, self._fill, make_factory)
@@ -56,7 +55,7 @@ class WorkerPool:
             raise
         self._trouble = ""
 
-    def _fill(self, make_factory: Callable[[], Callable[[], PresidioDetector]]) -> None:
+    def _fill(self, make_factory: Callable[[], Callable[[], ListedDetector]]) -> None:
         make = make_factory()
         detectors = [make() for _ in range(self._threads)]
         for detector in detectors:

@@ -1,5 +1,6 @@
 """What belongs to a person's name and what a model only swept along with it."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +11,13 @@ from .findings import Finding
 _NAME_STRETCH = re.compile(r"[^\n\r\t\"“”:;()\[\]{}<>|/\\=*#]+")
 _WORD = re.compile(r"[^\W_]+(?:[-'’.][^\W_]+)*\.?")
 _POSSESSIVE = re.compile(r"['’](?:s|S)?$")
+# What tells what a value is, or greets: models take it for (a part of) a name where a name could stand.
+_LABELS = frozenset(
+    ["iban", "bic", "swift", "ssn", "vin", "npi", "dea", "mrn", "dob", "pin", "tin", "bearer", "gp", "pcp", "passport"]
+)
+_GREETINGS = frozenset(
+    ["hi", "hello", "hey", "dear", "prescriber", "patient", "customer", "client", "tenant", "plaintiff", "defendant"]
+)
 _PARTICLES = frozenset(
     [
         "al",
@@ -59,16 +67,23 @@ def names_in(finding: Finding, text: str) -> Iterator[Finding]:
     """The names within one PERSON finding: cut at signs no name holds, without possessive, without words after it."""
     whole = whole_words(finding, text)
     for stretch in _NAME_STRETCH.finditer(text, whole.start, whole.end):
-        end = _end_of_name(text, stretch.start(), stretch.end())
+        start = _start_of_name(text, stretch.start(), stretch.end())
+        end = _end_of_name(text, start, stretch.end())
         if end is not None:
-            yield replace(whole, start=stretch.start(), end=end)
+            yield replace(whole, start=start, end=end)
+
+
+def _start_of_name(text: str, start: int, end: int) -> int:
+    """Behind a greeting or a role, if more follows."""
+    words = list(itertools.islice(_WORD.finditer(text, start, end), 2))
+    return words[1].start() if len(words) == 2 and words[0][0].casefold() in _GREETINGS else start
 
 
 def _end_of_name(text: str, start: int, end: int) -> int | None:
     """Where the name stops. Words in lower case end a name that began with a capital ("Everett flew"), particles do
     not."""
     words = list(_WORD.finditer(text, start, end))
-    if not words:
+    if not words or all(word[0].casefold() in _LABELS for word in words):
         return None
     kept = words
     if words[0][0][0].isupper():

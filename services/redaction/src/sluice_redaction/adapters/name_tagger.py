@@ -1,0 +1,141 @@
+"""The name tagger: a small convolutional net that says of every word whether it belongs to a person's name, a place, a
+street, an organisation. It costs a hundredth of the models it learnt from (MODEL_CARD.md), so it reads everything.
+
+Texts that wait at the same moment are read in one run: they are laid one behind the other with as many empty places
+between as the net looks sideways in one step, so that none sees another and nothing is padded.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from sluice_redaction.domain.findings import Finding
+
+from .word_features import DIGIT, LETTER, NEWLINE, Lexicon, Words, words_of
+
+NAME = "NameTagger"
+WEIGHTS = Path(__file__).parent / "models" / "name_tagger.onnx"
+LEXICON = Path(__file__).parent / "models" / "names_lexicon.npz"
+_GAP = 8  # the widest step of the net's convolutions
+_ROW = 2_048  # words in one run: what fits the second-level cache
+# Probability from which a word counts. Recall goes before precision where the value is a person's.
+THRESHOLD = 0.4
+# Probability from which a word belongs to the finding beside it: half a name gives the other half away.
+REACH = 0.2
+_O = 0
+_BEGIN_WITH_SIGNS = frozenset({"PHONE_NUMBER"})  # "+49", "(030)"
+Probabilities = npt.NDArray[np.float32]
+
+
+class TaggerModel:
+    """The session and the lexicon; both are only read, so threads may share it."""
+
+    def __init__(self, weights: Path = WEIGHTS, lexicon: Path = LEXICON) -> None:
+        """Raises FileNotFoundError or onnxruntime's error if the files are not there or not sound."""
+        content, words = weights.read_bytes(), lexicon.read_bytes()
+        self.digest = "sha256:" + hashlib.sha256(content + words).hexdigest()
+        self.lexicon = Lexicon.load(lexicon)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self.labels = self._session.get_modelmeta().custom_metadata_map["labels"].split()
+
+    def probabilities(self, texts: Sequence[Words]) -> list[Probabilities]:
+        """For each text [words, labels]. The same whatever texts stand beside it."""
+        return [part for batch in _batches(texts) for part in self._run(batch)]
+
+    def _run(self, texts: Sequence[Words]) -> Iterator[Probabilities]:
+        size = sum(len(words.starts) + _GAP for words in texts)
+        features = np.zeros((1, size, 8), dtype=np.int32)
+        mask = np.zeros((1, size, 1), dtype=np.float32)
+        places, at = [], 0
+        for words in texts:
+            end = at + len(words.starts)
+            features[0, at:end], mask[0, at:end] = words.features, 1
+            places.append((at, end))
+            at = end + _GAP
+        (found,) = self._session.run(None, {"features": features, "mask": mask})
+        return (found[0, start:end] for start, end in places)
+
+
+def _batches(texts: Sequence[Words]) -> Iterator[list[Words]]:
+    batch: list[Words] = []
+    size = 0
+    for words in texts:
+        if batch and size + len(words.starts) > _ROW:
+            yield batch
+            batch, size = [], 0
+        batch.append(words)
+        size += len(words.starts) + _GAP
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """A text as the tagger read it. table: [words, labels], probabilities; kinds: of the labels behind `O`."""
+
+    words: Words
+    table: Probabilities
+    kinds: Sequence[str]
+
+    def findings(self, threshold: float = THRESHOLD, *, reach: float = REACH) -> Iterator[Finding]:
+        """In order, not overlapping: runs of words of one label that each have `reach`, one of them `threshold`. Scored
+        by the surest word."""
+        if not len(self.table):
+            return
+        labels = self.table[:, 1:].argmax(axis=1) + 1
+        chosen = self.table[np.arange(len(labels)), labels]
+        labels[(chosen < reach) | (self.words.group == NEWLINE)] = _O
+        marked = np.flatnonzero(labels)
+        if not len(marked):
+            return
+        # A new run begins where a word in between counts for nothing or the label changes.
+        breaks = np.flatnonzero((np.diff(marked) > 1) | (np.diff(labels[marked]) != 0)) + 1
+        for run in np.split(marked, breaks):
+            spoken = np.flatnonzero((self.words.group[run] == LETTER) | (self.words.group[run] == DIGIT))
+            score = float(chosen[run].max())
+            if len(spoken) and score >= threshold:
+                kind = self.kinds[labels[run[0]] - 1]
+                first = run[0] if kind in _BEGIN_WITH_SIGNS else run[spoken[0]]
+                start, end = int(self.words.starts[first]), int(self.words.ends[run[spoken[-1]]])
+                label = f"label:{kind.lower()}"
+                yield Finding(start, end, kind, score, NAME, label, pattern=label)
+
+    def doubts(self, low: float, high: float) -> list[tuple[int, int]]:
+        """The words of letters that belong to a name with a probability within the limits."""
+        name = self.table[:, 1 + self.kinds.index("PERSON")]
+        at = np.flatnonzero((name >= low) & (name < high) & (self.words.group == LETTER))
+        return [(int(self.words.starts[one]), int(self.words.ends[one])) for one in at]
+
+
+class NameTagger:
+    """Names, places, streets and organisations as findings. Stateless: threads may share it."""
+
+    name = NAME
+
+    def __init__(self, model: TaggerModel) -> None:
+        self.model = model
+        self.kinds = tuple(model.labels[1:])
+
+    def tag(self, text: str) -> Tagged:
+        """One text; the net is not run where there is no letter and no number of several parts."""
+        return self.tag_all([text])[0]
+
+    def tag_all(self, texts: Sequence[str]) -> list[Tagged]:
+        """For each text what `tag` gives; one run of the net for many."""
+        words = [words_of(text, self.model.lexicon) for text in texts]
+        readable = [number for number, one in enumerate(words) if (one.group == LETTER).any() or len(one.starts) > 3]
+        nothing = np.zeros((0, len(self.kinds) + 1), dtype=np.float32)
+        tables = dict.fromkeys(range(len(texts)), nothing)
+        tables |= zip(readable, self.model.probabilities([words[at] for at in readable]), strict=True)
+        return [Tagged(one, tables[number], self.kinds) for number, one in enumerate(words)]
+
+    def find(self, text: str) -> list[Finding]:
+        """Findings of one text, in order, not overlapping."""
+        return list(self.tag(text).findings())
