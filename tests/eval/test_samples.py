@@ -7,7 +7,7 @@ import re
 
 import pytest
 from filters import identifiers
-from filters.disguises import DISGUISES, disguised, in_json
+from filters.disguises import DISGUISES, disguised, in_json, in_two_messages
 from filters.families import FAMILIES, family_of_finding, family_of_gold
 from filters.fillers import CASE_KEPT, GOLD, NEUTRAL
 from filters.people import ORIGINS, People
@@ -156,6 +156,14 @@ def test_json_around_a_text_moves_the_values_with_it(texts: dict[str, list[Sampl
         for before, after in zip(sample.gold, other.gold, strict=True):
             escaped = other.text[after.start : after.end]
             assert json.loads(f'"{escaped}"') == sample.text[before.start : before.end]
+
+
+def test_a_message_ends_inside_the_value_that_is_split(texts: dict[str, list[Sample]]) -> None:
+    split = [one for sample in texts["dev"] if (one := in_two_messages(sample)) is not None]
+    assert len(split) > 40
+    for sample, cut in split:
+        (gold,) = sample.gold
+        assert gold.start < cut < gold.end
 
 
 def test_every_kind_of_both_sides_belongs_to_a_family() -> None:
