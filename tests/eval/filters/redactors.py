@@ -30,9 +30,9 @@ def stock_presidio() -> Redactor:
 
 
 def policy(*, urls: bool = False) -> Policy:
-    """Every kind that is nobody's matter of taste; addresses of pages only where they are asked for."""
+    """The default kinds, and those that are nobody's matter of taste; addresses of pages only where they are asked for."""
     optional = OPTIONAL.keys() - ({"URL"} if urls else set())
-    return Policy.of(kind for kind in KINDS if family_of_finding(kind) not in optional)
+    return Policy.of(name for name, kind in KINDS.items() if kind.by_default or family_of_finding(name) not in optional)
 
 
 def sluice(detector: Detector, *, urls: bool = False) -> Redactor:
