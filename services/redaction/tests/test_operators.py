@@ -100,8 +100,8 @@ _TEXTS = st.lists(
 @given(texts=_TEXTS, operation=st.sampled_from(REPLACING))
 def test_no_value_is_left_in_what_any_operator_but_keep_makes(texts: list[str], operation: Operation) -> None:
     redacted = " ".join(redacted_by(operation, texts, Vault()))
-    for value in ("Ann Lee", "Bob", "Ray", "zed@corp.local", "7911 123456"):
-        assert value not in redacted
+    for value in ("Ann", "Lee", "Bob", "Ray", "zed@corp.local", "7911 123456"):
+        assert not re.search(rf"\b{value}\b", redacted) or not any(value in text for text in texts)
 
 
 @settings(max_examples=60, deadline=None)

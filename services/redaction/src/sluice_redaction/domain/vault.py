@@ -1,7 +1,7 @@
 """The vault of one request: which token in the text stands for which value. It lives as long as the request, nowhere else."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -45,6 +45,7 @@ class Vault:
         self._placeholders: dict[str, Entry] = {}
         self._surrogates = Phrases()
         self._reserved: set[str] = set()
+        self._said: set[str] = set()
         self._words: set[str] = set()
         self._pairs: set[tuple[str, str]] = set()
         self._parts: dict[str, str] = {}
@@ -75,8 +76,8 @@ class Vault:
         """Whatever looks like a placeholder in this text, or consists of its words, will not be given out."""
         self._reserved.update(keys_in(text))
         words = _WORD.findall(text.casefold())
-        self._words.update(words)
-        self._pairs.update(pairwise(words))
+        self._said.update(words)
+        self._take(words)
 
     def known(self, value: str) -> Entry | None:
         """The entry of this value, if it has one."""
@@ -106,8 +107,8 @@ class Vault:
         if known is not None:
             return known
         for candidate in candidates:
-            if self._is_free(candidate):
-                entry = Entry(candidate, value, kind, Operation.SURROGATE)
+            entry = Entry(candidate, value, kind, Operation.SURROGATE)
+            if self._is_free(candidate) and self._names_nobody(entry):
                 free = [(part, made_up) for part, made_up in parts_of_name(entry) if self._is_free(made_up)]
                 self._keep(entry)
                 for part, made_up in free:
@@ -130,6 +131,17 @@ class Vault:
         words = _WORD.findall(candidate.casefold())
         return not (self._pairs.issuperset(pairwise(words)) and self._words.issuperset(words))
 
+    def _names_nobody(self, entry: Entry) -> bool:
+        """No word of a made-up name stands in the texts: it would be taken for somebody else's. Titles stay as they are."""
+        if entry.kind != "PERSON":
+            return True
+        own = set(_WORD.findall(entry.value.casefold()))
+        return self._said.isdisjoint(word for word in _WORD.findall(entry.placeholder.casefold()) if word not in own)
+
+    def _take(self, words: Sequence[str]) -> None:
+        self._words.update(words)
+        self._pairs.update(pairwise(words))
+
     def _next(self, kind: str) -> str:
         number = self._last_number.get(kind, 0) + 1
         while key_of(placeholder(kind, number)) in self._reserved or key_of(placeholder(kind, number)) in self._by_key:
@@ -143,7 +155,7 @@ class Vault:
         if entry.operation is Operation.SURROGATE:
             self._surrogates.add(entry.placeholder)
             # One made-up value must not be a part of another: restoring would not know which it is.
-            self.reserve(entry.placeholder)
+            self._take(_WORD.findall(entry.placeholder.casefold()))
             self._parts.update(parts_of_name(entry))
         else:
             self._by_key[self._key(entry)] = entry
