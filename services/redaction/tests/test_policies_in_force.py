@@ -11,10 +11,11 @@ import grpc
 import pytest
 from sluice.redaction.v1 import redaction_service_pb2 as pb
 from sluice.types.v1 import verdict_pb2
+from sluice_kit.configuration import source_files
 from sluice_kit.context import TENANT_ID
 from sluice_kit.errors import NotFound, PreconditionFailed, from_rpc_error
 from sluice_redaction.adapters.journal import event_of
-from sluice_redaction.adapters.policy_files import SHIPPED
+from sluice_redaction.adapters.policy_files import SHIPPED, Surroundings, read_book
 from sluice_redaction.settings import Settings
 
 Serving = Callable[..., AbstractAsyncContextManager[Any]]
@@ -260,6 +261,14 @@ def test_the_readme_names_every_setting() -> None:
             "..._" + variable.removeprefix("SLUICE_KAFKA_") if variable.startswith("SLUICE_KAFKA_") else variable
         )
         assert f"`{variable}`" in text or f"`{shortened}`" in text, variable
+
+
+def test_every_kind_in_the_table_on_hipaa_is_replaced_by_the_policy_for_healthcare() -> None:
+    section = _readme().split("\n## HIPAA\n")[1].split("\n## ")[0]
+    kinds = set(re.findall(r"`([A-Z][A-Z_]+)`", section))
+    healthcare = read_book(source_files(SHIPPED), Surroundings()).find("healthcare")
+    assert len(kinds) > 20
+    assert kinds <= healthcare.replaced_kinds
 
 
 def test_every_shipped_policy_has_its_row_in_the_readme() -> None:

@@ -227,9 +227,9 @@ class _Reading:
 
 
 def _country_of(kind: str) -> str | None:
-    """ISO 3166 code of the country that a kind's name begins with; None for kinds of no country."""
+    """ISO 3166 code of the country that a kind's name begins with; None for kinds of no one country."""
     prefix = kind.split("_")[0]
-    return _COUNTRY_OF_PREFIX.get(prefix, prefix if len(prefix) == 2 and prefix not in ("IP",) else None)
+    return _COUNTRY_OF_PREFIX.get(prefix, prefix if len(prefix) == 2 and prefix not in ("IP", "EU") else None)
 
 
 def _name(place: Place) -> str:

@@ -111,6 +111,8 @@ class TokenReader:
                 continue
             reading = self._bracketed(text, start + len(opening), closings, final)
             if reading is not None and reading.value is not None:
+                if _is_the_users(opening, text[start + len(opening) : reading.end]):
+                    continue
                 slashes = len(opening) - len(opening.lstrip("\\")) if "u003" in opening else 0
                 return Reading(reading.end, reading.value, reading.suffix, slashes)
             unfinished = unfinished or reading
@@ -233,6 +235,12 @@ class TokenReader:
                 if _may_end(text[position - 1], after, before):
                     found = Reading(position, shown)
         return found if final else Reading(len(text), None)
+
+
+def _is_the_users(opening: str, rest: str) -> bool:
+    """The slash before the bracket: Markdown's escape has another one further on, a Windows path (`C:\\Users\\<PERSON_1>`)
+    has not."""
+    return len(opening) == 2 and opening[0] == "\\" and "\\" not in rest
 
 
 def _closes(closings: Sequence[str], text: str, position: int) -> bool:
