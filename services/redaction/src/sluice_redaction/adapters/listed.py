@@ -9,7 +9,7 @@ from sluice_redaction.domain.findings import Detector
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A recognizer as callers see it. digest: of its model, empty for patterns. pattern_count: 0 for models."""
+    """A recognizer as callers see it. digest: of its model or its patterns. pattern_count: 0 for models."""
 
     name: str
     kinds: Sequence[str]

@@ -4,6 +4,7 @@ Presidio's `AnalyzerEngine` is left out on purpose: it runs every expression ove
 and looks context words up among lemmas, which need four more spaCy pipes.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 
@@ -52,7 +53,13 @@ class PatternDetector:
         return self.detect(text, kinds)
 
     def listed(self) -> list[Listed]:
-        return [Listed(one.name, [one.kind]) for one in self._recognizers]
+        return [Listed(one.name, [one.kind], _digest(one), len(one.patterns)) for one in self._recognizers]
+
+
+def _digest(recognizer: Recognizer) -> str:
+    """Of its patterns: it tells two versions of the service apart."""
+    rows = (f"{pattern.expression.pattern}\0{pattern.score}" for pattern in recognizer.patterns)
+    return "sha256:" + hashlib.sha256("\1".join([recognizer.name, recognizer.kind, *rows]).encode()).hexdigest()
 
 
 def nearest_named(found: Iterable[Finding]) -> list[Finding]:
