@@ -69,13 +69,13 @@ def test_texts_that_only_follow_each_other_are_left_alone(patterns: PatternDetec
 
 
 def test_each_part_is_replaced_and_comes_back_to_its_place(patterns: PatternDetector) -> None:
-    texts = ["my card is 4111 1111", "1111 1110 is wrong, it is", "1111 1111", "john.smith@exam", "ple.com"]
+    texts = ["my card is 4111 1111", "That is wrong, it is", "1111 1111", "john.smith@exam", "ple.com"]
     vault = Vault()
     found = across(texts, [detect(text, patterns, Policy()) for text in texts], patterns, Policy())
     sent = [one.text for one in redact(texts, found, vault).texts]
     assert sent == [
         "my card is <CREDIT_CARD_1>",
-        "1111 1110 is wrong, it is",
+        "That is wrong, it is",
         "<CREDIT_CARD_2>",
         "<EMAIL_ADDRESS_1>",
         "<EMAIL_ADDRESS_2>",

@@ -166,6 +166,12 @@ def test_what_stands_around_a_value_stays(patterns: PatternDetector, text: str, 
         "C:\\new\\table\\readme.txt and \\d+\\.\\d+",
         "option (a) at 10.30 am, room [at] floor 3",
         "3141\n2718\n1618\n1414",
+        "class A:\n    @property\n    @abc.abstractmethod\n    def b(self): ...\n\n@pytest.mark.slow\n@pytest.mark.parametrize('x', [1])",
+        "Use @pytest.fixture below, or many @click.option lines.",
+        'oids = ("1.3.6.1.5.5.7.3.1", "1.3.6.1.5.5.7.3.2")',
+        "ops.adam(one, one, one, one, 0.0, 0.0, 0.0, 0.0)",
+        "assert out.size_at_t.ndim == 2",
+        "phone pattern='8(?:00|33|44|55|66|77|88)[2-9]'",
     ],
 )  # fmt: skip
 def test_what_is_no_disguise_is_left_alone(patterns: PatternDetector, text: str) -> None:

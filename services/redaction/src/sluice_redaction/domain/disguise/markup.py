@@ -32,17 +32,19 @@ _TAG = re.compile(
 _BREAK = re.compile(r"[ \t]{0,8}(?:\r?\n|<br ?/?>)(?:[ \t]{0,8}(?:>|#|//|\*|\|)){0,4}[ \t]{0,8}")
 _DIGITS_BEFORE, _DIGITS_AFTER = re.compile(r"(?:\d[ \-]?){3}$"), re.compile(r"(?:\d[ \-]?){3}")
 _IBAN_BEFORE, _IBAN_AFTER = re.compile(r"\b[A-Z]{2}\d{2}[A-Z0-9 ]{0,30}$"), re.compile(r"[A-Z0-9]{2,4}(?: |\b)")
+# Not any dotted name: lines of Python begin with decorators.
+_TOP_LEVEL = r"(?:com|org|net|edu|gov|info|co|io|uk|de|fr|eu|us|ca|au|in|example|local|internal)\b(?![\w(])"
+_BARE_AT = re.compile(rf"@(?:[\w\-]{{1,63}}\.){{1,4}}{_TOP_LEVEL}")
 # A local part with its @ and no whole domain (a full stop behind a whole one ends a sentence); a domain that goes on.
 _MAIL_HEAD, _MAIL_TAIL = re.compile(r"[\w.+\-]@[\w\-]{0,63}[.\-]?$"), re.compile(r"[\w\-]")
 _LABELS_HEAD, _LAST_LABEL = (
     re.compile(r"[\w.+\-]@[\w.\-]{1,120}\.$"),
-    re.compile(r"(?:com|org|net|edu|gov|info|co|io|uk|de|fr|eu|us|ca|au|in)\b"),
+    re.compile(_TOP_LEVEL),
 )
 _LOCAL_HEAD, _LOCAL_TAIL = (
     re.compile(r"(?<![\w.+\-@])\w[\w\-]{0,63}[._+\-][\w.+\-]{0,64}$"),
-    re.compile(r"[\w.+\-]{0,64}@"),
+    re.compile(r"[\w.+\-]{1,64}@"),
 )
-_BARE_AT = re.compile(r"@[\w\-]{1,63}\.")
 _KEY_HEAD = re.compile(r"[A-Za-z0-9_\-+/=]{16,}$")
 _KEY_TAIL = re.compile(r"(?=[^\s]{0,80}[0-9])[A-Za-z0-9_\-+/=]{6,}(?=[\s\"'`,;.)]|$)")
 _GROUP_BEFORE, _GROUP_AFTER = re.compile(r"\d{1,4}$"), re.compile(r"\d{1,4}")

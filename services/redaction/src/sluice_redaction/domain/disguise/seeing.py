@@ -84,11 +84,18 @@ def _around_edits(view: View, detector: Detector, kinds: frozenset[str]) -> Iter
         for candidate in detector.detect_patterns(view.text[first:last], kinds):
             finding = candidate.shifted(first)
             names = frozenset(edit.disguise for edit in view.edits_in(finding.start, finding.end))
-            if names and (finding.confirmed or "spoken" in names):
+            if names and _counts(finding, names):
                 start, end = view.original(finding.start, finding.end)
                 yield replace(
                     finding, start=start, end=end, disguise=_joined(view.disguises(finding.start, finding.end))
                 )
+
+
+def _counts(finding: Finding, disguises: frozenset[str]) -> bool:
+    """Numbers that were only brought together, such as object identifiers, need a check or a word beside them."""
+    if "spaced" in disguises and finding.kind not in ("EMAIL_ADDRESS", "API_KEY"):
+        return bool(finding.validation or finding.context)
+    return finding.confirmed or "spoken" in disguises
 
 
 def _decoded(view: View, detector: Detector, kinds: frozenset[str], decide: Decide, depth: int) -> Iterator[Finding]:

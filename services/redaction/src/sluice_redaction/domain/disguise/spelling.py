@@ -34,7 +34,7 @@ _DOT = (
     rf"(?:{_OPEN}(?:dot|d0t|\.|period|punkt|punto){_CLOSE}|[ \t\n]{{1,3}}(?:dot|punkt|punto)[ \t\n]{{1,3}}|[ \t]{{1,2}}\.[ \t]{{1,2}}"
     r"|[\-_]dot[\-_]|\.)"
 )
-_AT = rf"(?:{_OPEN}(?:at|@|ät|arroba){_CLOSE}|[ \t\n]{{1,3}}(?:at|arroba|at[ \-]sign)[ \t\n]{{1,3}}|[\-_]at[\-_]|[ \t]{{0,2}}@[ \t]{{0,2}})"
+_AT = rf"(?:{_OPEN}(?:at|@|ät|arroba){_CLOSE}|[ \t\n]{{1,3}}(?:at|arroba|at[ \-]sign)[ \t\n]{{1,3}}|[\-_]at[\-_]|@|[ \t]{{1,2}}@[ \t]{{1,2}})"
 _SIGN = rf"(?:{_DOT}|[ \t]{{1,3}}(?:underscore|dash|hyphen|minus|plus)[ \t]{{1,3}}|[._+\-])"
 _ADDRESS = re.compile(
     rf"(?<![A-Za-z0-9@])(?P<local>{_WORD}(?:{_SIGN}{_WORD}){{0,5}})(?P<at>{_AT})"
@@ -45,6 +45,8 @@ _AT_DOMAIN = re.compile(r"at(?:[ \t]{1,3}|[_\-])[\w\-]{1,63}\.[A-Za-z]{2}", re.I
 _AT_CLOSED = ("at)", "at]", "at}", "at>", "AT)", "AT]", "AT}", "AT>", "@)", "@]", "@}", " @", "@ ")
 _PLAIN_AT = re.compile(r"\s+at\s+", re.IGNORECASE)
 _WORD_RE, _AT_RE, _SIGN_RE = (re.compile(one, re.IGNORECASE) for one in (_WORD, _AT, _SIGN))
+_AT_IN_NAMES = ("_at_", "-at-")
+_USUAL_END = re.compile(r"(?:com|org|net|edu|gov|info|co|io|uk|de|fr|eu|us|ca|au|in)\Z", re.IGNORECASE)
 _DOT_WORD = re.compile(r"dot|punkt|punto|[\[({<]", re.IGNORECASE)
 _MAIL_WORD = re.compile(r"(?:e-?mail|mail(?:ing)?|address|contact|reach|write|inbox)\b[^\n]{0,24}\Z", re.IGNORECASE)
 _SPELLED_SIGNS = {"underscore": "_", "dash": "-", "hyphen": "-", "minus": "-", "plus": "+"}
@@ -72,6 +74,8 @@ def _addresses(text: str) -> Iterator[Edit]:
 
 
 def _is_address(match: re.Match[str], text: str) -> bool:
+    if match["at"].lower() in _AT_IN_NAMES and not _USUAL_END.search(match["domain"]):
+        return False  # an identifier of code
     if not _PLAIN_AT.fullmatch(match["at"]):
         return True
     local, domain = match["local"].lower(), match["domain"].lower()
@@ -151,7 +155,8 @@ def _spoken_numbers(text: str) -> Iterator[Edit]:
     for match in _SPOKEN.finditer(text):
         items = _items(text, match)
         digits = sum(len(item.digits) for item in items if item.digits != "+")
-        if digits >= 7 and sum(item.in_words for item in items) >= 4 and not _counts_up(items):
+        words = sum(item.in_words for item in items)
+        if digits >= 7 and words >= 4 and 2 * words >= len(items) and not _counts_up(items):
             yield from _spoken_edits(items, digits)
 
 
@@ -206,7 +211,7 @@ def _spoken_edits(items: Sequence[_Spoken], digits: int) -> Iterator[Edit]:
 # --- letters and digits apart -----------------------------------------------------------------------------------------
 _LETTERS_APART = re.compile(r"(?<!\S)\S(?:[ \t]{1,2}\S){5,400}(?:(?=[.,;:!?](?:\s|$))|(?!\S))")
 _BLANKS = re.compile(r"[ \t]+")
-_DIGITS_APART = re.compile(r"(?<![\w.])[0-9]{1,4}(?:[ .\-_/|*·•]{1,4}[0-9]{1,4}){3,18}(?!\w)")
+_DIGITS_APART = re.compile(r"(?<![\w.])[0-9]{1,4}(?:(?:[ .\-_/*·•]{1,4}|[ ]{1,2}\|[ ]{1,2})[0-9]{1,4}){3,18}(?!\w)")
 _APART = re.compile(r"[^0-9]+")
 _IP_OR_DATE = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}|(?:19|20)[0-9]{2}[\-/.][0-9]{1,2}[\-/.][0-9]{1,2}.*")
 
