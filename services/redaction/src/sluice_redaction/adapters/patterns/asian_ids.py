@@ -79,7 +79,7 @@ def _southeast() -> list[Recognizer]:
         ),
         from_presidio(SgUenRecognizer(), "letter", context=["uen", "acra"]),
         from_presidio(PhPassportRecognizer(), context=["philippine passport"], ignore_case=False),
-        from_presidio(PhTinRecognizer(), "not all the same", context=["bir", "tin"]),
+        from_presidio(PhTinRecognizer(), "mod 11", context=["bir", "tin"]),
         from_presidio(PhUmidRecognizer()),
         from_presidio(ThTninRecognizer(), "mod 11", context=["thai id", "thai national id", "national id", "citizen id"]),
         Recognizer(

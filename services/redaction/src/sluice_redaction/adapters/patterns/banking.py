@@ -148,6 +148,7 @@ def _cards() -> Recognizer:
             Pattern.of("16 digits behind a word, checksum wrong", r"(?<![0-9A-Za-z.])[2-6][0-9]{3}(?:[ \-]?[0-9]{4}){3}(?![0-9])", 0.2, needs_context=True, check=Check("", lambda _: None)),
         ],
         context=words,
+        veto=lambda text, start, _: _DEVICE.search(text[max(0, start - 24) : start]) is not None,
     )  # fmt: skip
 
 
@@ -217,6 +218,8 @@ def banking() -> list[Recognizer]:
     ]
 
 
+# Numbers of telephones and SIM cards have the same check digit and, some, the same first digits as cards.
+_DEVICE = re.compile(r"(?i)(?:imei|iccid|imsi|meid)[^\n0-9]{0,12}$")
 _MONEY = re.compile(r"[$€£¥₹]\s?$")
 
 

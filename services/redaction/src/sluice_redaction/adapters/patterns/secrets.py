@@ -60,10 +60,10 @@ _ISSUED = {
 }
 # base64 lines up to the END line, or to the end of the text if it does not come (a cut-off or streaming key).
 _PEM = (
-    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----[A-Za-z0-9+/=\s\\:,.\-]{0,12000}?"
-    r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z|(?=[^A-Za-z0-9+/=\s\\:,.\-]))"
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?:[A-Za-z0-9+/=\s\\:,.]|-(?!----)){0,12000}?"
+    r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|\Z|(?=-----)|(?=[^A-Za-z0-9+/=\s\\:,.\-]))"
 )
-_PUTTY = r"PuTTY-User-Key-File-[23]:[^\x00]{0,4000}?(?:Private-MAC:[ ][0-9a-f]{40,64}|\Z)"
+_PUTTY = r"PuTTY-User-Key-File-[23]:(?:(?!PuTTY-User-Key-File)[^\x00]){0,4000}?(?:Private-MAC:[ ][0-9a-f]{40,64}|\Z)"
 _NAMED = (
     r"(?:api|access|secret|private|auth|client|signing|encryption|master|bearer|refresh|session|account|subscription|license"
     r"|app|webhook|service)[ _\-]?(?:key|token|secret)|secret|token|apikey"
