@@ -19,6 +19,7 @@ class Call:
     body: dict[str, Any]
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the client closed the connection while it was being answered."""
+    answering: bool = True
 
 
 Script = Callable[["Connection", Call], Awaitable[None]]
@@ -134,6 +135,7 @@ class FaultUpstream:
             playing.cancel()
         leaving.cancel()
         await asyncio.gather(playing, leaving, return_exceptions=True)
+        call.answering = False
         if call.gone.is_set():
             raise ConnectionResetError
 

@@ -135,6 +135,8 @@ class Engine:
 
     async def _compute(self, request: Live) -> None:
         try:
+            if self.faults.hang_at == 0:
+                await asyncio.Event().wait()
             for step in self._steps(request):
                 await asyncio.sleep(self.faults.token_seconds)
                 if self.faults.fail_at is not None and step.count >= self.faults.fail_at:
