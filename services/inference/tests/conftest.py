@@ -20,7 +20,10 @@ sys.path.insert(0, str(SUPPORT))
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[LlamaCpp]:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaCpp]:
+    from lora_file import write_lora
+
+    loras = {"pirate": write_lora(tmp_path_factory.mktemp("lora") / "pirate.gguf")}
     path = model_file.locate_packaged()
     facts = gguf.read_facts(path)
     model = model_facts(
@@ -30,9 +33,10 @@ def engine() -> Iterator[LlamaCpp]:
         digest=model_file.PACKAGED_SHA256,
         context_tokens=CONTEXT_TOKENS,
         most_output_tokens=512,
+        loras=tuple(loras),
     )
     backend = LlamaCpp(
-        LlamaCppOptions(path, slots=4, context_tokens=CONTEXT_TOKENS, threads=2), model=model, gguf=facts
+        LlamaCppOptions(path, slots=4, context_tokens=CONTEXT_TOKENS, threads=2, loras=loras), model=model, gguf=facts
     )
     asyncio.run(bring_up(backend, clock=time.monotonic))
     yield backend

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from sluice_inference.adapters.backends import open_backend
 from sluice_inference.adapters.model_list import BadModelList, read_model_list
 from sluice_inference.adapters.openai_http.backend import OpenAiHttp
+from sluice_inference.domain.refusals import ModelUnusable
 
 GOOD = """
 models:
@@ -70,3 +72,19 @@ def test_every_mistake_is_told_at_once_and_no_value_is_repeated(tmp_path: Path) 
         read_model_list(write(tmp_path, content))
     assert len(bad.value.mistakes) == 2
     assert "sk-secret" not in str(bad.value)
+
+
+def test_the_readmes_example_and_the_gpu_overlays_list_are_good(tmp_path: Path) -> None:
+    service = Path(__file__).parents[1]
+    example = re.search(r"```yaml\n(.*?)```", (service / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert example
+    models = read_model_list(write(tmp_path, example[1]))
+    assert [entry.backend for entry in models.models] == ["llama_cpp", "openai_http"]
+    gpu = read_model_list(service.parents[1] / "deploy/gpu/models.yaml")
+    assert gpu.models[0].backend == "tensorrt_llm"
+
+
+def test_a_lora_file_that_is_missing_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+    path = write(tmp_path, "models: [{id: a, backend: llama_cpp, loras: {pirate: /nowhere.gguf}}]")
+    with pytest.raises(ModelUnusable, match="pirate"):
+        open_backend(read_model_list(path).models[0])

@@ -111,7 +111,7 @@ async def test_requests_beyond_the_queue_are_told_when_to_retry(running: Running
         ),
         (
             spec(lora_name="mine"),
-            grpc.StatusCode.UNIMPLEMENTED,
+            grpc.StatusCode.NOT_FOUND,
             None,
             "LoRA",
         ),
@@ -285,7 +285,8 @@ async def test_the_models_tell_what_they_are(running: Running) -> None:
     assert (model.quantization.quant_algo, model.max_context_tokens, model.license) == ("Q4_1", 512, "Apache-2.0")
     assert model.capabilities.chat
     assert model.capabilities.HasField("lora")
-    assert not model.capabilities.lora
+    assert model.capabilities.lora
+    assert list(model.lora_names) == ["pirate"]
     assert model.default_sampling.temperature == pytest.approx(0.2)
     error = await refused(running.stub.GetModelInfo(pb.GetModelInfoRequest(model="gpt-9")))
     assert error.code() is grpc.StatusCode.NOT_FOUND

@@ -341,6 +341,8 @@ async def test_a_lora_is_found_by_its_name_or_refused(contender: Contender) -> N
     plain = await generate(contender.running, spec(sampling=GREEDY))
     tuned = await generate(contender.running, spec(sampling=GREEDY, lora_name=contender.backend.model.loras[0]))
     assert tuned.outputs[0].text != plain.outputs[0].text
+    again = await generate(contender.running, spec(sampling=GREEDY))
+    assert again.outputs[0].text == plain.outputs[0].text  # the adapter is gone with its request
     return None
 
 

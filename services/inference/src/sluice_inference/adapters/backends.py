@@ -63,8 +63,12 @@ def _open_llama_cpp(entry: LlamaCppEntry) -> LlamaCpp:
         digest=digest,
         context_tokens=entry.context_tokens,
         most_output_tokens=entry.max_output_tokens,
+        loras=tuple(entry.loras),
     )
-    options = LlamaCppOptions(path, entry.slots, entry.context_tokens, entry.threads)
+    for name, file in entry.loras.items():
+        if not file.is_file():
+            raise ModelUnusable(f"The LoRA adapter {name} of {entry.id} has no file {file}.")
+    options = LlamaCppOptions(path, entry.slots, entry.context_tokens, entry.threads, entry.loras)
     return LlamaCpp(options, model=model, gguf=facts)
 
 

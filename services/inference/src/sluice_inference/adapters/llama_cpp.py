@@ -20,9 +20,9 @@ import signal
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,8 @@ class LlamaCppOptions:
     slots: int
     context_tokens: int
     threads: int
+    loras: Mapping[str, Path] = field(default_factory=dict)
+    """LoRA adapters (GGUF) by name; each request names at most one."""
 
 
 def model_facts(
@@ -94,6 +96,7 @@ def model_facts(
     context_tokens: int,
     most_output_tokens: int,
     version: str = "",
+    loras: Sequence[str] = (),
 ) -> ModelFacts:
     """What GetModelInfo tells of a GGUF model. Raises ModelUnusable when the context is longer than the model's own."""
     if gguf.context_tokens and context_tokens > gguf.context_tokens:
@@ -105,6 +108,7 @@ def model_facts(
         backend=LlamaCpp.name,
         aliases=tuple(aliases),
         version=version,
+        loras=tuple(loras),
         max_context_tokens=context_tokens,
         max_output_tokens=min(most_output_tokens, context_tokens - 1),
         digest=f"sha256:{digest}",
@@ -116,7 +120,7 @@ def model_facts(
         capabilities=Capabilities(
             chat=gguf.has_chat_template, completion=True, token_input=True, embed=False, num_sequences=True,
             logit_bias=True, guides=GUIDES, logprobs=True, return_token_ids=True, min_tokens=False, ignore_eos=True,
-            stop_token_ids=True, cache_salt=True, bypass_prefix_cache=True, lora=False, tools=False,
+            stop_token_ids=True, cache_salt=True, bypass_prefix_cache=True, lora=bool(loras), tools=False,
         ),
         default_sampling=DEFAULT_SAMPLING,
     )  # fmt: skip
@@ -161,6 +165,8 @@ class LlamaCpp:
         if self._server is None or self._threads is None:
             raise EngineUnavailable("the model is still loading; try again soon.")
         body = request_body(generation, slot=slot, may_reuse_cache=may_reuse_cache, control_tokens=self._control_tokens)
+        if self._options.loras:
+            body["lora"] = lora_scales(tuple(self._options.loras), chosen=generation.lora_name)
         is_chat = isinstance(generation.input, Chat)
         call = self._server.handle_chat_completions if is_chat else self._server.handle_completions
         run = LlamaRun(call, body, reader=ChunkReader(eos_token_id=self._eos))
@@ -190,6 +196,11 @@ class LlamaCpp:
         params.n_batch = params.n_ubatch = PROMPT_BATCH
         if self._options.threads:
             params.cpuparams.n_threads = params.cpuparams_batch.n_threads = self._options.threads
+        # Loaded, but with no effect until a request names one.
+        params.lora_adapters = [
+            xllamacpp.CommonAdapterLoraInfo(str(path), 1.0) for path in self._options.loras.values()
+        ]
+        params.lora_init_without_apply = True
         # Cached prompts outside the slots would be shared between tenants.
         params.cache_ram_mib = 0
         params.cache_idle_slots = False
@@ -375,6 +386,11 @@ def request_body(
     return (
         body | _input_fields(generation, control_tokens) | (_guide_fields(generation.guide) if generation.guide else {})
     )
+
+
+def lora_scales(names: Sequence[str], *, chosen: str) -> list[dict[str, Any]]:
+    """All adapters, by the order of their loading, and only the chosen one in effect."""
+    return [{"id": number, "scale": float(name == chosen)} for number, name in enumerate(names)]
 
 
 def _input_fields(generation: Generation, control_tokens: re.Pattern[str] | None) -> dict[str, Any]:

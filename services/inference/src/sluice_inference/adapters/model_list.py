@@ -53,6 +53,8 @@ class LlamaCppEntry(HostedEntry):
     """Expected sha256 of the file, or its first 8 digits or more."""
     threads: int = Field(0, ge=0, le=256)
     """Threads that compute; 0 means one a core."""
+    loras: dict[str, Path] = Field(default_factory=dict)
+    """LoRA adapters as GGUF files: name -> file."""
 
     @model_validator(mode="after")
     def _check(self) -> LlamaCppEntry:
