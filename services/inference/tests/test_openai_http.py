@@ -504,6 +504,19 @@ async def test_the_key_comes_from_its_file_each_time_and_never_shows(
     assert "key" not in repr(engine)
 
 
+async def test_a_key_that_is_named_and_missing_is_told_and_nothing_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    async with FaultUpstream(telling("x")).serving() as upstream:
+        for where in (
+            {"key_file": tmp_path / "none"},
+            {"key_file": tmp_path / "empty"},
+            {"key_env": "NOT_SET_ANYWHERE"},
+        ):
+            with pytest.raises(EngineFailed, match="key"):
+                await steps_of(backend(upstream, **where))
+    assert upstream.calls == []
+
+
 def test_a_key_from_two_places_an_unknown_dialect_and_unknown_names_are_refused() -> None:
     good = {"base_url": "http://x/v1", "upstream_model": "m"}
     for wrong in ({"key_file": "a", "key_env": "B"}, {"dialect": "x"}, {"without": ["tea"]}, {"base_url": "ftp://x"}):

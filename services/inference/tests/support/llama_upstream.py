@@ -18,9 +18,10 @@ KEY = "upstream-key-for-tests"
 
 @dataclass(frozen=True)
 class LlamaUpstream:
-    """Address without `/v1`."""
+    """Addresses without `/v1`: of the generating server and of one that makes embeddings."""
 
     address: str
+    embedding_address: str
 
     def busy_slots(self) -> int:
         """Slots that the server itself says are computing."""
@@ -35,7 +36,7 @@ def running_upstream() -> Iterator[LlamaUpstream]:
     assert child.stdin and child.stdout
     try:
         line = child.stdout.readline()
-        yield LlamaUpstream(json.loads(line)["address"])
+        yield LlamaUpstream(**json.loads(line))
     finally:
         child.stdin.close()
         try:
@@ -52,15 +53,23 @@ def serve() -> None:
     from sluice_inference.adapters.llama_cpp import wait_without_spinning
 
     wait_without_spinning()
-    params = xllamacpp.CommonParams()
-    params.model.path = str(model_file.locate_packaged())
-    params.n_parallel, params.n_ctx = 4, 4 * 512
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
-    params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [KEY]
-    params.n_threads_http, params.ui, params.endpoint_slots = 8, False, True
-    params.verbosity = -1
-    server = xllamacpp.Server(params)
-    print(json.dumps({"address": server.listening_address}), flush=True)
+
+    def server(slots: int, *, embedding: bool) -> xllamacpp.Server:
+        params = xllamacpp.CommonParams()
+        params.model.path = str(model_file.locate_packaged())
+        params.n_parallel, params.n_ctx = slots, slots * 512
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+        params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [KEY]
+        params.n_threads_http, params.ui, params.endpoint_slots = 2 * slots, False, True
+        params.embedding = embedding
+        if embedding:
+            params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+        params.verbosity = -1
+        return xllamacpp.Server(params)
+
+    generating, embedding = server(4, embedding=False), server(1, embedding=True)
+    addresses = {"address": generating.listening_address, "embedding_address": embedding.listening_address}
+    print(json.dumps(addresses), flush=True)
     sys.stdin.read()
 
 

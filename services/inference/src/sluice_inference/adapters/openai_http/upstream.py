@@ -27,6 +27,8 @@ from sluice_inference.domain.refusals import EngineFailed, EngineUnavailable, Mo
 # An error's JSON is some hundred bytes; more is not read.
 LONGEST_ERROR_BODY = 65_536
 
+_NO_KEY = EngineFailed("the upstream's key cannot be read: see key_file or key_env.", reason="UPSTREAM_KEY_MISSING")
+
 
 @dataclass
 class OpenStream:
@@ -151,15 +153,15 @@ class Upstream:
 
     def _key(self) -> dict[str, str]:
         options = self._options
+        if not options.key_file and not options.key_env:
+            return {}
         try:
-            key = (
-                options.key_file.read_text(encoding="utf-8")
-                if options.key_file
-                else os.environ.get(options.key_env, "")
-            )
-        except OSError as error:
-            raise UpstreamTrouble(EngineFailed("the upstream's key file cannot be read.")) from error
-        return {"Authorization": f"Bearer {key.strip()}"} if key.strip() else {}
+            key = options.key_file.read_text(encoding="utf-8") if options.key_file else os.environ[options.key_env]
+        except (OSError, KeyError) as error:
+            raise UpstreamTrouble(_NO_KEY) from error
+        if not key.strip():
+            raise UpstreamTrouble(_NO_KEY)
+        return {"Authorization": f"Bearer {key.strip()}"}
 
     @property
     def _pool(self) -> httpx2.AsyncClient:
