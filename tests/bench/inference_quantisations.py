@@ -86,7 +86,7 @@ def measure_main(path: Path, tokens: int, rounds: int, text_tokens: int) -> None
 
 async def measure(path: Path, tokens: int, rounds: int, text_tokens: int) -> Result:
     from sluice_inference.adapters import gguf as gguf_header
-    from sluice_inference.adapters.llama_cpp import LlamaCpp, LlamaCppOptions, model_facts
+    from sluice_inference.adapters.llama_cpp.backend import LlamaCpp, LlamaCppOptions, model_facts
 
     facts = gguf_header.read_facts(path)
     model = model_facts(facts, model_id="m", aliases=(), digest="", context_tokens=CONTEXT, most_output_tokens=500)

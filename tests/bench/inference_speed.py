@@ -65,7 +65,7 @@ def measured(spell: Spell, starts: list[float], firsts: list[float], end: float)
 def engine_main(threads: int) -> None:
     """Child process: loads the engine exactly as the service does, then answers one JSON line per spell, bare or through the backend."""
     from sluice_inference.adapters import gguf, model_file
-    from sluice_inference.adapters.llama_cpp import LlamaCpp, LlamaCppOptions, model_facts
+    from sluice_inference.adapters.llama_cpp.backend import LlamaCpp, LlamaCppOptions, model_facts
 
     path = model_file.locate_packaged()
     facts = gguf.read_facts(path)

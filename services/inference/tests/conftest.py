@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from sluice_inference.adapters import gguf, model_file
-from sluice_inference.adapters.llama_cpp import LlamaCpp, LlamaCppOptions, model_facts
+from sluice_inference.adapters.llama_cpp.backend import LlamaCpp, LlamaCppOptions, model_facts
 from sluice_inference.domain.warm_up import bring_up
 
 CONTEXT_TOKENS = 512

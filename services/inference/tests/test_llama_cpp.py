@@ -17,16 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sluice_inference.adapters import gguf, model_file
-from sluice_inference.adapters.llama_cpp import (
-    DEFAULT_SAMPLING,
-    ChunkReader,
-    LlamaCpp,
-    LlamaCppOptions,
-    defuse,
-    engine_error,
-    give_signals_back,
-    model_facts,
-)
+from sluice_inference.adapters.llama_cpp.backend import DEFAULT_SAMPLING, LlamaCpp, LlamaCppOptions, model_facts
+from sluice_inference.adapters.llama_cpp.chunks import ChunkReader, engine_error
+from sluice_inference.adapters.llama_cpp.process import give_signals_back
+from sluice_inference.adapters.llama_cpp.requests import defuse
 from sluice_inference.domain.backend import EngineEnded, EngineStep, NewTokens, PromptProgress
 from sluice_inference.domain.generation import (
     Chat,

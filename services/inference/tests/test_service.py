@@ -16,7 +16,7 @@ from prometheus_client import REGISTRY
 from sluice.inference.v1 import inference_service_pb2 as pb
 from sluice.types.v1 import chat_pb2, finish_reason_pb2, generation_pb2
 from sluice_inference.adapters.languages import Langid
-from sluice_inference.adapters.llama_cpp import LlamaCpp
+from sluice_inference.adapters.llama_cpp.backend import LlamaCpp
 from sluice_inference.adapters.static_embedding import StaticEmbedding
 from sluice_inference.domain.profiles import profile
 from sluice_inference.domain.roster import ModelState

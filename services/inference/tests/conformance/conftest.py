@@ -12,7 +12,7 @@ import pytest
 from conformance_types import Contender
 from inference_stage import served
 from llama_upstream import KEY, LlamaUpstream, running_upstream
-from sluice_inference.adapters.llama_cpp import LlamaCpp
+from sluice_inference.adapters.llama_cpp.backend import LlamaCpp
 from sluice_inference.adapters.openai_http.backend import OpenAiHttp, model_facts
 from sluice_inference.adapters.openai_http.options import OpenAiHttpOptions
 from tensorrt_stage import loaded

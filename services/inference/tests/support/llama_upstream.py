@@ -50,7 +50,7 @@ def running_upstream() -> Iterator[LlamaUpstream]:
 def serve() -> None:
     import xllamacpp
     from sluice_inference.adapters import model_file
-    from sluice_inference.adapters.llama_cpp import wait_without_spinning
+    from sluice_inference.adapters.llama_cpp.process import wait_without_spinning
 
     wait_without_spinning()
 

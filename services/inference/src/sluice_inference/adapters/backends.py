@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sluice_inference.adapters import gguf, model_file
-from sluice_inference.adapters.llama_cpp import LlamaCpp, LlamaCppOptions
-from sluice_inference.adapters.llama_cpp import model_facts as llama_facts
+from sluice_inference.adapters.llama_cpp.backend import LlamaCpp, LlamaCppOptions
+from sluice_inference.adapters.llama_cpp.backend import model_facts as llama_facts
 from sluice_inference.adapters.model_list import (
     EmbedderEntry,
     LlamaCppEntry,

@@ -1,0 +1,70 @@
+"""llama.cpp's OpenAI-shaped chunks and errors, in the domain's words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sluice_inference.domain.backend import EngineEnded, EngineStep, NewTokens, PromptProgress
+from sluice_inference.domain.generation import FinishReason, StopMatch, TokenLogprob
+from sluice_inference.domain.refusals import EngineFailed, EngineUnavailable, InferenceRefusal, InvalidRequest
+from sluice_inference.domain.validation import prompt_too_long
+
+
+class ChunkReader:
+    """Turns llama.cpp's OpenAI-shaped chunks into engine steps."""
+
+    def __init__(self, *, eos_token_id: int | None) -> None:
+        self._eos = eos_token_id
+        self._finish: str | None = None
+        self._generated = 0
+
+    def read(self, chunk: dict[str, Any]) -> Iterator[EngineStep | InferenceRefusal]:
+        if "error" in chunk:
+            yield engine_error(chunk["error"])
+            return
+        if "prompt_progress" in chunk:
+            yield PromptProgress(chunk["prompt_progress"]["total"], chunk["prompt_progress"]["cache"])
+        choice = (chunk.get("choices") or [{}])[0]
+        self._finish = choice.get("finish_reason") or self._finish
+        timings = chunk.get("timings") or {}
+        text = choice.get("text") or (choice.get("delta") or {}).get("content") or ""
+        generated = timings.get("predicted_n", self._generated)
+        if not self._finish and (text or generated > self._generated):
+            self._generated = generated
+            yield self._tokens(text, choice, timings)
+        if self._finish and "usage" in chunk:
+            yield self._ended(chunk["usage"])
+
+    def _tokens(self, text: str, choice: dict[str, Any], timings: dict[str, Any]) -> NewTokens:
+        entries = (choice.get("logprobs") or {}).get("content") or []
+        logprobs = tuple(_logprob(entry) for entry in entries)
+        return NewTokens(
+            text, self._generated, tuple(p.token_id for p in logprobs), logprobs, timings.get("prompt_ms", 0.0) / 1000
+        )
+
+    def _ended(self, usage: dict[str, Any]) -> EngineEnded:
+        is_stop = self._finish == "stop"
+        return EngineEnded(
+            reason=FinishReason.STOP if is_stop else FinishReason.LENGTH,
+            match=StopMatch(eos_token_id=self._eos if is_stop else None),
+            prompt_tokens=usage["prompt_tokens"],
+            cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0),
+            generated=usage["completion_tokens"],
+        )
+
+
+def engine_error(error: dict[str, Any]) -> InferenceRefusal:
+    """Classifies llama.cpp's error object; its message may quote the request, so it is not passed on."""
+    if error.get("type") == "exceed_context_size_error":
+        return prompt_too_long(error["n_prompt_tokens"], error["n_ctx"], field="input")
+    if error.get("code") == 400:
+        return InvalidRequest("guided", "the engine refused the request's guide or parameters.")
+    if error.get("code") == 503:
+        return EngineUnavailable("the model is still loading; try again soon.")
+    return EngineFailed("the engine failed on this request.")
+
+
+def _logprob(entry: dict[str, Any]) -> TokenLogprob:
+    alternatives = tuple(_logprob({**other, "top_logprobs": ()}) for other in entry.get("top_logprobs") or ())
+    return TokenLogprob(entry["id"], entry["token"], float(entry["logprob"]), alternatives)
