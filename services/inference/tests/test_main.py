@@ -145,6 +145,30 @@ def test_an_engine_that_dies_ends_the_process_so_that_it_is_started_anew(
     assert "must be started anew" in (tmp_path / "errors").read_text().splitlines()[-1]
 
 
+def test_an_upstream_that_is_away_keeps_the_process_waiting_and_not_from_ending(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    upstream = "{base_url: 'http://127.0.0.1:1/v1', upstream_model: m, retries: {attempts: 1}}"
+    (tmp_path / "models.yaml").write_text(f"models: [{{id: far, backend: openai_http, upstream: {upstream}}}]")
+    more = {"SLUICE_INFERENCE_MODELS_FILE": str(tmp_path / "models.yaml")}
+    with (tmp_path / "log").open("w") as log:
+        command = [sys.executable, "-m", "sluice_inference.main"]
+        child = subprocess.Popen(command, env=environment | more, stdout=log)
+    try:
+        port = logged(tmp_path / "log", "service.listening")["port"]
+        logged(tmp_path / "log", "model.unusable")
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            assert health.Check(health_pb2.HealthCheckRequest()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            models = pb_grpc.InferenceServiceStub(channel).ListModels(pb.ListModelsRequest()).models
+            assert models[0].state in (pb.MODEL_STATE_FAILED, pb.MODEL_STATE_LOADING)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(timeout=30) == 0
+    finally:
+        child.kill()
+        child.wait()
+
+
 def test_mistakes_in_the_models_file_are_told_and_end_with_code_2(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "models.yaml").write_text("models: [{id: a, backend: llama_cpp, slots: 0, colour: red}]")
     more = {"SLUICE_INFERENCE_MODELS_FILE": str(tmp_path / "models.yaml")}

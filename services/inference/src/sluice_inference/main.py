@@ -96,6 +96,7 @@ class Service:
         )
         self._died: asyncio.Future[EngineDied] = asyncio.get_running_loop().create_future()
         self._meter = ShareMeter(cpu_clock=time.process_time, clock=time.monotonic)
+        self._patient: list[asyncio.Task[None]] = []
         self._at_start = [entry.load for entry in models.models]
         self._roster = Roster(
             [
@@ -150,8 +151,9 @@ class Service:
                 raise ModelUnusable(f"The engine died and must be started anew: {self._died.result().message}")
             await serving
         finally:
-            serving.cancel()
-            await asyncio.gather(serving, loading, return_exceptions=True)
+            for task in (serving, *self._patient):
+                task.cancel()
+            await asyncio.gather(serving, loading, *self._patient, return_exceptions=True)
             await self._stop(measuring)
 
     async def _load(self) -> None:
@@ -159,12 +161,9 @@ class Service:
         for hosted, at_start in zip(self._roster, self._at_start, strict=True):
             if at_start and hosted.model.computes_here:
                 await self._hosting.load(hosted)
-        upstreams = [
-            hosted
-            for hosted, at_start in zip(self._roster, self._at_start, strict=True)
-            if at_start and not hosted.model.computes_here
-        ]
-        await asyncio.gather(*(self._hosting.load_patiently(hosted) for hosted in upstreams))
+        for hosted, at_start in zip(self._roster, self._at_start, strict=True):
+            if at_start and not hosted.model.computes_here:
+                self._patient.append(asyncio.create_task(self._hosting.load_patiently(hosted)))
 
     def _end(self, error: EngineDied) -> None:
         if not self._died.done():

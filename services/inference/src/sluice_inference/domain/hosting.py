@@ -44,7 +44,10 @@ class Hosting:
         await asyncio.shield(self._loading[key])
 
     async def load_patiently(self, hosted: Hosted) -> None:
-        """Tries until it answers: an upstream that is away now may come back, and this service need not be restarted for that."""
+        """Tries until it answers: an upstream that is away now may come back, and this service need not be restarted for that.
+
+        Cancelling it ends a try under way, as only a model that computes elsewhere can.
+        """
         wait = self._first_wait_seconds
         while True:
             try:
@@ -52,6 +55,10 @@ class Hosting:
             except ModelUnusable:
                 await asyncio.sleep(wait)
                 wait = min(LONGEST_WAIT_SECONDS, 2 * wait)
+            except asyncio.CancelledError:
+                if trying := self._loading.get(_key(hosted)):
+                    trying.cancel()
+                raise
 
     async def load_for_caller(self, hosted: Hosted) -> None:
         """The same for a remote caller, who is told that it failed; why stands in the log, for it may name files. Raises EngineFailed."""
