@@ -8,13 +8,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sluice.inference.v1 import inference_service_pb2 as inference
 from sluice.inference.v1 import inference_service_pb2_grpc as inference_rpc
 from sluice.types.v1 import finish_reason_pb2, usage_pb2
@@ -110,6 +111,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         }
         for process in filters.values():
             _wait_for(process, {"service.listening"})
+            _wait_until_healthy(process)
         targets = {f"SLUICE_{name.upper()}_TARGET": process.target for name, process in filters.items()}
         gateway = _start(
             stack, "gateway", home, SLUICE_GATEWAY_HTTP_LISTEN="127.0.0.1:0", SLUICE_INFERENCE_TARGET=f"127.0.0.1:{port}",
@@ -165,6 +167,20 @@ def _wait_for(process: Process, events: set[str]) -> None:
             return
         assert process.popen.poll() is None, "".join(process.logs)
         ready.wait(0.1)
+    raise AssertionError("".join(process.logs))
+
+
+def _wait_until_healthy(process: Process) -> None:
+    """Redaction listens before its recognizers are loaded; until then it answers UNAVAILABLE and says that it is not ready."""
+    pause = threading.Event()
+    with grpc.insecure_channel(process.target) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for _ in range(START_SECONDS * 10):
+            with suppress(grpc.RpcError):
+                told = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
+                if told.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+            pause.wait(0.1)
     raise AssertionError("".join(process.logs))
 
 

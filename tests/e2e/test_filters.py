@@ -30,6 +30,8 @@ class Answer:
     finish: str = ""
     withheld: str = ""
     reason: str = ""
+    told: dict[str, str] = field(default_factory=dict)
+    """What the ErrorInfo of a refused request says besides."""
     decision_ids: list[str] = field(default_factory=list)
 
     @property
@@ -57,6 +59,7 @@ def by_grpc(guarded: Any, tenant: str, said: str) -> Answer:
             assert status is not None
             assert any(detail.Unpack(info) for detail in status.details)
             answer.reason, answer.decision_ids = info.reason, [info.metadata["decision_id"]]
+            answer.told = dict(info.metadata)
     return answer
 
 
@@ -101,7 +104,7 @@ def test_no_character_of_a_withheld_sentence_or_of_what_follows_is_sent(
 ) -> None:
     guarded.model.script = cut(FINE + ABUSE + MORE, size)
     answer = ask(guarded, tenant, "Where is Paris?")
-    assert answer.text == FINE
+    assert answer.text == FINE, answer
     assert (answer.finish, answer.withheld) == ("content_filter", reason)
     assert len(answer.decision_ids) == 2
 
