@@ -20,10 +20,21 @@ from sluice_moderation.domain.policy import Action, Direction
 
 SEED = 11
 # Redaction, held-out texts: overlap precision and recall, characters recalled; false alarms per 1,000 words of negatives.
-LEAST = {"precision": 0.85, "recall": 0.80, "characters": 0.90}
-MOST_FALSE_ALARMS = 60.0
+LEAST = {"precision": 0.91, "recall": 0.88, "characters": 0.92}
+MOST_FALSE_ALARMS = 26.0
 # Of the families with enough values: a part that has to be found as what it is.
-LEAST_OF_FAMILY = {"PERSON": 0.85, "EMAIL": 0.95, "PHONE": 0.65, "ADDRESS": 0.85, "CARD": 0.9, "SECRET": 0.75}
+LEAST_OF_FAMILY = {
+    "PERSON": 0.90,
+    "EMAIL": 0.95,
+    "PHONE": 0.85,
+    "ADDRESS": 0.75,
+    "IP": 0.8,
+    "GOVERNMENT_ID": 0.88,
+    "HEALTH_ID": 0.85,
+    "CARD": 0.9,
+    "IBAN": 0.9,
+    "SECRET": 0.9,
+}
 MOST_LOST_BY_STREAMING = 0.03
 # Moderation: area under the curve against the harmless texts, by category.
 LEAST_AUC = {
