@@ -2,8 +2,10 @@
 
 import re
 import time
+from collections.abc import Callable
 
 import pytest
+from sluice_redaction.adapters.patterns import checksums
 from sluice_redaction.adapters.patterns.detector import PatternDetector
 from sluice_redaction.adapters.patterns.recognizer import Recognizer
 from sluice_redaction.adapters.patterns.sources import pattern_sources
@@ -176,3 +178,22 @@ def seconds(expression: re.Pattern[str], text: str) -> float:
 
 def test_every_kind_of_a_recognizer_is_known() -> None:
     assert {recognizer.kind for recognizer in pattern_sources()} <= KINDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("passes", "value"),
+    [
+        (checksums.czech, "785101/1180"),  # the rest is ten, written as 0 until 1985
+        (checksums.cuit, "20-94484881-9"),  # the rest is ten, written as 9
+        (checksums.siret, "732 829 320 00074"),
+        (checksums.nir, "2 55 08 14 168 025 38"),
+        (checksums.bech32, "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr"),
+        (checksums.base58check, "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2"),
+        (checksums.mod_11_2, "11010519491231002X"),
+        (checksums.vin, "1M8GDM9AXKP042788"),
+    ],
+)
+def test_a_check_passes_what_is_issued_and_no_digit_changed(passes: Callable[[str], bool], value: str) -> None:
+    assert passes(value)
+    digit = next(place for place in reversed(range(len(value))) if value[place].isdigit())
+    assert not passes(value[:digit] + str((int(value[digit]) + 1) % 10) + value[digit + 1 :])

@@ -32,6 +32,11 @@ def ean(value: str) -> bool:
     return (sum(numbers[::-2]) + 3 * sum(numbers[-2::-2])) % 10 == 0
 
 
+def siret(value: str) -> bool:
+    """French SIREN (nine digits) or SIRET (five more): Luhn over the nine and over all."""
+    return luhn(value) and luhn(_NOT_DIGIT.sub("", value)[:9])
+
+
 def nir(value: str) -> bool:
     """French social security number: the last two digits are 97 - (the rest mod 97); Corsica's A and B are 0 with a
     constant taken off."""
@@ -95,14 +100,16 @@ def polish_nip(value: str) -> bool:
 
 
 def czech(value: str) -> bool:
-    """Czech and Slovak birth number: divisible by 11."""
+    """Czech and Slovak birth number: divisible by 11; until 1985 a rest of ten was written as 0."""
     bare = _NOT_DIGIT.sub("", value)
-    return len(bare) == 10 and int(bare) % 11 == 0 and 1 <= int(bare[2:4]) % 50 % 20 <= 12
+    divides = len(bare) == 10 and (int(bare) % 11 == 0 or (int(bare[:9]) % 11 == 10 and bare[9] == "0"))
+    return divides and 1 <= int(bare[2:4]) % 50 % 20 <= 12
 
 
 def romanian(value: str) -> bool:
     numbers = digits(value)
-    return weighted(numbers, (2, 7, 9, 1, 4, 6, 3, 5, 8, 2, 7, 9)) % 11 % 10 == numbers[12]
+    rest = weighted(numbers, (2, 7, 9, 1, 4, 6, 3, 5, 8, 2, 7, 9)) % 11
+    return numbers[12] == (1 if rest == 10 else rest)
 
 
 def bulgarian(value: str) -> bool:
@@ -153,7 +160,8 @@ def cnpj(value: str) -> bool:
 def cuit(value: str) -> bool:
     """Argentine CUIT and CUIL."""
     numbers = digits(value)
-    return (11 - weighted(numbers, (5, 4, 3, 2, 7, 6, 5, 4, 3, 2)) % 11) % 11 == numbers[10]
+    rest = (11 - weighted(numbers, (5, 4, 3, 2, 7, 6, 5, 4, 3, 2)) % 11) % 11
+    return numbers[10] == (9 if rest == 10 else rest)
 
 
 def rut(value: str) -> bool:

@@ -64,7 +64,7 @@ def _latin() -> list[Recognizer]:
             [Pattern.of("SIREN or SIRET", rf"{_EDGE}[0-9]{{3}}[ ]?[0-9]{{3}}[ ]?[0-9]{{3}}(?:[ ]?[0-9]{{5}})?{_STOP}", 0.3)],
             context=Context(["siret", "siren", "rcs"]),
             needs_context=True,
-            check=check("luhn", checksums.luhn),
+            check=check("luhn", checksums.siret),
         ),
         _spanish(),
         from_presidio(EsNieRecognizer(), "mod 23", context=["nie"], check_suffices=True, ignore_case=False),
