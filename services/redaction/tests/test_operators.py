@@ -406,6 +406,15 @@ def test_the_parts_of_a_made_up_name_stand_for_the_parts_of_the_name() -> None:
     assert answer.text == "Dear Ann, dear Ms Lee, dear Ann Lee!"
 
 
+def test_a_first_name_that_was_found_by_itself_is_replaced_wherever_it_stands() -> None:
+    text = r"I am Ann Lee. Ann wrote C:\Users\Ann\x"
+    vault = Vault()
+    found = [Finding(5, 12, "PERSON", 0.9, "test"), Finding(14, 17, "PERSON", 0.9, "test")]
+    redacted = redact([text], [found], vault, replacing_by(Operation.SURROGATE, vault)).texts[0].text
+    assert "Ann" not in redacted
+    assert restore(redacted, vault).text == text
+
+
 def test_a_surrogate_is_nothing_that_stands_in_the_request() -> None:
     taken = {surrogate_of("Ann Lee", "PERSON", request_id="r1")}
     text = f"I am Ann Lee and know {taken}."

@@ -234,11 +234,21 @@ class _Faker:
             return re.sub(r"[\"\\\s]+", " ", str(getattr(self._generator, what)()))
 
     def name_like(self, word: str, random: Random, *, family: bool) -> str:
+        """Written like the word, and not so much like it that it would give it away: no Anne for Ann."""
+        made_up = ""
+        for _ in range(_TRIES):
+            made_up = self._name(random, family=family)
+            folded, original = made_up.casefold(), word.casefold()
+            if folded not in original and original not in folded:
+                break
+        return _cased_like(word, made_up)
+
+    def _name(self, random: Random, *, family: bool) -> str:
         listed = self._family if family else self._given
         if len(listed) >= _ENOUGH_NAMES:
-            return _cased_like(word, random.choice(listed))
+            return random.choice(listed)
         drawn = self.draw("last_name" if family else "first_name", random).split()
-        return _cased_like(word, drawn[-1] if family else drawn[0])
+        return drawn[-1] if family else drawn[0]
 
 
 @lru_cache(maxsize=32)

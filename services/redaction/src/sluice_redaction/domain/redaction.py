@@ -62,11 +62,10 @@ def redact(
     for text in texts:
         vault.reserve(text)
     before = len(vault)
-    for text, findings in zip(texts, found, strict=True):
-        _replace(text, findings, replacing)
+    first = [_replace(text, findings, replacing) for text, findings in zip(texts, found, strict=True)]
     known = KnownValues(vault)
-    for value, kind in replacing.newly_gone():
-        known.add(value, kind)
+    for text, one in zip(texts, first, strict=True):
+        known.add_found(text, one)
     redacted = []
     for text, findings in zip(texts, found, strict=True):
         redacted.append(_replace(text, with_known(text, findings, known, replacing), replacing))
@@ -127,14 +126,17 @@ class KnownValues:
         self._kinds: dict[str, str] = {}
         # First word -> where values begin before it, and how long they are: few shapes even for thousands of values.
         self._shapes: dict[str, set[tuple[int, int]]] = {}
-        self.add_entries(list(vault))
-
-    def add_entries(self, entries: Sequence[Entry]) -> None:
-        """Not the parts of names that made-up names brought along: nobody found these by themselves."""
+        entries = list(vault)
+        # Not the parts of names that made-up names brought along: nobody found these by themselves.
         parts = {pair for entry in entries for pair in parts_of_name(entry)}
         for entry in entries:
             if (entry.value, entry.placeholder) not in parts:
                 self.add(entry.value, entry.kind)
+
+    def add_found(self, text: str, redacted: RedactedText) -> None:
+        """What was replaced in this text, whether a vault remembers it or not."""
+        for finding, _ in redacted.replaced():
+            self.add(text[finding.start : finding.end], finding.kind)
 
     def add(self, value: str, kind: str) -> None:
         word = _WORD.search(value)
@@ -278,9 +280,7 @@ class RedactingStream:
         redacted = _replace(segment.text, findings, self._replacing, before=self._last, goes_on=goes_on)
         self._last = segment.text[-1:]
         new = list(self._vault)[before:]
-        self._known.add_entries(new)
-        for value, kind in self._replacing.newly_gone():
-            self._known.add(value, kind)
+        self._known.add_found(segment.text, redacted)
         fresh = [pair for pair in redacted.replaced() if segment.text[pair[0].start : pair[0].end] not in self._own]
         self.counts.update(finding.kind for finding, _ in fresh)
         self.recognizer_counts.update(finding.recognizer for finding, _ in fresh)

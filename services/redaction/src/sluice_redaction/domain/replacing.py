@@ -45,7 +45,6 @@ class Replacing:
         self._tools = tools or Tools()
         # What cannot be undone stands in no vault, but is the same throughout the call all the same.
         self._final: dict[str, Replacement] = {}
-        self._newly_gone: list[tuple[str, str]] = []
 
     def of(self, value: str, kind: str, *, alone: bool = True) -> Replacement:
         """alone: no word goes on into the value, so that a made-up one could be found again as a word of its own.
@@ -63,13 +62,7 @@ class Replacing:
             return _restorable(self._entry(value, kind, operator))
         if value not in self._final:
             self._final[value] = Replacement(self._not_undoable(value, kind, operator), operator.operation)
-            self._newly_gone.append((value, kind))
         return self._final[value]
-
-    def newly_gone(self) -> Iterator[tuple[str, str]]:
-        """(value, kind) of what was replaced without a vault entry since this was last asked."""
-        while self._newly_gone:
-            yield self._newly_gone.pop()
 
     def own_tokens(self, text: str) -> list[tuple[int, int]]:
         """(start, end), in order and apart, of what earlier redaction put into a text, which is not redacted again:
