@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,6 @@ _ROW = 2_048  # words in one run: what fits the second-level cache
 THRESHOLD = 0.4
 # Probability from which a word belongs to the finding beside it: half a name gives the other half away.
 REACH = 0.2
-_O = 0
 _BEGIN_WITH_SIGNS = frozenset({"PHONE_NUMBER"})  # "+49", "(030)"
 Probabilities = npt.NDArray[np.float32]
 
@@ -50,6 +50,12 @@ class TaggerModel:
         return [part for batch in _batches(texts) for part in self._run(batch)]
 
     def _run(self, texts: Sequence[Words]) -> Iterator[Probabilities]:
+        if len(texts) == 1:
+            features = texts[0].features[np.newaxis]
+            yield self._session.run(
+                None, {"features": features, "mask": np.ones((1, features.shape[1], 1), np.float32)}
+            )[0][0]
+            return
         size = sum(len(words.starts) + _GAP for words in texts)
         features = np.zeros((1, size, 8), dtype=np.int32)
         mask = np.zeros((1, size, 1), dtype=np.float32)
@@ -60,7 +66,7 @@ class TaggerModel:
             places.append((at, end))
             at = end + _GAP
         (found,) = self._session.run(None, {"features": features, "mask": mask})
-        return (found[0, start:end] for start, end in places)
+        yield from (found[0, start:end] for start, end in places)
 
 
 def _batches(texts: Sequence[Words]) -> Iterator[list[Words]]:
@@ -76,6 +82,17 @@ def _batches(texts: Sequence[Words]) -> Iterator[list[Words]]:
         yield batch
 
 
+class _Marked(NamedTuple):
+    """A word with its likeliest label; number: its place among the words."""
+
+    number: int
+    label: int
+    probability: float
+    group: int
+    start: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True)
 class Tagged:
     """A text as the tagger read it. table: [words, labels], probabilities; kinds: of the labels behind `O`."""
@@ -87,25 +104,33 @@ class Tagged:
     def findings(self, threshold: float = THRESHOLD, *, reach: float = REACH) -> Iterator[Finding]:
         """In order, not overlapping: runs of words of one label that each have `reach`, one of them `threshold`. Scored
         by the surest word."""
+        run: list[_Marked] = []
+        for word in self._marked(reach):
+            if run and (word.number != run[-1].number + 1 or word.label != run[-1].label):
+                yield from self._finding(run, threshold)
+                run = []
+            run.append(word)
+        yield from self._finding(run, threshold)
+
+    def _marked(self, reach: float) -> Iterator["_Marked"]:
+        """The words of which some label is likely enough."""
         if not len(self.table):
             return
-        labels = self.table[:, 1:].argmax(axis=1) + 1
-        chosen = self.table[np.arange(len(labels)), labels]
-        labels[(chosen < reach) | (self.words.group == NEWLINE)] = _O
-        marked = np.flatnonzero(labels)
-        if not len(marked):
-            return
-        # A new run begins where a word in between counts for nothing or the label changes.
-        breaks = np.flatnonzero((np.diff(marked) > 1) | (np.diff(labels[marked]) != 0)) + 1
-        for run in np.split(marked, breaks):
-            spoken = np.flatnonzero((self.words.group[run] == LETTER) | (self.words.group[run] == DIGIT))
-            score = float(chosen[run].max())
-            if len(spoken) and score >= threshold:
-                kind = self.kinds[labels[run[0]] - 1]
-                first = run[0] if kind in _BEGIN_WITH_SIGNS else run[spoken[0]]
-                start, end = int(self.words.starts[first]), int(self.words.ends[run[spoken[-1]]])
-                label = f"label:{kind.lower()}"
-                yield Finding(start, end, kind, score, NAME, label, pattern=label)
+        chosen = self.table[:, 1:].max(axis=1)
+        at = np.flatnonzero((chosen >= reach) & (self.words.group != NEWLINE))
+        words = self.words
+        columns = (at, self.table[at, 1:].argmax(axis=1), chosen[at], words.group[at], words.starts[at], words.ends[at])
+        yield from map(_Marked._make, zip(*(column.tolist() for column in columns), strict=True))
+
+    def _finding(self, run: Sequence["_Marked"], threshold: float) -> Iterator[Finding]:
+        """What a run of words is, without signs at its edges; nothing if it is signs only or nowhere likely enough."""
+        spoken = [word for word in run if word.group in (LETTER, DIGIT)]
+        score = max((word.probability for word in run), default=0.0)
+        if spoken and score >= threshold:
+            kind = self.kinds[run[0].label]
+            first = run[0] if kind in _BEGIN_WITH_SIGNS else spoken[0]
+            label = f"label:{kind.lower()}"
+            yield Finding(first.start, spoken[-1].end, kind, score, NAME, label, pattern=label)
 
     def doubts(self, low: float, high: float) -> list[tuple[int, int]]:
         """The words of letters that belong to a name with a probability within the limits."""
