@@ -45,6 +45,7 @@ def test_a_good_list_becomes_backends(tmp_path: Path) -> None:
     assert (backend.model.version, backend.model.loras, backend.model.max_output_tokens) == ("2", ("pirate",), 0)
     assert backend.model.capabilities.lora
     assert models.embedders[0].dimensions == 384
+    assert [entry.watch_seconds for entry in models.models] == [30.0, 120.0]  # an upstream may queue for longer
 
 
 @pytest.mark.parametrize(

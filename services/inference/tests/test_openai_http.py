@@ -428,6 +428,19 @@ async def test_a_run_that_finished_is_not_aborted_and_its_connection_is_used_aga
         await engine.close()
 
 
+async def test_stopping_at_the_very_end_is_no_abort_and_keeps_the_connection() -> None:
+    async with FaultUpstream(telling("a", usage=USAGE)).serving() as upstream:
+        engine = backend(upstream)
+        for _ in range(10):
+            run = engine.start(ASKED, slot=0, may_reuse_cache=False)
+            async for step in run:
+                if isinstance(step, EngineEnded):
+                    run.stop()  # as the conductor does, before the run has tidied up
+            await run.closed()
+        assert (engine.aborts, upstream.connections) == (0, 1)
+        await engine.close()
+
+
 async def test_a_reader_that_does_not_read_makes_the_upstream_wait() -> None:
     sent = 0
 

@@ -131,7 +131,7 @@ class Service:
             admission=Admission(slots=entry.slots, queue_limit=entry.queue_limit),
             meter=self._meter,
             observer=observer,
-            times=TimeLimits(entry.generation_seconds, entry.stall_seconds),
+            times=TimeLimits(entry.generation_seconds, entry.watch_seconds),
             clock=time.monotonic,
         )
 

@@ -40,7 +40,12 @@ class HostedEntry(_Entry):
     generation_seconds: float = Field(120.0, gt=0, le=3600)
     """Longest time a generation may compute."""
     stall_seconds: float = Field(30.0, gt=0, le=600)
-    """An engine that is silent for so long is taken for broken."""
+    """An engine that is silent for so long is taken for broken (not an upstream: its own phases are timed)."""
+
+    @property
+    def watch_seconds(self) -> float:
+        """After how much silence the watchdog bites."""
+        return self.stall_seconds
 
 
 class LlamaCppEntry(HostedEntry):
@@ -69,6 +74,11 @@ class OpenAiHttpEntry(HostedEntry):
     backend: Literal["openai_http"]
     upstream: OpenAiHttpOptions
     """How it is reached."""
+
+    @property
+    def watch_seconds(self) -> float:
+        """Never before the adapter's own limits: an upstream's queue is no sign that this service is broken."""
+        return self.generation_seconds
 
 
 class TensorRtLlmEntry(HostedEntry):

@@ -142,7 +142,7 @@ class UpstreamRun(PumpedRun):
             await self._take(seen)
         while (chunk := await self._next_chunk(stream)) is not None:
             await self._take(chunk)
-        await self.put(self._reader.ended())
+        await self.put_last(self._reader.ended())
 
     async def _take(self, chunk: dict[str, Any]) -> None:
         for step in self._reader.read(chunk):
