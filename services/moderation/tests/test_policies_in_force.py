@@ -44,7 +44,7 @@ HOLDING = (
 )
 OPEN = HOLDING.replace("holding", "open").replace("fail_closed: true", "fail_closed: false")
 OWN = REDACTING.replace("policy: redacting", "policy: acme-only").replace("rules:", "tenants: [acme-corp]\nrules:")
-STRICT = f"policy: strict-on-trial\n{HEAD}shadow_of: redacting\nrules:\n  output: {{toxicity: {{block: 0.01}}, prompt_injection: {{block: 0.5}}}}\n"
+STRICT = f"policy: strict-on-trial\n{HEAD}shadow_of: redacting\nrules:\n  output: {{toxicity: {{block: 0.01}}, secrets: {{block: 0.5}}}}\n"
 POLICIES = {"r": REDACTING, "h": HOLDING, "o": OPEN, "a": OWN, "s": STRICT}
 
 
@@ -244,7 +244,7 @@ async def test_a_shadow_is_judged_beside_and_published_as_not_enforced_and_chang
     assert shadow.shadow
     assert (shadow.verdict.policy_id, shadow.verdict.action) == ("strict-on-trial", verdict_pb2.ACTION_BLOCK)
     assert shadow.enforced_decision_id == verdict.decision_id
-    assert ("prompt_injection", "not_scored") in [(s.check, s.reason) for s in shadow.verdict.skipped]
+    assert ("secrets", "not_scored") in [(s.check, s.reason) for s in shadow.verdict.skipped]
     explained = await service.explain(verdict.decision_id)
     assert [(s.policy_id, s.action, s.decision_id) for s in explained.shadows] == [
         ("strict-on-trial", verdict_pb2.ACTION_BLOCK, shadow.verdict.decision_id)

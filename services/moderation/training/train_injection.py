@@ -200,10 +200,11 @@ def library_texts(name: str) -> list[str]:
         if "tests" in path.parts:
             continue
         source = path.read_text(encoding="utf-8")
+        # Lines are cut out by hand: ast.get_source_segment splits the whole file again for every node.
+        lines = source.splitlines(keepends=True)
         nodes = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.ClassDef)]
-        found += [ast.get_docstring(n) or "" for n in nodes] + [
-            ast.get_source_segment(source, n) or "" for n in nodes[::4]
-        ]
+        found += [ast.get_docstring(n) or "" for n in nodes]
+        found += ["".join(lines[n.lineno - 1 : n.end_lineno])[:4000] for n in nodes[::4]]
     return sorted({text for text in found if len(text) > 20})
 
 

@@ -29,3 +29,11 @@ class Settings(GrpcServiceSettings):
     """Decisions kept for Explain."""
     evidence_days: int = Field(30, ge=1)
     """Days a decision is kept for Explain."""
+    onnx_model: Path | None = None
+    """Folder with a sequence classifier (model.onnx, tokenizer.json, sluice.json) that scores its categories instead of the shipped detector."""
+    guard_target: str = ""
+    """host:port of an InferenceService that runs a guard model; empty for none."""
+    guard_model: str = "llama-guard"
+    """Name of the guard model there."""
+    guard_timeout_seconds: float = Field(5.0, gt=0, le=60)
+    """Longest wait for the guard's answer to a text; later ones count as not checked."""

@@ -48,6 +48,11 @@ class LinearInjection:
             model = LinearModel(words=blocks[0], characters=blocks[1], bias=float(file["bias"]))
         return cls(model=model, word_features=features, digest="sha256:" + hashlib.sha256(content).hexdigest())
 
+    @property
+    def vocabulary(self) -> Sequence[str]:
+        """Every word feature that an explanation can name."""
+        return self._word_features
+
     def scores(self, texts: Sequence[str]) -> Scores:
         return self._model.score(texts).astype(np.float32)[:, None]
 

@@ -71,6 +71,11 @@ class BiLstmToxicity:
             network = _Network(**{name: file[name].astype(np.float32) for name in _Network.__dataclass_fields__})
         return cls(words=words, network=network, digest="sha256:" + hashlib.sha256(content).hexdigest())
 
+    @property
+    def words(self) -> list[str]:
+        """The vocabulary, most frequent first."""
+        return list(self._index)
+
     def scores(self, texts: Sequence[str]) -> Scores:
         """Scores with identity terms taken out of the judgement.
 

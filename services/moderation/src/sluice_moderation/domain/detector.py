@@ -25,6 +25,10 @@ HARM_CATEGORIES = (SEXUAL, SELF_HARM, VIOLENCE, HARASSMENT, UNSAFE_MEDICAL_ADVIC
 CATEGORIES = (*TOXICITY_CATEGORIES, *HARM_CATEGORIES, PROMPT_INJECTION, JAILBREAK, SECRETS)
 
 
+class DetectorUnavailable(Exception):
+    """A detector gives no scores now, for a reason that is not its fault: a service is away, an answer came too late or unclear."""
+
+
 class Detector(Protocol):
     """Gives scores in 0 to 1 for each of its categories. Must be safe to call from several threads."""
 

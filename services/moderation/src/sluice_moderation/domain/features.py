@@ -53,8 +53,8 @@ class Features:
 
 def features_of(texts: Sequence[str]) -> Features:
     """All features of all texts (any case). A text's features do not depend on its neighbours in the batch."""
-    lowered = [f" {text.lower()} " for text in texts]
-    joined = "\n".join(lowered).replace("\x00", " ") + "\n"
+    lowered = [" " + text.lower().replace("\n", " ") + " " for text in texts]
+    joined = "\n".join(lowered) + "\n"  # a line break ends a quotation that a text leaves open
     raw = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     points: Rows = np.where(raw < _BMP, raw, 0xFFFD).astype(np.int64)
     rows = np.repeat(np.arange(len(texts)), [len(text) + 1 for text in lowered])

@@ -56,6 +56,10 @@ _UNITS = re.compile(r"\d+(?:[.,:/-]\d+)*[a-z]{0,3}[^\w\s]*|\S+@\S+\.\w+[^\w\s]*"
 _SPACED_LETTERS = re.compile(
     r"(?<!\w)(?:[a-z0-9@$!](?: [a-z0-9@$!]){3,}|[a-z0-9@$!](?:[.\-_*/|~,·•+][a-z0-9@$!]){2,})(?!\w)"
 )
+_SPACED_OF_ANY_CASE = re.compile(_SPACED_LETTERS.pattern, re.IGNORECASE)
+# Two letters or more with single spaces between them, in a text where words stand further apart.
+_APART = re.compile(r"(?<!\w)\w(?: \w)+(?!\w)")
+_SPACED_OUT = re.compile(r"(?<!\w)\w(?: \w)+ {2,}\w(?: \w)+(?!\w)")
 _GAP = re.compile(r"[ .\-_*/|~,·•+]")
 # Marks between letters of a word, more than one of them: `k_i_ll`, `st.u.pid`; not `e.g.`, `well-known`, `don't`.
 _MARKED_WORD = re.compile(r"(?<![\w@/.:-])[a-z]{1,3}(?:[.\-_*~|·•+]{1,2}[a-z]{1,3}){2,}(?![\w@/:-])")
@@ -95,17 +99,33 @@ def _joined(letters: str) -> str:
 
 def _unleeted(word: str) -> str:
     """`1d10t`, `$h!t`, `a$$` with letters for symbols; `100`, `3.5`, `10am`, `wow!` as they are."""
-    end = len(word.rstrip("!|+013457 8"))
+    end = len(word.rstrip("!|+"))
     if _UNITS.fullmatch(word) or not any(c.isalpha() for c in word):
         return word
     return word[:end].translate(_LEET) + word[end:]
 
 
+def _unspaced(text: str) -> str:
+    """Letters set apart by single spaces, words by more: `k i l l  y o u`."""
+    return _APART.sub(lambda letters: letters.group().replace(" ", ""), text) if _SPACED_OUT.search(text) else text
+
+
+def _is_set_apart(plain: str) -> bool:
+    """Most letters stand alone: `k i l l`, `k.i.l.l t.h.e.m`."""
+    words = plain.split(" ")
+    if len(words) > 6 and sum(len(word) == 1 for word in words) * 2 > len(words):
+        return True
+    return len(_MARK_INSIDE.findall(plain.lower())) * 5 > len(plain)
+
+
 def views(text: str) -> tuple[str, ...]:
     """The one or two texts a detector looks at; a text's score is the highest of its views.
 
-    The second view is left out where folding changes nothing but case, as in most texts.
+    The second view is left out where folding changes nothing but case, as in most texts. A text in letters set apart is only looked
+    at with its letters joined: to a model, single letters are noise.
     """
-    plain = plain_view(text)
+    plain = plain_view(text if "  " not in text else _unspaced(text))
+    if _is_set_apart(plain):
+        plain = _SPACED_OF_ANY_CASE.sub(lambda letters: _joined(letters.group()), plain)
     folded = folded_view(plain)
     return (plain,) if folded == plain.lower() else (plain, folded)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from sluice_moderation.domain.detector import CATEGORIES, Detector, Scores
+from sluice_moderation.domain.detector import CATEGORIES, Detector, DetectorUnavailable, Scores
 from sluice_moderation.domain.normalisation import views
 
 # Scores are compared and told with three decimals. The last bits of a float32 matrix product depend on how many texts are
@@ -102,7 +102,8 @@ class Panel:
                     else np.empty((0, len(columns)))
                 )
             except Exception as error:  # a broken detector must lead to a verdict: the policy says which
-                failed[detector.name] = "detector_error"
+                away = isinstance(error, DetectorUnavailable)
+                failed[detector.name] = "detector_unavailable" if away else "detector_error"
                 self._on_failure(detector.name, error)
                 continue
             result.scores[:, columns], result.views[:, columns] = _highest(len(windows), seen, scores)
