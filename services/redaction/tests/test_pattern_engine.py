@@ -3,7 +3,7 @@
 import importlib.util
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sluice_redaction.adapters.patterns.context import Context
 from sluice_redaction.adapters.patterns.detector import PatternDetector
@@ -42,6 +42,9 @@ _PIECES = st.sampled_from(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.lists(_PIECES, max_size=12).map("".join))
+@example(text="ſDE89370400440532013000")
+@example(text="\u212adl D1234567")
+@example(text="ſpin: 4821 ſpassword: hunter2!! \u212aMRN 00123456 ſ4111 1111 1111 1111")
 def test_hyperscan_and_plain_search_find_the_same(fast: PatternDetector, plain: PatternDetector, text: str) -> None:
     assert sorted(fast.detect(text, EVERY_KIND)) == sorted(plain.detect(text, EVERY_KIND))
 

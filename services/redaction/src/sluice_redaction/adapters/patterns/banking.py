@@ -123,7 +123,7 @@ def _iban() -> Recognizer:
                 0.5,
                 ignore_case=True,
                 check=check,
-                trigger=r"(?:^|[^A-Z0-9])[A-Z]{2}[0-9]{2}[ \-]?[A-Z0-9]{4}",
+                trigger=r"[A-Z]{2}[0-9]{2}[ \-]?[A-Z0-9]{4}",
             )
         ],
         context=Context(["iban", "bank", "account", "transfer", "konto", "compte", "cuenta"]),

@@ -72,5 +72,8 @@ def _trigger(word: str) -> re.Pattern[str]:
     part = max(parts, key=len) if parts else ""
     if len(part) < 2:
         return re.compile(f"{re.escape(word)}|{re.escape(word.upper())}", re.ASCII | re.IGNORECASE)
-    edge = r"(?:^|[^A-Za-z])" if len(part) < 5 and word.startswith(part) else ""
-    return re.compile(edge + part, re.ASCII | re.IGNORECASE)
+    if len(part) >= 5 or not word.startswith(part):
+        return re.compile(part, re.ASCII | re.IGNORECASE)
+    # Both cases spelt out: without regard to case Hyperscan takes the long s and the Kelvin sign for letters of A-Z, and the
+    # edge would not be seen behind them.
+    return re.compile("(?:^|[^A-Za-z])" + "".join(f"[{sign}{sign.upper()}]" for sign in part), re.ASCII)
