@@ -93,7 +93,7 @@ async def measure(path: Path, tokens: int, rounds: int, text_tokens: int) -> Res
     backend = LlamaCpp(LlamaCppOptions(path, 1, CONTEXT, 0), model=model, gguf=facts)
     await backend.load()
     spells = [await generate(backend, tokens) for _ in range(rounds + 1)][1:]
-    perplexity = await perplexity_of(backend, text_tokens)
+    perplexity, resident = await perplexity_of(backend, text_tokens), resident_mib()
     await backend.close()
     return Result(
         name=facts.quant_algo,
@@ -101,7 +101,7 @@ async def measure(path: Path, tokens: int, rounds: int, text_tokens: int) -> Res
         tokens_per_second=statistics.median(tokens / seconds for seconds, _ in spells),
         cpu_ms_per_token=statistics.median(1000 * cpu / tokens for _, cpu in spells),
         perplexity=perplexity,
-        resident_mib=resident_mib(),
+        resident_mib=resident,
     )
 
 
