@@ -42,6 +42,8 @@ class TaggerModel:
         self.lexicon = Lexicon.load(lexicon)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
+        # A plan of memory is kept for every length of text ever seen; without one a run takes as long (measured).
+        options.enable_mem_pattern = False
         self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self.labels = self._session.get_modelmeta().custom_metadata_map["labels"].split()
 
