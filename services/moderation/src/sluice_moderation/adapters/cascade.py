@@ -26,7 +26,8 @@ from sluice_moderation.domain.identity import neutralise
 ASK_FROM, ASK_TO = 0.04, 0.97
 _LEAST = 1e-6
 # Of the logit of prompt_injection, this share is the injection model's and the rest the head's: at one false alarm in 200 ordinary texts
-# the two catch .84 and .91 of the test splits together, .76 and .86 alone (the model), .54 and .79 alone (the head).
+# .7 catches .84 and .91 of the two test splits, .5 .76 and .87, the model alone .76 and .86, the head alone .54 and .79; .6 was taken
+# because the model alone takes harmless requests (translate this letter) for attacks more often.
 INJECTION_SHARE = 0.6
 
 
