@@ -26,6 +26,11 @@ class Disguise:
     change: Callable[[str, random.Random], str]
     around: tuple[str, str] = ("", "")
 
+    @property
+    def shows(self) -> bool:
+        """Whether values that `change` leaves as they are count."""
+        return self.name == "none" or self.around != ("", "")
+
 
 def _between(value: str, mark: str, chance: random.Random) -> str:
     return "".join(c + (mark if c.isalnum() and chance.random() < 0.4 else "") for c in value[:-1]) + value[-1:]
@@ -57,8 +62,9 @@ def _dotted(value: str, chance: random.Random) -> str:
 
 
 def _two_lines(value: str, chance: random.Random) -> str:
-    middle = value.find(" ") if " " in value else len(value) // 2
-    return value[:middle].rstrip() + "\n" + value[middle:].lstrip()
+    """At the first blank; a word is not broken, a number is."""
+    middle = value.find(" ") if " " in value else len(value) // 2 if any(c.isdigit() for c in value) else 0
+    return value[:middle].rstrip() + "\n" + value[middle:].lstrip() if middle else value
 
 
 DISGUISES: Sequence[Disguise] = (
@@ -85,15 +91,17 @@ DISGUISES: Sequence[Disguise] = (
 
 
 def disguised(sample: Sample, disguise: Disguise, chance: random.Random) -> Sample | None:
-    """The sample with its values of the disguise's kinds changed, and only those as gold; None if it has none."""
+    """The sample with its values of the disguise's kinds changed, and only those that were as gold; None if there are none."""
     text, position, gold = "", 0, []
     for one in sorted(sample.gold, key=lambda g: g.start):
         value = sample.text[one.start : one.end]
         text += sample.text[position : one.start]
         if one.kind in disguise.kinds:
-            value = disguise.change(value, chance)
+            changed = disguise.change(value, chance)
             text += disguise.around[0]
-            gold.append(Gold(len(text), len(text) + len(value), one.kind, one.origin))
+            if changed != value or disguise.shows:
+                gold.append(Gold(len(text), len(text) + len(changed), one.kind, one.origin))
+            value = changed
             value += disguise.around[1]
         text, position = text + value, one.end
     if not gold:
@@ -119,5 +127,5 @@ def in_two_messages(sample: Sample) -> tuple[Sample, int] | None:
         return None
     text = sample.text[value.start : value.end]
     blanks = [place for place, c in enumerate(text) if c in " -" and 0 < place < len(text) - 1]
-    middle = blanks[len(blanks) // 2] if blanks else len(text) // 2
+    middle = blanks[len(blanks) // 2] + 1 if blanks else len(text) // 2
     return replace(sample, gold=(value,)), value.start + middle
