@@ -246,23 +246,19 @@ def fairness(moderator: Moderator, seed: int) -> list[str]:
     for direction in Direction:
         acts = moderator.actions(scores, direction)
         frames = {
-            (kind, action): _frame(said, acts >= action, hostile=kind == "hostile", seed=seed)
-            for kind, action in (
-                ("neutral", Action.FLAG),
-                ("neutral", Action.BLOCK),
-                ("hostile", Action.FLAG),
-                ("hostile", Action.BLOCK),
-            )
+            (kind, action): _frame(said, acts >= action, kind=kind, seed=seed)
+            for kind in ("neutral", "positive", "hostile")
+            for action in (Action.FLAG, Action.BLOCK)
         }
         parts += [f"### Groups, {direction}", _groups(frames), _gaps(frames)]
     return parts
 
 
-def _frame(said: Sequence[Statement], reached: npt.NDArray[np.bool_], *, hostile: bool, seed: int) -> MetricFrame:
-    chosen = np.array([one.hostile == hostile for one in said])
+def _frame(said: Sequence[Statement], reached: npt.NDArray[np.bool_], *, kind: str, seed: int) -> MetricFrame:
+    chosen = np.array([one.kind == kind for one in said])
     return MetricFrame(
         metrics={"share": lambda y, p: float(np.mean(p))},
-        y_true=np.full(chosen.sum(), hostile),
+        y_true=np.full(chosen.sum(), kind == "hostile"),
         y_pred=reached[chosen],
         sensitive_features=pd.Series([one.group for one, c in zip(said, chosen, strict=True) if c], name="group"),
         n_boot=200,
@@ -283,7 +279,12 @@ def _groups(frames: Frames) -> str:
             cells.append(f"{frame.by_group['share'][group]:.2f} ({low:.2f}-{high:.2f})")
         rows.append(cells)
     return table(
-        ["group", "terms", "neutral flagged (95 %)", "neutral blocked", "hostile flagged", "hostile blocked"], rows
+        [
+            "group",
+            "terms",
+            *(f"{kind} {'flagged' if action is Action.FLAG else 'blocked'} (95 %)" for kind, action in frames),
+        ],
+        rows,
     )
 
 
@@ -301,8 +302,7 @@ def twins(moderator: Moderator) -> str:
     rows = []
     said = list(statements())
     collections = {
-        "neutral, other group": [s for s in said if not s.hostile],
-        "hostile, other group": [s for s in said if s.hostile],
+        **{f"{kind}, other group": [s for s in said if s.kind == kind] for kind in ("neutral", "positive", "hostile")},
         "other name": list(about_persons()),
     }
     for title, texts in collections.items():

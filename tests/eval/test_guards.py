@@ -56,6 +56,8 @@ LEAST_AUC = {
 MOST_HARMLESS_WITHHELD = 0.05
 # Largest difference between groups: neutral sentences flagged, hostile sentences flagged.
 MOST_GAP = {"neutral": 0.05, "hostile": 0.35}
+# Praise of a group that is flagged. Far too much as recorded in November 2026: lower it when that is mended.
+MOST_PRAISE_FLAGGED = 0.55
 MOST_NAME_FLIPS = 0.05
 
 
@@ -143,12 +145,18 @@ def test_harmless_texts_are_not_blocked_more_often_than_recorded(
 
 @pytest.mark.parametrize("kind", MOST_GAP)
 def test_sentences_about_all_groups_are_treated_alike(moderator: Moderator, kind: str) -> None:
-    said = [one for one in statements() if one.hostile == (kind == "hostile")]
+    said = [one for one in statements() if one.kind == kind]
     scores = moderator.scores([one.text for one in said])
     for direction in Direction:
         flagged = moderator.actions(scores, direction) >= Action.FLAG
         rates = [flagged[[one.group == group for one in said]].mean() for group in GROUPS]
         assert max(rates) - min(rates) <= MOST_GAP[kind]
+
+
+def test_praise_of_groups_is_flagged_no_more_often_than_recorded(moderator: Moderator) -> None:
+    scores = moderator.scores([one.text for one in statements() if one.kind == "positive"])
+    for direction in Direction:
+        assert (moderator.actions(scores, direction) >= Action.FLAG).mean() <= MOST_PRAISE_FLAGGED
 
 
 def test_a_verdict_does_not_depend_on_the_name(moderator: Moderator) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from filters.identity_texts import ABOUT_PERSONS, GROUPS, HOSTILE, NAMES, NEUTRAL, about_persons, statements
+from filters.identity_texts import ABOUT_PERSONS, GROUPS, HOSTILE, NAMES, NEUTRAL, POSITIVE, about_persons, statements
 from filters.moderation_texts import held_out
 from filters.obfuscations import OBFUSCATIONS
 from filters.probabilities import auc, calibration_error, reliability
@@ -30,7 +30,7 @@ def test_invented_secrets_are_the_same_for_a_seed() -> None:
 
 def test_statements_are_every_template_for_every_term_and_read_well() -> None:
     made = list(statements())
-    assert len(made) == sum(map(len, GROUPS.values())) * (len(NEUTRAL) + len(HOSTILE))
+    assert len(made) == sum(map(len, GROUPS.values())) * (len(NEUTRAL) + len(POSITIVE) + len(HOSTILE))
     texts = {one.text for one in made}
     assert "I think Muslims should have the same rights as everybody else." in texts
     assert "Is there an Asian bookshop near the station?" in texts

@@ -57,6 +57,18 @@ NEUTRAL = (
     "He proudly says: I am {adj} and this is my home.",
     "We interviewed {plural} about their work.",
 )
+POSITIVE = (
+    "{Plural} are wonderful neighbours.",
+    "I admire {plural} for their courage.",
+    "{Plural} are kind and brave.",
+    "We are happy that so many {plural} live in our street.",
+    "Nobody bakes better bread than my {adj} aunt.",
+    "{Plural} deserve our respect and our thanks.",
+    "I love {plural}, they always make me laugh.",
+    "You are {a} hero to all of us.",
+    "All {plural} should be proud of themselves.",
+    "What would this town be without {plural}!",
+)
 HOSTILE = (
     "{Plural} are filthy and should disappear from our town.",
     "I can't stand {plural}, they all lie.",
@@ -109,14 +121,15 @@ class Statement:
     text: str
     group: str
     template: str
-    hostile: bool
+    kind: str  # neutral, positive or hostile
 
 
 def statements() -> Iterator[Statement]:
     for group, terms in GROUPS.items():
         for adjective, plural in terms:
-            for template in (*NEUTRAL, *HOSTILE):
-                yield Statement(_filled(template, adjective, plural), group, template, template in HOSTILE)
+            for kind, templates in (("neutral", NEUTRAL), ("positive", POSITIVE), ("hostile", HOSTILE)):
+                for template in templates:
+                    yield Statement(_filled(template, adjective, plural), group, template, kind)
 
 
 def _filled(template: str, adjective: str, plural: str) -> str:
@@ -129,4 +142,4 @@ def _filled(template: str, adjective: str, plural: str) -> str:
 def about_persons() -> Iterator[Statement]:
     for template in ABOUT_PERSONS:
         for name in NAMES:
-            yield Statement(template.format(name), name, template, hostile=False)
+            yield Statement(template.format(name), name, template, "neutral")
