@@ -52,6 +52,8 @@ _POSITIVES = [
     ("mi DNI es [12345678Z]", "ES_NIF"),
     ("driver's license number [D1234567]", "US_DRIVER_LICENSE"),
     ("VIN [1HGCM82633A004352]", "VIN"),
+    ("INFO login user=[tokamoto] ok", "USERNAME"),
+    ("Passport no. [X4RTBPFW4] issued in Bonn", "PASSPORT"),
     ("MRN: [00123456], chart no. [AB-998877]", "MEDICAL_RECORD_NUMBER"),
     ("Member ID [XYZ123456789]; subscriber number: [W2345-11]", "HEALTH_PLAN_NUMBER"),
     ("IMEI [490154203237518], serial no. [SN-0099-AX12]", "DEVICE_ID"),
@@ -126,6 +128,7 @@ The 1st, 2nd and 3rd Avenue of research; the 5th Way; 21st Century Road map
 Call 911 or 112. Dial 0 for operator. Step 1: call the API 3 times. text 1234
 Population: 67 081 000; area 643 801 km2; GDP 2 920 000 000 000
 I have 2 cats and 12 Angry Men on DVD. 5 Great Ways to Drive.
+Number plate of the ZX Spectrum, VIN unknown; user=user
 max_tokens: 4096, token_count=12345678, "secret": null, key: value
 """.strip().splitlines()
 

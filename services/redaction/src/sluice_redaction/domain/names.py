@@ -11,10 +11,14 @@ from .findings import Finding
 _NAME_STRETCH = re.compile(r"[^\n\r\t\"“”:;()\[\]{}<>|/\\=*#]+")
 _WORD = re.compile(r"[^\W_]+(?:[-'’.][^\W_]+)*\.?")
 _POSSESSIVE = re.compile(r"['’](?:s|S)?$")
+# Between two names that a model took for one.
+_AND = re.compile(r"\s+(?:and|or|und|et|&)\s+")
 # What tells what a value is, or greets: models take it for (a part of) a name where a name could stand.
-_LABELS = frozenset(
-    ["iban", "bic", "swift", "ssn", "vin", "npi", "dea", "mrn", "dob", "pin", "tin", "bearer", "gp", "pcp", "passport"]
-)
+_LABELS_TEXT = """
+iban bic swift ssn ssh vin npi dea mrn dob pin tin bearer gp pcp passport steuer numéro
+mon tue wed thu fri sat xl xxl nm
+"""
+_LABELS = frozenset(_LABELS_TEXT.split())
 _GREETINGS = frozenset(
     ["hi", "hello", "hey", "dear", "prescriber", "patient", "customer", "client", "tenant", "plaintiff", "defendant"]
 )
@@ -53,6 +57,11 @@ _PARTICLES = frozenset(
 )
 
 
+def is_label(word: str) -> bool:
+    """True for a word that tells what a value is and is no value itself."""
+    return word.casefold() in _LABELS
+
+
 def whole_words(finding: Finding, text: str) -> Finding:
     """Grown to the edges of the words it begins and ends in: models mark pieces of words."""
     start, end = finding.start, finding.end
@@ -67,10 +76,19 @@ def names_in(finding: Finding, text: str) -> Iterator[Finding]:
     """The names within one PERSON finding: cut at signs no name holds, without possessive, without words after it."""
     whole = whole_words(finding, text)
     for stretch in _NAME_STRETCH.finditer(text, whole.start, whole.end):
-        start = _start_of_name(text, stretch.start(), stretch.end())
-        end = _end_of_name(text, start, stretch.end())
-        if end is not None:
-            yield replace(whole, start=start, end=end)
+        for first, last in _apart(text, *stretch.span()):
+            start = _start_of_name(text, first, last)
+            end = _end_of_name(text, start, last)
+            if end is not None:
+                yield replace(whole, start=start, end=end)
+
+
+def _apart(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """What stands before, between and behind the words that join two names."""
+    for joint in _AND.finditer(text, start, end):
+        yield start, joint.start()
+        start = joint.end()
+    yield start, end
 
 
 def _start_of_name(text: str, start: int, end: int) -> int:
@@ -83,7 +101,7 @@ def _end_of_name(text: str, start: int, end: int) -> int | None:
     """Where the name stops. Words in lower case end a name that began with a capital ("Everett flew"), particles do
     not."""
     words = list(_WORD.finditer(text, start, end))
-    if not words or all(word[0].casefold() in _LABELS for word in words):
+    if not words or all(is_label(word[0]) for word in words):
         return None
     kept = words
     if words[0][0][0].isupper():

@@ -23,6 +23,7 @@ def named_numbers() -> list[Recognizer]:
             "PASSPORT",
             [
                 Pattern.of("named passport", rf"{EDGE}(?:passport|reisepass|passeport|pasaporte|passaporto|paspoort|travel[ ]document){WORD}{{0,2}}{LINK}{VALUE}", 0.45, ignore_case=True),
+                Pattern.of("named passport of few digits", rf"{EDGE}(?:[Pp]assport|PASSPORT|[Rr]eisepass){WORD}{{0,2}}{LINK}(?P<value>(?=[A-Z]{{0,8}}[0-9])[A-Z0-9]{{9}})(?![A-Za-z0-9])", 0.45),
                 Pattern.of("machine-readable line", r"(?<![A-Z0-9<])P[A-Z<][A-Z]{3}[A-Z<]{39}\s{0,2}[A-Z0-9<]{9}[0-9][A-Z]{3}[0-9]{7}[MFX<][0-9]{7}[A-Z0-9<]{14}[0-9<][0-9]", 0.95),
             ],
             confirmed=True,

@@ -1,5 +1,7 @@
 """Vehicles: registration plates and identification numbers."""
 
+import re
+
 from presidio_analyzer.predefined_recognizers import (
     DeKfzRecognizer,
     InVehicleRegistrationRecognizer,
@@ -12,12 +14,17 @@ from presidio_analyzer.predefined_recognizers import (
 from . import checksums
 from .context import Context
 from .presidio_bridge import from_presidio
-from .recognizer import Pattern, Recognizer
+from .recognizer import Check, Pattern, Recognizer
 
 _PLATE_WORDS = [
     "plate", "plates", "license plate", "licence plate", "number plate", "tag number", "registration number", "vehicle registration",
     "plate number", "reg", "vrm", "kennzeichen", "plaque", "immatriculation", "matrícula", "matricula", "targa", "kenteken", "rego",
 ]  # fmt: skip
+
+
+def _is_mixed(value: str) -> bool | None:
+    """False for letters or digits alone: the pattern's look ahead may have seen those of the next word."""
+    return None if re.search("[0-9]", value) and re.search("[A-Z]", value) else False
 
 
 def vehicles() -> list[Recognizer]:
@@ -47,7 +54,7 @@ def vehicles() -> list[Recognizer]:
             "PlateRecognizer",
             "LICENSE_PLATE",
             [
-                Pattern.of("letters and digits", r"(?<![0-9A-Za-z\-])(?=[A-Z0-9 \-]{0,8}[A-Z])(?=[A-Z0-9 \-]{0,8}[0-9])[A-Z0-9]{1,4}[ \-]?[A-Z0-9]{2,4}(?:[ \-][A-Z0-9]{2,4})?(?![0-9A-Za-z\-])", 0.3),
+                Pattern.of("letters and digits", r"(?<![0-9A-Za-z\-])(?=[A-Z0-9 \-]{0,8}[A-Z])(?=[A-Z0-9 \-]{0,8}[0-9])[A-Z0-9]{1,4}[ \-]?[A-Z0-9]{2,4}(?:[ \-][A-Z0-9]{2,4})?(?![0-9A-Za-z\-])", 0.3, check=Check("", _is_mixed)),
             ],
             context=Context(_PLATE_WORDS),
             needs_context=True,
