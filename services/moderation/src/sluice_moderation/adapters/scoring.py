@@ -76,20 +76,25 @@ class ScoringPool:
         self._jobs.append(job)
         self._waiting += len(windows)
         if len(self._running) < self._threads:
-            task = asyncio.create_task(self._work())
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._running.add(asyncio.create_task(self._work()))
         return await job.result
 
     async def _work(self) -> None:
-        while batch := self._next_batch():
-            windows = [window for job in batch for window in job.windows]
-            loop = asyncio.get_running_loop()
-            try:
-                scored = await loop.run_in_executor(self._executor, self._panel.score, windows, batch[0].detectors)
-            except Exception as error:
-                _fail(batch, error)
-                continue
+        try:
+            while batch := self._next_batch():
+                await self._run(batch)
+        finally:
+            # Not in a callback of the task: the callers just woken would come first, and their next jobs find a worker that looks no more.
+            self._running.discard(asyncio.current_task())  # type: ignore[arg-type]
+
+    async def _run(self, batch: list[_Job]) -> None:
+        windows = [window for job in batch for window in job.windows]
+        loop = asyncio.get_running_loop()
+        try:
+            scored = await loop.run_in_executor(self._executor, self._panel.score, windows, batch[0].detectors)
+        except Exception as error:
+            _fail(batch, error)
+        else:
             _deliver(batch, scored)
 
     def _next_batch(self) -> list[_Job]:
