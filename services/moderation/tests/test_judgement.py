@@ -240,6 +240,37 @@ def test_a_check_that_was_not_made_blocks_where_the_policy_fails_closed_and_is_n
     assert [s.reason for s in judgement.verdict("d").skipped if s.check == "toxicity"] == [reason]
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_what_a_detector_found_before_it_failed_still_counts_where_the_policy_fails_open(first: bool) -> None:
+    judgement = Judgement(policy(("toxicity", 0.8, Action.BLOCK), fail_closed=False), OUTPUT, "en", PANEL)
+    bad, calm = read([Text("a", "This one is really bad."), Text("b", "All is well today.")])
+    failed = unscored(1, {"words": "deadline"})
+    scored = PANEL.score([bad.text], judgement.detectors)
+    for sentence, found in ((bad, scored), (calm, failed)) if first else ((calm, failed), (bad, scored)):
+        judgement.add(sentence, found)
+    verdict = judgement.verdict("d")
+    assert verdict.action is Action.BLOCK
+    assert verdict.deciding is not None
+    assert ("toxicity", "deadline") in [(s.check, s.reason) for s in verdict.skipped]
+
+
+class NumberlessDetector(WordDetector):
+    def scores(self, texts: Sequence[str]) -> Scores:
+        return np.full((len(texts), 3), np.nan, np.float32)
+
+
+class ShapelessDetector(WordDetector):
+    def scores(self, texts: Sequence[str]) -> Scores:
+        return super().scores(texts)[:, :1]
+
+
+@pytest.mark.parametrize("detector", [NumberlessDetector(), ShapelessDetector()])
+def test_scores_that_are_no_numbers_or_too_few_are_a_failure_and_never_harmless(detector: WordDetector) -> None:
+    text, gate = stream(["All is well today."], panel=Panel([detector]))
+    assert text == ""
+    assert gate.hearing.enforced.verdict("d").action is Action.BLOCK
+
+
 def test_a_broken_detector_is_named_as_failed() -> None:
     text, gate = stream(["All is well today."], panel=Panel([BrokenDetector()]))
     assert text == ""

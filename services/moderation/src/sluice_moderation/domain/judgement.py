@@ -47,6 +47,8 @@ class Judgement:
     language: str
     panel: Panel
     scored_by: frozenset[str] | None = None
+    fail_closed: bool = False
+    """The caller wants text that cannot be checked blocked, even where the policy lets it through."""
     offences: list[Offence] = field(default_factory=list, init=False)
     redacted_sentences: int = field(default=0, init=False)
     _sheet: RuleSheet = field(init=False)
@@ -126,11 +128,9 @@ class Judgement:
 
     def verdict(self, decision_id: str, *, skipped: Sequence[Skipped] = (), is_foreign: bool = False) -> Verdict:
         """The decision over all that was added. `is_foreign`: the texts are not in a script that the detectors were made for."""
-        scores = [
-            self._sheet.judge(category, float(score))
-            for category, score in zip(self._scored, self._highest, strict=True)
-            if self._detectors[category] not in self._failed
-        ]
+        judged = (self._sheet.judge(c, float(score)) for c, score in zip(self._scored, self._highest, strict=True))
+        # Of a detector that failed for some of the text, only what it found in the rest is known for certain.
+        scores = [s for s in judged if s.is_reached or self._detectors[s.category] not in self._failed]
         scores += [self._term_score(place) for place in self._strictest_term()]
         return Verdict(
             decision_id=decision_id,
@@ -205,7 +205,7 @@ class Judgement:
     def _with_failures(self, action: Action) -> Action:
         if not self._failed:
             return action
-        return Action.BLOCK if self.policy.fail_closed else max(action, Action.SKIPPED)
+        return Action.BLOCK if self.policy.fail_closed or self.fail_closed else max(action, Action.SKIPPED)
 
     def _skipped(self, is_foreign: bool) -> list[Skipped]:
         """What was not checked. The order is that of the categories, so that equal verdicts look equal."""

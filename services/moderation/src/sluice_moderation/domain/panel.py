@@ -101,6 +101,7 @@ class Panel:
                     if seen
                     else np.empty((0, len(columns)))
                 )
+                _check(scores, (len(seen), len(columns)))
             except Exception as error:  # a broken detector must lead to a verdict: the policy says which
                 away = isinstance(error, DetectorUnavailable)
                 failed[detector.name] = "detector_unavailable" if away else "detector_error"
@@ -108,6 +109,12 @@ class Panel:
                 continue
             result.scores[:, columns], result.views[:, columns] = _highest(len(windows), seen, scores)
         return result
+
+
+def _check(scores: npt.NDArray[np.floating], shape: tuple[int, int]) -> None:
+    """A score that is no number would reach no threshold: it must count as a failure, not as harmless."""
+    if scores.shape != shape or not np.isfinite(scores).all():
+        raise ValueError(f"scores of shape {scores.shape} for {shape}, or some that are no numbers")
 
 
 def _highest(
