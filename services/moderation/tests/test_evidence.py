@@ -105,3 +105,12 @@ def test_the_summary_says_when_it_was_blocked_for_want_of_a_check() -> None:
     skipped = (Skipped("toxicity", "deadline"),)
     verdict = dataclasses.replace(evidence().verdict, scores=(), skipped=skipped)
     assert "because a check could not be made (deadline)" in dataclasses.replace(evidence(), verdict=verdict).summary
+
+
+async def test_whoever_waits_for_evidence_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    store = SqliteEvidence(tmp_path / "e.db", max_rows=10, max_days=5)
+    unwritable = dataclasses.replace(evidence(), contributions=(object(),))  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        await asyncio.wait_for(store.append(unwritable), 5)
+    await store.append(evidence("after"))
+    store.close()

@@ -77,7 +77,7 @@ class SqliteEvidence:
             return
         try:
             self._write([evidence for evidence, _ in group])
-        except sqlite3.Error as error:
+        except Exception as error:  # whatever it is, those who wait must learn of it
             for _, written in group:
                 _settle(written, error)
             return

@@ -77,6 +77,10 @@ class GuardModel:
                 result[row, self.categories.index(category)] = _SURE
         return result
 
+    def contributions(self, text: str, category: str, *, limit: int) -> list[tuple[str, float]]:
+        """None. Asking again without each word would cost dozens of generations."""
+        return []
+
     def _parsed(self, answer: str) -> list[str]:
         found = _ANSWER.fullmatch(answer)
         if found is None:
@@ -98,9 +102,10 @@ class GuardModel:
 
 
 def _prompt(text: str, hazards: Mapping[str, str]) -> str:
-    """Llama Guard's form. The text cannot close its own part: what looks like the form's marks is taken out of it."""
+    """Llama Guard's form. The text cannot close its own part: what looks like the form's marks, or a chat template's, is broken."""
     listed = "\n".join(f"{number}: {_NAMES.get(number, category)}." for number, category in hazards.items())
-    shown = re.sub(r"<(?:BEGIN|END) [A-Z ]+>", "", text)
+    # Replaced, not taken out: what is taken out of the middle of a mark leaves a mark.
+    shown = re.sub(r"<(?=\s*/?\s*(?:BEGIN|END)\b)|<(?=\|)", "(", text, flags=re.IGNORECASE)
     return (
         "Task: Check if there is unsafe content in the message below according to our safety policy with the below categories.\n\n"
         f"<BEGIN UNSAFE CONTENT CATEGORIES>\n{listed}\n<END UNSAFE CONTENT CATEGORIES>\n\n"

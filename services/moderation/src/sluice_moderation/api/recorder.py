@@ -149,9 +149,13 @@ class Recorder:
         reached = judgement.reached
         if not reached:
             return terms, ""
-        found, method = await asyncio.to_thread(
-            self._explainer.contributions, tuple(reached.items()), limit=_CONTRIBUTIONS
-        )
+        try:
+            found, method = await asyncio.to_thread(
+                self._explainer.contributions, tuple(reached.items()), limit=_CONTRIBUTIONS
+            )
+        except Exception as error:  # the verdict stands, whatever a detector says when it is asked again
+            log.error("moderation.unexplained", **describe(error))
+            return terms, "none: the detector failed when it was asked what moved the score."
         return (*terms, *found), method
 
     async def _keep(self, evidence: Evidence) -> None:
