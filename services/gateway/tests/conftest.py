@@ -154,8 +154,7 @@ class FakeModeration(_Neighbour, moderation_rpc.ModerationServiceServicer):
         await self.begin("unary", context)
         self.seen.extend(segment.text for segment in request.segments)
         self.writers.extend(segment.writer for segment in request.segments)
-        action = self._action(" ".join(segment.text for segment in request.segments))
-        self.unscored = any("UNSCORED" in segment.text for segment in request.segments)
+        action = self._action(" ".join(segment.text for segment in request.segments), request.fail_closed)
         replaced = [
             moderation.ModeratedText(segment_id=segment.segment_id, text=self._cut(segment.text))
             for segment in request.segments
@@ -169,12 +168,12 @@ class FakeModeration(_Neighbour, moderation_rpc.ModerationServiceServicer):
         async for request in requests:
             event = request.WhichOneof("event")
             if event == "open":
+                fail_closed = request.open.fail_closed
                 continue
             held += request.text if event == "text" else ""
             cut = held.rfind(". ") + 2 if event == "text" and ". " in held else len(held) if event == "end" else 0
             ready, held = held[:cut], held[cut:]
-            action = self._action(ready)
-            self.unscored = "UNSCORED" in ready
+            action = self._action(ready, fail_closed)
             worst = action if action != verdict_pb2.ACTION_ALLOW else worst
             if action in WITHHELD:
                 yield moderation.ModerateStreamResponse(verdict=self._verdict("out", action))
@@ -185,8 +184,10 @@ class FakeModeration(_Neighbour, moderation_rpc.ModerationServiceServicer):
                 yield moderation.ModerateStreamResponse(verdict=self._verdict("out", worst))
                 return
 
-    def _action(self, text: str) -> int:
-        return next((action for word, action in ACTIONS.items() if word in text), verdict_pb2.ACTION_ALLOW)
+    def _action(self, text: str, fail_closed: bool) -> int:
+        self.unscored = "UNSCORED" in text or (fail_closed and "UNREAD" in text)
+        action = next((action for word, action in ACTIONS.items() if word in text), verdict_pb2.ACTION_ALLOW)
+        return verdict_pb2.ACTION_BLOCK if self.unscored else action
 
     def _cut(self, text: str) -> str:
         return re.sub(r"[^.]*RUDE[^.]*\.? ?", MARKER, text)

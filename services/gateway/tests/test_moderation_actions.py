@@ -152,7 +152,8 @@ async def test_what_was_not_checked_passes_only_where_the_tenant_chose_so(
         assert list(event.skipped_filters) == ["moderation"]
         assert event.outcome == events.REQUEST_OUTCOME_COMPLETED
     else:
-        assert (answer["status"], answer["reason"], answer["cause"]) == (503, "FILTER_UNAVAILABLE", "not_checked")
+        assert (answer["status"], answer["reason"], answer["cause"]) == (503, "FILTER_UNAVAILABLE", "deadline")
+        assert "UNREAD" not in answer["text"]
         assert event.outcome == events.REQUEST_OUTCOME_FAILED
 
 

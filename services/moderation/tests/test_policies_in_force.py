@@ -4,7 +4,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,9 +74,13 @@ class Service:
         request = pb.ModerateRequest(segments=segments, direction=direction, policy_id=policy)
         return await self.stub.Moderate(request, metadata=who(tenant), **more)
 
-    async def stream(self, chunks: list[str], *, policy: str, tenant: str = "acme") -> tuple[str, verdict_pb2.Verdict]:
+    async def stream(
+        self, chunks: list[str], *, policy: str, tenant: str = "acme", fail_closed: bool = False
+    ) -> tuple[str, verdict_pb2.Verdict]:
+        opening = pb.ModerateStreamOpen(direction=OUTPUT, policy_id=policy, fail_closed=fail_closed)
+
         async def messages() -> AsyncIterator[pb.ModerateStreamRequest]:
-            yield pb.ModerateStreamRequest(open=pb.ModerateStreamOpen(direction=OUTPUT, policy_id=policy))
+            yield pb.ModerateStreamRequest(open=opening)
             for chunk in chunks:
                 yield pb.ModerateStreamRequest(text=chunk)
             yield pb.ModerateStreamRequest(end=pb.ModerateStreamEnd())
@@ -94,14 +98,12 @@ def who(tenant: str) -> tuple[tuple[str, str], ...]:
 
 @asynccontextmanager
 async def running(
-    folder: Path, *, cache_windows: int = 0, panel: Panel = PANEL, policies_text: Mapping[str, str] | None = None
+    folder: Path, *, cache_windows: int = 0, panel: Panel = PANEL
 ) -> AsyncIterator[Service]:
     policies = folder / "policies"
     policies.mkdir()
-    for name, text in (("r", REDACTING), ("h", HOLDING), ("o", OPEN), ("a", OWN), ("s", STRICT)):
-        (policies / f"{name}.yaml").write_text(
-            text.replace("self_harm: {block: 0.5}", "prompt_injection: {block: 0.5}")
-        )
+    for name, text in POLICIES.items():
+        (policies / f"{name}.yaml").write_text(text)
     watched = watched_policies([SHIPPED, policies], PANEL)
     evidence = SqliteEvidence(folder / "evidence.db", max_rows=10_000, max_days=30)
     pool = ScoringPool(panel, threads=2, queue_windows=65_536, cache_windows=cache_windows)
@@ -365,7 +367,7 @@ class StuckDetector:
 
 async def test_a_call_with_no_time_left_skips_its_checks_as_the_policy_says(tmp_path: Path) -> None:
     detector = StuckDetector()
-    async with running(tmp_path, panel=Panel([detector]), policies_text={"h": HOLDING, "o": OPEN}) as service:
+    async with running(tmp_path, panel=Panel([detector])) as service:
         closed = await service.moderate(FINE, policy="holding", timeout=2)
         assert closed.verdict.action == verdict_pb2.ACTION_BLOCK
         assert ("toxicity", "deadline") in [(s.check, s.reason) for s in closed.verdict.skipped]
@@ -375,6 +377,41 @@ async def test_a_call_with_no_time_left_skips_its_checks_as_the_policy_says(tmp_
         assert "a check could not be made (deadline)" in told.summary
         detector.go.set()
         assert (await service.moderate(FINE, policy="holding")).verdict.action == verdict_pb2.ACTION_ALLOW
+
+
+class BrokenAfter(StuckDetector):
+    """Finds `bad` in the first batches, then fails."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+
+    def scores(self, texts: Sequence[str]) -> Scores:
+        self.batches -= 1
+        if self.batches < 0:
+            raise RuntimeError("weights are gone")
+        return np.array([["bad" in text] for text in texts], np.float32)
+
+
+async def test_a_caller_that_fails_closed_gets_nothing_unchecked_from_a_policy_that_fails_open(tmp_path: Path) -> None:
+    async with running(tmp_path, panel=Panel([BrokenAfter(0)])) as service:
+        segments = [pb.ModeratedText(segment_id="a", text=FINE)]
+        for fail_closed, action in ((False, verdict_pb2.ACTION_SKIPPED), (True, verdict_pb2.ACTION_BLOCK)):
+            request = pb.ModerateRequest(
+                segments=segments, direction=INPUT, policy_id="open", fail_closed=fail_closed
+            )
+            assert (await service.stub.Moderate(request, metadata=who("acme"))).verdict.action == action
+        assert (await service.stream([FINE], policy="open"))[0] == FINE
+        released, verdict = await service.stream([FINE, MORE], policy="open", fail_closed=True)
+        assert (released, verdict.action) == ("", verdict_pb2.ACTION_BLOCK)
+
+
+async def test_a_verdict_stands_although_what_moved_it_cannot_be_told(tmp_path: Path) -> None:
+    async with running(tmp_path, panel=Panel([BrokenAfter(1)])) as service:
+        verdict = (await service.moderate("This is bad.", policy="holding")).verdict
+        assert verdict.action == verdict_pb2.ACTION_HOLD
+        told = await service.explain(verdict.decision_id)
+        assert not told.contributions
+        assert told.method.startswith("none: the detector failed")
 
 
 async def test_a_changed_policy_counts_for_the_next_call_and_a_bad_one_leaves_the_last_good_one(
@@ -429,7 +466,7 @@ async def test_an_attack_spread_over_messages_of_one_writer_is_seen_and_of_sever
         ]
         return pb.ModerateRequest(segments=segments, direction=INPUT, policy_id="holding")
 
-    async with running(tmp_path, panel=Panel([WholeAttack()]), policies_text={"h": HOLDING}) as service:
+    async with running(tmp_path, panel=Panel([WholeAttack()])) as service:
         spread = await service.stub.Moderate(request(["user"] * 3), metadata=who("acme"))
         assert spread.verdict.action == verdict_pb2.ACTION_HOLD
         told = await service.explain(spread.verdict.decision_id)

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from sluice.types.v1 import verdict_pb2 as sluice_dot_types_dot_v1_dot_verdict__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-sluice/moderation/v1/moderation_service.proto\x12\x14sluice.moderation.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dsluice/types/v1/verdict.proto\"F\n\rModeratedText\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x11\n\x04text\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x0e\n\x06writer\x18\x03 \x01(\t\"\x9c\x01\n\x0fModerateRequest\x12\x35\n\x08segments\x18\x01 \x03(\x0b\x32#.sluice.moderation.v1.ModeratedText\x12-\n\tdirection\x18\x02 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12\x11\n\tpolicy_id\x18\x03 \x01(\t\x12\x10\n\x08language\x18\x04 \x01(\t\"\x9c\x01\n\x10ModerateResponse\x12)\n\x07verdict\x18\x01 \x01(\x0b\x32\x18.sluice.types.v1.Verdict\x12\x1d\n\x15offending_segment_ids\x18\x02 \x03(\t\x12>\n\x11replaced_segments\x18\x03 \x03(\x0b\x32#.sluice.moderation.v1.ModeratedText\"h\n\x12ModerateStreamOpen\x12-\n\tdirection\x18\x01 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\"\x13\n\x11ModerateStreamEnd\"\xa7\x01\n\x15ModerateStreamRequest\x12\x38\n\x04open\x18\x01 \x01(\x0b\x32(.sluice.moderation.v1.ModerateStreamOpenH\x00\x12\x13\n\x04text\x18\x02 \x01(\tB\x03\x80\x01\x01H\x00\x12\x36\n\x03\x65nd\x18\x03 \x01(\x0b\x32\'.sluice.moderation.v1.ModerateStreamEndH\x00\x42\x07\n\x05\x65vent\"c\n\x16ModerateStreamResponse\x12\x13\n\x04text\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12+\n\x07verdict\x18\x02 \x01(\x0b\x32\x18.sluice.types.v1.VerdictH\x00\x42\x07\n\x05\x65vent\"%\n\x0e\x45xplainRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\"A\n\x0c\x43ontribution\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x61ture\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\"\xcf\x04\n\x0f\x45xplainResponse\x12)\n\x07verdict\x18\x01 \x01(\x0b\x32\x18.sluice.types.v1.Verdict\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12-\n\tdirection\x18\x03 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12.\n\ndecided_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07latency\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x15offending_segment_ids\x18\x06 \x03(\t\x12\x39\n\rcontributions\x18\x07 \x03(\x0b\x32\".sluice.moderation.v1.Contribution\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x0f\n\x07summary\x18\t \x01(\t\x12\x15\n\rpolicy_digest\x18\n \x01(\t\x12\x10\n\x08language\x18\x0b \x01(\t\x12\x44\n\x13offending_sentences\x18\x0c \x03(\x0b\x32\'.sluice.moderation.v1.OffendingSentence\x12\x34\n\x07shadows\x18\r \x03(\x0b\x32#.sluice.moderation.v1.ShadowVerdict\x12\x0e\n\x06shadow\x18\x0e \x01(\x08\x12\x1c\n\x14\x65nforced_decision_id\x18\x0f \x01(\t\x12\x10\n\x08streamed\x18\x10 \x01(\x08\x12\x12\n\ncharacters\x18\x11 \x01(\r\"\xbd\x01\n\x11OffendingSentence\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x10\n\x08sentence\x18\x02 \x01(\r\x12\r\n\x05start\x18\x03 \x01(\r\x12\x0b\n\x03\x65nd\x18\x04 \x01(\r\x12\x10\n\x08\x63\x61tegory\x18\x05 \x01(\t\x12\r\n\x05score\x18\x06 \x01(\x01\x12\'\n\x06\x61\x63tion\x18\x07 \x01(\x0e\x32\x17.sluice.types.v1.Action\x12\x0c\n\x04view\x18\x08 \x01(\t\x12\x0e\n\x06joined\x18\t \x01(\x08\"x\n\rShadowVerdict\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\r\x12\'\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x17.sluice.types.v1.Action\"\x15\n\x13ListPoliciesRequest\"\x9b\x01\n\nPolicyRule\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12-\n\tdirection\x18\x02 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12\'\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x17.sluice.types.v1.Action\x12\x10\n\x08language\x18\x05 \x01(\t\"\xe7\x01\n\x06Policy\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12/\n\x05rules\x18\x04 \x03(\x0b\x32 .sluice.moderation.v1.PolicyRule\x12\x11\n\tfail_open\x18\x05 \x01(\x08\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\x11\n\tshadow_of\x18\x07 \x01(\t\x12\x14\n\x0csample_share\x18\x08 \x01(\x01\x12\x13\n\x0btenant_only\x18\t \x01(\x08\x12\x12\n\nterm_count\x18\n \x01(\r\"F\n\x14ListPoliciesResponse\x12.\n\x08policies\x18\x01 \x03(\x0b\x32\x1c.sluice.moderation.v1.Policy2\x9e\x03\n\x11ModerationService\x12Y\n\x08Moderate\x12%.sluice.moderation.v1.ModerateRequest\x1a&.sluice.moderation.v1.ModerateResponse\x12o\n\x0eModerateStream\x12+.sluice.moderation.v1.ModerateStreamRequest\x1a,.sluice.moderation.v1.ModerateStreamResponse(\x01\x30\x01\x12V\n\x07\x45xplain\x12$.sluice.moderation.v1.ExplainRequest\x1a%.sluice.moderation.v1.ExplainResponse\x12\x65\n\x0cListPolicies\x12).sluice.moderation.v1.ListPoliciesRequest\x1a*.sluice.moderation.v1.ListPoliciesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-sluice/moderation/v1/moderation_service.proto\x12\x14sluice.moderation.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dsluice/types/v1/verdict.proto\"F\n\rModeratedText\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x11\n\x04text\x18\x02 \x01(\tB\x03\x80\x01\x01\x12\x0e\n\x06writer\x18\x03 \x01(\t\"\xb1\x01\n\x0fModerateRequest\x12\x35\n\x08segments\x18\x01 \x03(\x0b\x32#.sluice.moderation.v1.ModeratedText\x12-\n\tdirection\x18\x02 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12\x11\n\tpolicy_id\x18\x03 \x01(\t\x12\x10\n\x08language\x18\x04 \x01(\t\x12\x13\n\x0b\x66\x61il_closed\x18\x05 \x01(\x08\"\x9c\x01\n\x10ModerateResponse\x12)\n\x07verdict\x18\x01 \x01(\x0b\x32\x18.sluice.types.v1.Verdict\x12\x1d\n\x15offending_segment_ids\x18\x02 \x03(\t\x12>\n\x11replaced_segments\x18\x03 \x03(\x0b\x32#.sluice.moderation.v1.ModeratedText\"}\n\x12ModerateStreamOpen\x12-\n\tdirection\x18\x01 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12\x13\n\x0b\x66\x61il_closed\x18\x04 \x01(\x08\"\x13\n\x11ModerateStreamEnd\"\xa7\x01\n\x15ModerateStreamRequest\x12\x38\n\x04open\x18\x01 \x01(\x0b\x32(.sluice.moderation.v1.ModerateStreamOpenH\x00\x12\x13\n\x04text\x18\x02 \x01(\tB\x03\x80\x01\x01H\x00\x12\x36\n\x03\x65nd\x18\x03 \x01(\x0b\x32\'.sluice.moderation.v1.ModerateStreamEndH\x00\x42\x07\n\x05\x65vent\"c\n\x16ModerateStreamResponse\x12\x13\n\x04text\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00\x12+\n\x07verdict\x18\x02 \x01(\x0b\x32\x18.sluice.types.v1.VerdictH\x00\x42\x07\n\x05\x65vent\"%\n\x0e\x45xplainRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\"A\n\x0c\x43ontribution\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x65\x61ture\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\"\xcf\x04\n\x0f\x45xplainResponse\x12)\n\x07verdict\x18\x01 \x01(\x0b\x32\x18.sluice.types.v1.Verdict\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12-\n\tdirection\x18\x03 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12.\n\ndecided_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07latency\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1d\n\x15offending_segment_ids\x18\x06 \x03(\t\x12\x39\n\rcontributions\x18\x07 \x03(\x0b\x32\".sluice.moderation.v1.Contribution\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x0f\n\x07summary\x18\t \x01(\t\x12\x15\n\rpolicy_digest\x18\n \x01(\t\x12\x10\n\x08language\x18\x0b \x01(\t\x12\x44\n\x13offending_sentences\x18\x0c \x03(\x0b\x32\'.sluice.moderation.v1.OffendingSentence\x12\x34\n\x07shadows\x18\r \x03(\x0b\x32#.sluice.moderation.v1.ShadowVerdict\x12\x0e\n\x06shadow\x18\x0e \x01(\x08\x12\x1c\n\x14\x65nforced_decision_id\x18\x0f \x01(\t\x12\x10\n\x08streamed\x18\x10 \x01(\x08\x12\x12\n\ncharacters\x18\x11 \x01(\r\"\xbd\x01\n\x11OffendingSentence\x12\x12\n\nsegment_id\x18\x01 \x01(\t\x12\x10\n\x08sentence\x18\x02 \x01(\r\x12\r\n\x05start\x18\x03 \x01(\r\x12\x0b\n\x03\x65nd\x18\x04 \x01(\r\x12\x10\n\x08\x63\x61tegory\x18\x05 \x01(\t\x12\r\n\x05score\x18\x06 \x01(\x01\x12\'\n\x06\x61\x63tion\x18\x07 \x01(\x0e\x32\x17.sluice.types.v1.Action\x12\x0c\n\x04view\x18\x08 \x01(\t\x12\x0e\n\x06joined\x18\t \x01(\x08\"x\n\rShadowVerdict\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x11\n\tpolicy_id\x18\x02 \x01(\t\x12\x16\n\x0epolicy_version\x18\x03 \x01(\r\x12\'\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x17.sluice.types.v1.Action\"\x15\n\x13ListPoliciesRequest\"\x9b\x01\n\nPolicyRule\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12-\n\tdirection\x18\x02 \x01(\x0e\x32\x1a.sluice.types.v1.Direction\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12\'\n\x06\x61\x63tion\x18\x04 \x01(\x0e\x32\x17.sluice.types.v1.Action\x12\x10\n\x08language\x18\x05 \x01(\t\"\xe7\x01\n\x06Policy\x12\x11\n\tpolicy_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12/\n\x05rules\x18\x04 \x03(\x0b\x32 .sluice.moderation.v1.PolicyRule\x12\x11\n\tfail_open\x18\x05 \x01(\x08\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\x11\n\tshadow_of\x18\x07 \x01(\t\x12\x14\n\x0csample_share\x18\x08 \x01(\x01\x12\x13\n\x0btenant_only\x18\t \x01(\x08\x12\x12\n\nterm_count\x18\n \x01(\r\"F\n\x14ListPoliciesResponse\x12.\n\x08policies\x18\x01 \x03(\x0b\x32\x1c.sluice.moderation.v1.Policy2\x9e\x03\n\x11ModerationService\x12Y\n\x08Moderate\x12%.sluice.moderation.v1.ModerateRequest\x1a&.sluice.moderation.v1.ModerateResponse\x12o\n\x0eModerateStream\x12+.sluice.moderation.v1.ModerateStreamRequest\x1a,.sluice.moderation.v1.ModerateStreamResponse(\x01\x30\x01\x12V\n\x07\x45xplain\x12$.sluice.moderation.v1.ExplainRequest\x1a%.sluice.moderation.v1.ExplainResponse\x12\x65\n\x0cListPolicies\x12).sluice.moderation.v1.ListPoliciesRequest\x1a*.sluice.moderation.v1.ListPoliciesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,35 +43,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODERATEDTEXT']._serialized_start=167
   _globals['_MODERATEDTEXT']._serialized_end=237
   _globals['_MODERATEREQUEST']._serialized_start=240
-  _globals['_MODERATEREQUEST']._serialized_end=396
-  _globals['_MODERATERESPONSE']._serialized_start=399
-  _globals['_MODERATERESPONSE']._serialized_end=555
-  _globals['_MODERATESTREAMOPEN']._serialized_start=557
-  _globals['_MODERATESTREAMOPEN']._serialized_end=661
-  _globals['_MODERATESTREAMEND']._serialized_start=663
-  _globals['_MODERATESTREAMEND']._serialized_end=682
-  _globals['_MODERATESTREAMREQUEST']._serialized_start=685
-  _globals['_MODERATESTREAMREQUEST']._serialized_end=852
-  _globals['_MODERATESTREAMRESPONSE']._serialized_start=854
-  _globals['_MODERATESTREAMRESPONSE']._serialized_end=953
-  _globals['_EXPLAINREQUEST']._serialized_start=955
-  _globals['_EXPLAINREQUEST']._serialized_end=992
-  _globals['_CONTRIBUTION']._serialized_start=994
-  _globals['_CONTRIBUTION']._serialized_end=1059
-  _globals['_EXPLAINRESPONSE']._serialized_start=1062
-  _globals['_EXPLAINRESPONSE']._serialized_end=1653
-  _globals['_OFFENDINGSENTENCE']._serialized_start=1656
-  _globals['_OFFENDINGSENTENCE']._serialized_end=1845
-  _globals['_SHADOWVERDICT']._serialized_start=1847
-  _globals['_SHADOWVERDICT']._serialized_end=1967
-  _globals['_LISTPOLICIESREQUEST']._serialized_start=1969
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=1990
-  _globals['_POLICYRULE']._serialized_start=1993
-  _globals['_POLICYRULE']._serialized_end=2148
-  _globals['_POLICY']._serialized_start=2151
-  _globals['_POLICY']._serialized_end=2382
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=2384
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=2454
-  _globals['_MODERATIONSERVICE']._serialized_start=2457
-  _globals['_MODERATIONSERVICE']._serialized_end=2871
+  _globals['_MODERATEREQUEST']._serialized_end=417
+  _globals['_MODERATERESPONSE']._serialized_start=420
+  _globals['_MODERATERESPONSE']._serialized_end=576
+  _globals['_MODERATESTREAMOPEN']._serialized_start=578
+  _globals['_MODERATESTREAMOPEN']._serialized_end=703
+  _globals['_MODERATESTREAMEND']._serialized_start=705
+  _globals['_MODERATESTREAMEND']._serialized_end=724
+  _globals['_MODERATESTREAMREQUEST']._serialized_start=727
+  _globals['_MODERATESTREAMREQUEST']._serialized_end=894
+  _globals['_MODERATESTREAMRESPONSE']._serialized_start=896
+  _globals['_MODERATESTREAMRESPONSE']._serialized_end=995
+  _globals['_EXPLAINREQUEST']._serialized_start=997
+  _globals['_EXPLAINREQUEST']._serialized_end=1034
+  _globals['_CONTRIBUTION']._serialized_start=1036
+  _globals['_CONTRIBUTION']._serialized_end=1101
+  _globals['_EXPLAINRESPONSE']._serialized_start=1104
+  _globals['_EXPLAINRESPONSE']._serialized_end=1695
+  _globals['_OFFENDINGSENTENCE']._serialized_start=1698
+  _globals['_OFFENDINGSENTENCE']._serialized_end=1887
+  _globals['_SHADOWVERDICT']._serialized_start=1889
+  _globals['_SHADOWVERDICT']._serialized_end=2009
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=2011
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=2032
+  _globals['_POLICYRULE']._serialized_start=2035
+  _globals['_POLICYRULE']._serialized_end=2190
+  _globals['_POLICY']._serialized_start=2193
+  _globals['_POLICY']._serialized_end=2424
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=2426
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=2496
+  _globals['_MODERATIONSERVICE']._serialized_start=2499
+  _globals['_MODERATIONSERVICE']._serialized_end=2913
 # @@protoc_insertion_point(module_scope)

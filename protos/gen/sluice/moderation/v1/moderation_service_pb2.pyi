@@ -61,12 +61,15 @@ class ModerateRequest(_message.Message):
     DIRECTION_FIELD_NUMBER: _builtins.int
     POLICY_ID_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
+    FAIL_CLOSED_FIELD_NUMBER: _builtins.int
     direction: _verdict_pb2.Direction.ValueType
     """Which way the texts flow."""
     policy_id: _builtins.str
     """Policy id; empty means the tenant's own policy where there is one, else `general`."""
     language: _builtins.str
     """Language of the texts, ISO 639-1; empty means English."""
+    fail_closed: _builtins.bool
+    """True: text that cannot be checked is blocked, even where the policy would let it through."""
     @_builtins.property
     def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModeratedText]:
         """The texts."""
@@ -78,10 +81,11 @@ class ModerateRequest(_message.Message):
         direction: _verdict_pb2.Direction.ValueType = ...,
         policy_id: _builtins.str = ...,
         language: _builtins.str = ...,
+        fail_closed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "language", b"language", "policy_id", b"policy_id", "segments", b"segments"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "fail_closed", b"fail_closed", "language", b"language", "policy_id", b"policy_id", "segments", b"segments"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -132,22 +136,26 @@ class ModerateStreamOpen(_message.Message):
     DIRECTION_FIELD_NUMBER: _builtins.int
     POLICY_ID_FIELD_NUMBER: _builtins.int
     LANGUAGE_FIELD_NUMBER: _builtins.int
+    FAIL_CLOSED_FIELD_NUMBER: _builtins.int
     direction: _verdict_pb2.Direction.ValueType
     """Which way the text flows."""
     policy_id: _builtins.str
     """Policy id; empty means the tenant's own policy where there is one, else `general`."""
     language: _builtins.str
     """Language of the text, ISO 639-1; empty means English."""
+    fail_closed: _builtins.bool
+    """True: text that cannot be checked is blocked, even where the policy would let it through."""
     def __init__(
         self,
         *,
         direction: _verdict_pb2.Direction.ValueType = ...,
         policy_id: _builtins.str = ...,
         language: _builtins.str = ...,
+        fail_closed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "language", b"language", "policy_id", b"policy_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["direction", b"direction", "fail_closed", b"fail_closed", "language", b"language", "policy_id", b"policy_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,11 +33,12 @@ class GrpcModerator:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = rpc.ModerationServiceStub(channel)
 
-    async def moderate(self, segments: Sequence[Segment], *, policy: str, timeout: float) -> Verdict:
+    async def moderate(self, segments: Sequence[Segment], *, policy: str, timeout: float, fail_closed: bool) -> Verdict:
         request = pb.ModerateRequest(
             segments=[pb.ModeratedText(segment_id=s.id, text=s.text, writer=s.writer) for s in segments],
             direction=verdict_pb2.DIRECTION_INPUT,
             policy_id=policy,
+            fail_closed=fail_closed,
         )
         try:
             response = await self._stub.Moderate(request, timeout=timeout)
@@ -45,9 +46,11 @@ class GrpcModerator:
             raise _failure(error) from None
         return _verdict(response.verdict, {segment.segment_id: segment.text for segment in response.replaced_segments})
 
-    def stream(self, *, policy: str, timeout: float) -> "GrpcModerationStream":
+    def stream(self, *, policy: str, timeout: float, fail_closed: bool) -> "GrpcModerationStream":
         call = self._stub.ModerateStream(timeout=timeout)  # type: ignore[call-arg]
-        opening = pb.ModerateStreamOpen(direction=verdict_pb2.DIRECTION_OUTPUT, policy_id=policy)
+        opening = pb.ModerateStreamOpen(
+            direction=verdict_pb2.DIRECTION_OUTPUT, policy_id=policy, fail_closed=fail_closed
+        )
         return GrpcModerationStream(Duplex("moderation", call, pb.ModerateStreamRequest(open=opening), _failure))
 
 

@@ -279,7 +279,7 @@ class Gateway:
     ) -> Verdict:
         try:
             verdict = await self._neighbours.moderator.moderate(
-                segments, policy=tenant.moderation_policy, timeout=timeout
+                segments, policy=tenant.moderation_policy, timeout=timeout, fail_closed=not tenant.fail_open
             )
         except FilterUnavailable:
             if not tenant.fail_open:
@@ -309,7 +309,9 @@ class Gateway:
         return redaction
 
     def _moderation_stream(self, tenant: Tenant, arrival: Arrival, completion: Completion) -> ModerationStream:
-        stream = self._neighbours.moderator.stream(policy=tenant.moderation_policy, timeout=self._left(arrival))
+        stream = self._neighbours.moderator.stream(
+            policy=tenant.moderation_policy, timeout=self._left(arrival), fail_closed=not tenant.fail_open
+        )
         if not tenant.fail_open:
             return stream
         return LenientStream(

@@ -104,11 +104,13 @@ class Model(Protocol):
 class Moderator(Protocol):
     """The moderation service. Failures are FilterUnavailable, or Rejection for what the caller can mend."""
 
-    async def moderate(self, segments: Sequence[Segment], *, policy: str, timeout: float) -> Verdict:
-        """Judge all texts of a request."""
+    async def moderate(
+        self, segments: Sequence[Segment], *, policy: str, timeout: float, fail_closed: bool
+    ) -> Verdict:
+        """Judge all texts of a request. `fail_closed`: none may pass unchecked, even where the policy would let it."""
 
-    def stream(self, *, policy: str, timeout: float) -> ModerationStream:
-        """Judge an answer while it comes."""
+    def stream(self, *, policy: str, timeout: float, fail_closed: bool) -> ModerationStream:
+        """Judge an answer while it comes; `fail_closed` as above."""
 
 
 class Redactor(Protocol):

@@ -144,10 +144,12 @@ class ModerationService(moderation_service_pb2_grpc.ModerationServiceServicer):
         if policy is None:
             raise _policy_unknown(policies, here.tenant_id)
         shadows = policies.shadows(policy.policy_id, tenant_id=here.tenant_id, request_id=here.request_id)
-        return self._hearing(policy, shadows, direction, language)
+        return self._hearing(policy, shadows, direction, language, fail_closed=request.fail_closed)
 
-    def _hearing(self, policy: Policy, shadows: Sequence[Policy], direction: Direction, language: str) -> Hearing:
-        enforced = Judgement(policy, direction, language, self._panel)
+    def _hearing(
+        self, policy: Policy, shadows: Sequence[Policy], direction: Direction, language: str, *, fail_closed: bool
+    ) -> Hearing:
+        enforced = Judgement(policy, direction, language, self._panel, fail_closed=fail_closed)
         on_trial = [Judgement(s, direction, language, self._panel, enforced.detectors) for s in shadows]
         on_trial = [judgement for judgement in on_trial if judgement.has_a_say]
         return Hearing(enforced, on_trial, _shadow_failed)

@@ -120,7 +120,7 @@ class Evidence:
         policy = f"policy {verdict.policy_id} version {verdict.policy_version}"
         told = "Not enforced (shadow policy). " if self.is_shadow else ""
         if verdict.action is Action.BLOCK and (deciding is None or deciding.action is not Action.BLOCK):
-            return f"{told}Blocked because a check could not be made ({self._unmade}) and {policy} fails closed."
+            return f"{told}Blocked because a check could not be made ({self._unmade}) and {policy} or the caller fails closed."
         done = _DONE[verdict.action]
         if deciding is None:
             return f"{told}{done}: no score reached a threshold of {policy}."
