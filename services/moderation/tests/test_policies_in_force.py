@@ -97,9 +97,7 @@ def who(tenant: str) -> tuple[tuple[str, str], ...]:
 
 
 @asynccontextmanager
-async def running(
-    folder: Path, *, cache_windows: int = 0, panel: Panel = PANEL
-) -> AsyncIterator[Service]:
+async def running(folder: Path, *, cache_windows: int = 0, panel: Panel = PANEL) -> AsyncIterator[Service]:
     policies = folder / "policies"
     policies.mkdir()
     for name, text in POLICIES.items():
@@ -396,9 +394,7 @@ async def test_a_caller_that_fails_closed_gets_nothing_unchecked_from_a_policy_t
     async with running(tmp_path, panel=Panel([BrokenAfter(0)])) as service:
         segments = [pb.ModeratedText(segment_id="a", text=FINE)]
         for fail_closed, action in ((False, verdict_pb2.ACTION_SKIPPED), (True, verdict_pb2.ACTION_BLOCK)):
-            request = pb.ModerateRequest(
-                segments=segments, direction=INPUT, policy_id="open", fail_closed=fail_closed
-            )
+            request = pb.ModerateRequest(segments=segments, direction=INPUT, policy_id="open", fail_closed=fail_closed)
             assert (await service.stub.Moderate(request, metadata=who("acme"))).verdict.action == action
         assert (await service.stream([FINE], policy="open"))[0] == FINE
         released, verdict = await service.stream([FINE, MORE], policy="open", fail_closed=True)

@@ -104,9 +104,7 @@ class Model(Protocol):
 class Moderator(Protocol):
     """The moderation service. Failures are FilterUnavailable, or Rejection for what the caller can mend."""
 
-    async def moderate(
-        self, segments: Sequence[Segment], *, policy: str, timeout: float, fail_closed: bool
-    ) -> Verdict:
+    async def moderate(self, segments: Sequence[Segment], *, policy: str, timeout: float, fail_closed: bool) -> Verdict:
         """Judge all texts of a request. `fail_closed`: none may pass unchecked, even where the policy would let it."""
 
     def stream(self, *, policy: str, timeout: float, fail_closed: bool) -> ModerationStream:
