@@ -13,16 +13,19 @@ _PATIENCE = 20  # seconds until a test gives up on a thread
 class Slow:
     """Answers with the text itself; its first run lasts until it is let go."""
 
-    def __init__(self, *, fails_at: int = -1) -> None:
+    def __init__(self, *, fails_at: int = -1, hates: str = "\0") -> None:
         self.runs: list[list[str]] = []
         self.begun, self.go = threading.Event(), threading.Event()
-        self._fails_at = fails_at
+        self._fails_at, self._hates = fails_at, hates
+
+    def tag(self, text: str) -> str:
+        return self.tag_all([text])[0]
 
     def tag_all(self, texts: Sequence[str]) -> list[str]:
         self.runs.append(list(texts))
         self.begun.set()
         assert self.go.wait(_PATIENCE)
-        if len(self.runs) - 1 == self._fails_at:
+        if len(self.runs) - 1 == self._fails_at or self._hates in texts:
             raise ValueError("broken")
         return list(texts)
 
@@ -73,6 +76,23 @@ def test_a_run_that_fails_fails_for_its_own_texts_only() -> None:
             first.result(_PATIENCE)
         assert second.result(_PATIENCE) == "second"
     assert queue.tag("third") == "third"
+
+
+def test_a_text_that_cannot_be_read_fails_alone_though_others_were_to_be_read_with_it() -> None:
+    slow = Slow(hates="c")
+    queue = TaggerQueue(slow)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(6) as threads:
+        first = threads.submit(queue.tag, "first")
+        assert slow.begun.wait(_PATIENCE)
+        others = {text: threads.submit(queue.tag, text) for text in "abcde"}
+        assert waiting(queue, 5)
+        slow.go.set()
+        assert first.result(_PATIENCE) == "first"
+        assert {text: one.result(_PATIENCE) for text, one in others.items() if text != "c"} == {
+            one: one for one in "abde"
+        }
+        assert others["c"].exception(_PATIENCE) is not None
+    assert queue.tag("later") == "later"
 
 
 def test_many_threads_each_get_their_own_answer() -> None:

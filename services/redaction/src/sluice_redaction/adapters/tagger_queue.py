@@ -6,6 +6,7 @@ for the run that is under way, and then either has been read or leads the next r
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 
 from .name_tagger import NameTagger, Tagged
 
@@ -44,7 +45,7 @@ class TaggerQueue:
         if waiting is not None:
             waiting.woken.wait()
             if waiting.trouble is not None:
-                raise RuntimeError("the run of the tagger that this text was part of failed") from waiting.trouble
+                raise RuntimeError("the tagger failed at this text") from waiting.trouble
             if waiting.tagged is not None:
                 return waiting.tagged
         return self._lead(text)
@@ -53,16 +54,32 @@ class TaggerQueue:
         with self._lock:
             others = [self._waiting.popleft() for _ in range(min(_MOST - 1, len(self._waiting)))]
         try:
-            mine, *theirs = self.tagger.tag_all([text, *(other.text for other in others)])
-            for other, tagged in zip(others, theirs, strict=True):
-                other.tagged = tagged
+            return self._read(text, others)
         except BaseException as error:
             for other in others:
-                other.trouble = error
+                if other.tagged is None and other.trouble is None:
+                    other.trouble = error
             raise
         finally:
             self._pass_on(others)
-        return mine
+
+    def _read(self, text: str, others: Sequence[_Waiting]) -> Tagged:
+        """All in one run; if that fails, one by one, so that nobody's text fails for another's."""
+        try:
+            mine, *theirs = self.tagger.tag_all([text, *(other.text for other in others)])
+        except Exception:
+            if not others:
+                raise
+        else:
+            for other, tagged in zip(others, theirs, strict=True):
+                other.tagged = tagged
+            return mine
+        for other in others:
+            try:
+                other.tagged = self.tagger.tag(other.text)
+            except Exception as error:  # whoever waits for it raises it
+                other.trouble = error
+        return self.tagger.tag(text)
 
     def _pass_on(self, read: list[_Waiting]) -> None:
         """Wakes those whose text was read, and the next to lead."""
