@@ -20,6 +20,11 @@ _RETRY_AFTER_SECONDS = 0.5
 QUEUED = Gauge("sluice_redaction_queued_analyses", "Analyses waiting for a worker or running on one.")
 
 
+def _cores() -> int:
+    """Those this process may use; macOS does not tell, so there all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Workers(Protocol):
     """What the API needs of a pool."""
 
@@ -37,7 +42,7 @@ class WorkerPool:
 
     def __init__(self, *, threads: int = 0, queue_limit: int = 256) -> None:
         """threads: 0 means one for each core this process may use."""
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or _cores()
         self._limit = queue_limit + self._threads
         self._executor = ThreadPoolExecutor(self._threads, thread_name_prefix="detector")
         self._free: SimpleQueue[ListedDetector] = SimpleQueue()
