@@ -176,6 +176,7 @@ async def test_a_caller_who_goes_away_in_the_middle_of_a_stream_leaves_a_note(se
         (pb.RedactRequest(segments=[pb.TextSegment(text="a"), pb.TextSegment(text="b")]), "same segment_id"),
         (pb.RedactRequest(segments=segments("a"), language="fr"), "is for en"),
         (pb.RedactRequest(vault=pb.Vault(entries=[pb.VaultEntry(placeholder="PERSON", value="x")])), "form <KIND_n>"),
+        (pb.RedactRequest(vault=pb.Vault(entries=[pb.VaultEntry(placeholder="<A_1>", kind="Ann Lee")])), "kind is not"),
         (pb.RedactRequest(vault=pb.Vault(entries=[pb.VaultEntry(placeholder="<A_1>")] * 2)), "twice"),
         (pb.RedactRequest(vault=pb.Vault(entries=[pb.VaultEntry(placeholder="<A_1>")] * 9)), "8 are allowed"),
     ],

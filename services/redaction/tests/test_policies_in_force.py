@@ -16,6 +16,7 @@ from sluice_kit.context import TENANT_ID
 from sluice_kit.errors import NotFound, PreconditionFailed, from_rpc_error
 from sluice_redaction.adapters.journal import event_of
 from sluice_redaction.adapters.policy_files import SHIPPED, Surroundings, read_book
+from sluice_redaction.api import FINDINGS
 from sluice_redaction.settings import Settings
 
 Serving = Callable[..., AbstractAsyncContextManager[Any]]
@@ -155,6 +156,24 @@ async def test_an_encrypted_value_comes_back_without_a_vault_for_its_own_tenant_
     assert await running.restore(redacted, tenant="acme", decrypt=True) == ["I am Ann Lee."]
     assert await running.restore(redacted, tenant="acme") == [redacted.segments[0].text]
     assert await running.restore(redacted, tenant="other", decrypt=True) == [redacted.segments[0].text]
+
+
+async def test_encrypted_tokens_come_back_whatever_else_stands_for_their_value_and_however_they_are_cased(
+    running: Any,
+) -> None:
+    token = (await running.redact("I am Ann Lee.", policy_id="encrypt")).segments[0].text[5:-1]
+    vault = pb.Vault(entries=[pb.VaultEntry(placeholder="<PERSON_1>", value="Ann Lee", kind="PERSON")])
+    segments = [pb.TextSegment(segment_id="0", text=f"<PERSON_1>, {token} and {token.lower()}")]
+    restored = await running.stub.Restore(pb.RestoreRequest(segments=segments, vault=vault, decrypt=True))
+    assert restored.segments[0].text == "Ann Lee, Ann Lee and Ann Lee"
+
+
+async def test_a_kind_that_only_a_callers_vault_knows_gets_no_label_of_its_own(running: Any) -> None:
+    vault = pb.Vault(entries=[pb.VaultEntry(placeholder="<MADE_UP_1>", value="Bluebird 7", kind="MADE_UP")])
+    assert (await running.redact("about Bluebird 7", vault=vault)).segments[0].text == "about <MADE_UP_1>"
+    labels = {sample.labels["kind"] for metric in FINDINGS.collect() for sample in metric.samples}
+    assert "OTHER" in labels
+    assert "MADE_UP" not in labels
 
 
 async def test_without_a_key_a_service_says_that_it_cannot_decrypt(serving: Serving, tmp_path: Path) -> None:

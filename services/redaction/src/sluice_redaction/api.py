@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 from prometheus_client import Counter as Count
@@ -26,12 +27,14 @@ from sluice_redaction.domain.book import NoSuchPolicy, PolicyBook
 from sluice_redaction.domain.detection import WHOLE_TEXT, SegmentedDetection
 from sluice_redaction.domain.findings import Finding
 from sluice_redaction.domain.holding import Holding
+from sluice_redaction.domain.kinds import KINDS
+from sluice_redaction.domain.operators import Operation
 from sluice_redaction.domain.policy import Direction, Policy
 from sluice_redaction.domain.redaction import RedactingStream, redact
 from sluice_redaction.domain.replacing import Replacing, Tools
-from sluice_redaction.domain.restoring import restore
+from sluice_redaction.domain.restoring import Restored, reader_of, restore
 from sluice_redaction.domain.summary import Journal, Summary
-from sluice_redaction.domain.vault import Vault
+from sluice_redaction.domain.vault import Entry, Vault
 
 log = logger(__name__)
 
@@ -55,8 +58,10 @@ ADDED_TIME_TO_FIRST_TOKEN = Histogram(
 )
 # A large push is taken apart: pieces change nothing in the output, and short buffers are cheap to cut.
 _PIECE = 2_000
-# As many are replaced in some milliseconds, made-up values being the slowest; more than that is no work for an event loop.
+# As many are replaced or read in some milliseconds, made-up values being the slowest; more is no work for an event loop.
 _MANY_FINDINGS = 50
+_MANY_ENTRIES = 500
+_MANY_CHARACTERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +136,7 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
         vault = self._vault(request.vault)
         replacing = Replacing(policy, vault, self._tools(policy))
         found = await self._findings(texts, policy, replacing)
-        if sum(map(len, found)) > _MANY_FINDINGS:
+        if sum(map(len, found)) > _MANY_FINDINGS or _is_long(texts, vault):
             redaction = await self._workers.run(lambda _: redact(texts, found, vault, replacing))
         else:
             redaction = redact(texts, found, vault, replacing)
@@ -159,7 +164,14 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
         vault = self._vault(request.vault)
         if request.decrypt:
             self._decrypt(texts, vault)
-        restored = [restore(text, vault, json_text=messages.is_json(request.format)) for text in texts]
+        json_text = messages.is_json(request.format)
+
+        def restore_all() -> list[Restored]:
+            reader = reader_of(vault)
+            return [restore(text, reader, json_text=json_text) for text in texts]
+
+        # Not by the pool: restoring needs no recognizers, and answers also while they are being loaded.
+        restored = await asyncio.to_thread(restore_all) if _is_long(texts, vault) else restore_all()
         count = sum(one.replaced for one in restored)
         RESTORED.inc(count)
         return pb.RestoreResponse(
@@ -179,7 +191,7 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
             )
         for text in texts:
             for token, value, kind in decrypted_in(text, keys):
-                vault.encrypt(value, kind, token)
+                vault.adopt(Entry(token, value, kind, Operation.ENCRYPT))
 
     async def RedactStream(
         self, requests: AsyncIterator[pb.RedactStreamRequest], context: grpc.aio.ServicerContext
@@ -191,13 +203,16 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
         opening = first.open
         direction = messages.direction_of(opening.direction) or Direction.OUTPUT
         policy = self._policy(opening.policy_id, opening.language).toward(direction)
-        stream = RedactingStream(
+        vault = self._vault(opening.vault)
+        opened = partial(
+            RedactingStream,
             policy,
-            self._vault(opening.vault),
+            vault,
             restoring=opening.restore,
             json_text=messages.is_json(opening.format),
             tools=self._tools(policy),
         )
+        stream = await asyncio.to_thread(opened) if _is_long((), vault) else opened()
         holding = Holding()
         try:
             async for text in self._released(self._pieces(requests, stream), stream, holding):
@@ -289,7 +304,9 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
         direction = "output" if summary.outgoing else "input"
         CHARACTERS.labels(direction).inc(summary.characters)
         for kind, count in summary.counts.items():
-            FINDINGS.labels(kind, direction).inc(count)
+            # A value of the caller's vault has the kind that the caller gives it: no label for each.
+            known = kind in KINDS or kind in summary.policy.custom_kinds
+            FINDINGS.labels(kind if known else "OTHER", direction).inc(count)
         if summary.streamed:
             HELD_BACK_CHARACTERS.observe(summary.held_back)
             RESTORED.inc(summary.restored)
@@ -342,6 +359,11 @@ class RedactionApi(redaction_service_pb2_grpc.RedactionServiceServicer):
             return messages.vault_from(message)
         except ValueError as mistake:
             raise InvalidInput(str(mistake), field="vault.entries") from None
+
+
+def _is_long(texts: Sequence[str], vault: Vault) -> bool:
+    """Whether even a look at every word and every entry would keep an event loop busy."""
+    return len(vault) > _MANY_ENTRIES or sum(map(len, texts)) > _MANY_CHARACTERS
 
 
 def _stream_summary(

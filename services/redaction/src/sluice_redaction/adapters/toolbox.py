@@ -1,6 +1,7 @@
 """What operators need, put together for one request from the service's keys and the request's context."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 
 from sluice_redaction.domain.operators import Keys
@@ -10,6 +11,9 @@ from sluice_redaction.domain.vault import ENCRYPTED
 
 from .keys import TenantKeys
 from .surrogates import SurrogateMaker
+
+# Models change case.
+_ENCRYPTED = re.compile(ENCRYPTED.pattern, re.IGNORECASE)
 
 
 class Toolbox:
@@ -28,8 +32,9 @@ class Toolbox:
 
 
 def decrypted_in(text: str, keys: Keys) -> Iterator[tuple[str, str, str]]:
-    """(token, value, kind) of every encrypted token in the text that these keys made."""
-    for match in ENCRYPTED.finditer(text):
-        value = keys.decrypted(match[0])
+    """(token, value, kind) of every encrypted token in the text, in any case, that these keys made."""
+    for match in _ENCRYPTED.finditer(text):
+        token = match[0].upper()
+        value = keys.decrypted(token)
         if value is not None:
-            yield match[0], value, match[1]
+            yield token, value, match[1].upper()

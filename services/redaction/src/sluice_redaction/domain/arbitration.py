@@ -13,6 +13,7 @@ So whatever any accepted finding covered is covered in the end (spaces and punct
 """
 
 import re
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -34,8 +35,9 @@ def arbitrate(findings: Iterable[Finding], text: str) -> list[Finding]:
     joined = _join(_join(tidy, text, kinds={"PERSON"}, joint=_NAME_JOINT), text, kinds={_STREET}, joint=_ADDRESS_JOINT)
     taken: list[Finding] = []
     for finding in sorted(joined, key=_strength):
-        taken.extend(_uncovered(finding, taken, text))
-    return sorted(taken)
+        for piece in _uncovered(finding, taken, text):
+            insort(taken, piece, key=_start)
+    return taken
 
 
 def join_addresses(findings: Iterable[Finding], text: str) -> list[Finding]:
@@ -94,16 +96,25 @@ def _strength(finding: Finding) -> tuple[int, bool, float, int, Finding]:
 
 
 def _uncovered(finding: Finding, taken: Sequence[Finding], text: str) -> list[Finding]:
-    """The stretches of a finding that no stronger finding has taken."""
+    """The stretches of a finding that no stronger finding has taken; those taken are in order and apart."""
     rest: list[Finding] = []
     start = finding.start
-    for other in sorted(one for one in taken if one.overlaps(finding)):
+    first = bisect_right(taken, finding.start, key=_end)
+    for other in taken[first : bisect_left(taken, finding.end, key=_start)]:
         if other.start > start:
             rest.append(replace(finding, start=start, end=other.start))
         start = max(start, other.end)
     if start < finding.end:
         rest.append(replace(finding, start=start))
     return [trimmed for piece in rest if (trimmed := _trim(piece, text)) is not None]
+
+
+def _start(finding: Finding) -> int:
+    return finding.start
+
+
+def _end(finding: Finding) -> int:
+    return finding.end
 
 
 def _trim(finding: Finding, text: str) -> Finding | None:

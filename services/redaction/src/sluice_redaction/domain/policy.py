@@ -1,10 +1,11 @@
 """Which findings count and what is done with them: kinds with a threshold and an operator each, words that are nobody's
 secret and words that always are."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from .findings import Detector, Finding
@@ -74,11 +75,6 @@ class Policy:
             raise ValueError(f"min_score is {min_score}; it must lie between 0 and 1")
         return cls(id=id, kinds=wanted, min_score=min_score, allowed=frozenset(word.casefold() for word in allowed))
 
-    @property
-    def cache_key(self) -> tuple[str, int, str, frozenset[str]]:
-        """Equal for two policies only if they find the same in every text."""
-        return self.id, self.version, self.digest, self.kinds
-
     def operator_for(self, kind: str) -> Operator:
         rule = self.rules.get(kind)
         return rule.operator if rule and rule.operator else self.operator
@@ -111,8 +107,9 @@ class Policy:
         kinds = frozenset(kind for kind in self.kinds if self.direction_of(kind) in (None, direction))
         if kinds == self.kinds:
             return self
-        view = replace(self, kinds=kinds)
-        object.__setattr__(view, "digest", self.digest)
+        # Not by `replace`, which would take the digest of every word list again for each call.
+        view = copy.copy(self)
+        object.__setattr__(view, "kinds", kinds)
         return view
 
     def accepts(self, finding: Finding, text: str) -> bool:

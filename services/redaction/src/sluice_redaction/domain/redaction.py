@@ -45,10 +45,9 @@ class RedactedText:
 
 @dataclass(frozen=True, slots=True)
 class Redaction:
-    """All texts of a request, redacted with one vault. new_entries: those this redaction added to the vault."""
+    """All texts of a request, redacted with one vault."""
 
     texts: Sequence[RedactedText]
-    new_entries: Sequence[Entry]
 
 
 def redact(
@@ -61,7 +60,6 @@ def redact(
     replacing = replacing or Replacing(Policy(), vault)
     for text in texts:
         vault.reserve(text)
-    before = len(vault)
     first = [_replace(text, findings, replacing) for text, findings in zip(texts, found, strict=True)]
     known = KnownValues(vault)
     for text, one in zip(texts, first, strict=True):
@@ -69,7 +67,7 @@ def redact(
     redacted = []
     for text, findings in zip(texts, found, strict=True):
         redacted.append(_replace(text, with_known(text, findings, known, replacing), replacing))
-    return Redaction(redacted, list(vault)[before:])
+    return Redaction(redacted)
 
 
 def with_known(text: str, findings: Sequence[Finding], known: "KnownValues", replacing: Replacing) -> Sequence[Finding]:
@@ -81,7 +79,7 @@ def with_known(text: str, findings: Sequence[Finding], known: "KnownValues", rep
     own = _Spans(replacing.own_tokens(text))
     free = [one for one in repeats if not own.touch(one.start, one.end)]
     settled: list[Finding] = []
-    # Each heap by itself: arbitration looks at every pair.
+    # Each heap by itself: findings that only touch have been decided about.
     for heap in _heaps(sorted([*findings, *free])):
         settled += arbitrate(heap, text) if len(heap) > 1 else heap
     return settled
@@ -124,8 +122,10 @@ class KnownValues:
 
     def __init__(self, vault: Iterable[Entry]) -> None:
         self._kinds: dict[str, str] = {}
-        # First word -> where values begin before it, and how long they are: few shapes even for thousands of values.
-        self._shapes: dict[str, set[tuple[int, int]]] = {}
+        # First word -> how far before it values begin; word and what stands before it -> how long they are. So a word is
+        # compared with what begins like the text, at most some hundred times, not with every value that holds it.
+        self._offsets: dict[str, set[int]] = {}
+        self._lengths: dict[tuple[str, str], set[int]] = {}
         entries = list(vault)
         # Not the parts of names that made-up names brought along: nobody found these by themselves.
         parts = {pair for entry in entries for pair in parts_of_name(entry)}
@@ -143,7 +143,8 @@ class KnownValues:
         if word is None or not 3 <= len(value) <= _LONGEST_KNOWN or not _is_telling(value, kind):
             return
         self._kinds.setdefault(value, kind)
-        self._shapes.setdefault(word[0], set()).add((word.start(), len(value)))
+        self._offsets.setdefault(word[0], set()).add(word.start())
+        self._lengths.setdefault((word[0], value[: word.start()]), set()).add(len(value))
 
     def occurrences(self, text: str) -> Iterator[Finding]:
         """In order, not overlapping; at each word the longest value."""
@@ -151,13 +152,19 @@ class KnownValues:
         for word in _WORD.finditer(text) if self._kinds else ():
             if word.start() < end:
                 continue
-            shapes = self._shapes.get(word[0], ())
-            spans = [(word.start() - offset, word.start() - offset + length) for offset, length in shapes]
-            free = [(start, stop) for start, stop in spans if start >= end and self._is_known(text, start, stop)]
+            free = [span for span in self._spans(text, word) if span[0] >= end and self._is_known(text, *span)]
             if free:
                 start, end = max(free, key=lambda span: span[1] - span[0])
                 kind = self._kinds[text[start:end]]
                 yield Finding(start, end, kind, 1.0, "repeat", "same value elsewhere in the request")
+
+    def _spans(self, text: str, word: re.Match[str]) -> Iterator[tuple[int, int]]:
+        """Where values could stand that have this as their first word."""
+        for offset in self._offsets.get(word[0], ()):
+            start = word.start() - offset
+            if start >= 0:
+                lengths = self._lengths.get((word[0], text[start : word.start()]), ())
+                yield from ((start, start + length) for length in lengths)
 
     def _is_known(self, text: str, start: int, end: int) -> bool:
         value = text[start:end]
@@ -214,7 +221,6 @@ class Released:
 
     text: str
     findings: Sequence[Finding] = ()
-    new_entries: Sequence[Entry] = ()
 
 
 class RedactingStream:
@@ -274,12 +280,10 @@ class RedactingStream:
 
     def _redact(self, segment: Segment) -> Released:
         self._vault.reserve(segment.text)
-        before = len(self._vault)
         findings = with_known(segment.text, segment.findings, self._known, self._replacing)
         goes_on = bool(self._detection.held_characters)
         redacted = _replace(segment.text, findings, self._replacing, before=self._last, goes_on=goes_on)
         self._last = segment.text[-1:]
-        new = list(self._vault)[before:]
         self._known.add_found(segment.text, redacted)
         fresh = [pair for pair in redacted.replaced() if segment.text[pair[0].start : pair[0].end] not in self._own]
         self.counts.update(finding.kind for finding, _ in fresh)
@@ -287,4 +291,4 @@ class RedactingStream:
         self.operator_counts.update(str(replacement.operation) for _, replacement in fresh)
         offset, self._offset = self._offset, self._offset + len(segment.text)
         released = self._restoring.push(redacted.text)
-        return Released(released, [finding.shifted(offset) for finding, _ in fresh], new)
+        return Released(released, [finding.shifted(offset) for finding, _ in fresh])

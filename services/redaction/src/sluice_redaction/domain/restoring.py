@@ -25,10 +25,10 @@ class RestoringStream:
     present at construction are restored.
     """
 
-    def __init__(self, vault: Iterable[Entry], *, json_text: bool = False) -> None:
-        """json_text: values are escaped as inside JSON strings, as deep as they stand, because the caller says that the
-        text is JSON."""
-        self._reader = TokenReader((entry.placeholder, entry.value) for entry in vault)
+    def __init__(self, vault: Iterable[Entry] | TokenReader, *, json_text: bool = False) -> None:
+        """vault: or a reader of its tokens. json_text: values are escaped as inside JSON strings, as deep as they stand,
+        because the caller says that the text is JSON."""
+        self._reader = vault if isinstance(vault, TokenReader) else reader_of(vault)
         self._json = JsonDepth() if json_text else None
         self._held = ""
         self._before = ""  # the last two characters that were read
@@ -84,7 +84,12 @@ class RestoringStream:
         return value
 
 
-def restore(text: str, vault: Iterable[Entry], *, json_text: bool = False) -> Restored:
+def reader_of(vault: Iterable[Entry]) -> TokenReader:
+    """Reads the tokens of a vault; for several texts, because it takes longer to make than to use."""
+    return TokenReader((entry.placeholder, entry.value) for entry in vault)
+
+
+def restore(text: str, vault: Iterable[Entry] | TokenReader, *, json_text: bool = False) -> Restored:
     """Restores one whole text."""
     stream = RestoringStream(vault, json_text=json_text)
     return Restored(stream.push(text) + stream.finish(), stream.replaced)

@@ -12,6 +12,7 @@ from .placeholders import CANONICAL, key_of, keys_in, placeholder
 # Base 32, because models change case; a private key is the longest value there is.
 ENCRYPTED = re.compile(r"<([A-Z][A-Z0-9_]{0,62})_ENC_([A-Z2-7]{24,65536})>")
 HASHED = re.compile(r"<([A-Z][A-Z0-9_]{0,62})_HASH_([A-Z2-7]{24})>")
+_KIND = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 _WORD = re.compile(r"\w+")
 _LONGEST_SURROGATE = 400
 
@@ -97,6 +98,11 @@ class Vault:
     def encrypt(self, value: str, kind: str, token: str) -> Entry:
         """The entry of this value, made with an encrypted token if there is none."""
         return self._by_value.get(value) or self._keep(Entry(token, value, kind, Operation.ENCRYPT))
+
+    def adopt(self, entry: Entry) -> None:
+        """An entry that was made elsewhere, beside whatever stands for its value already."""
+        if entry.placeholder not in self._by_placeholder:
+            self._keep(entry)
 
     def invent(self, value: str, kind: str, candidates: Iterable[str]) -> Entry | None:
         """The entry of this value, made with the first candidate that collides with nothing; None if all do.
@@ -185,8 +191,11 @@ def parts_of_name(entry: Entry) -> list[tuple[str, str]]:
 
 
 def _check(entry: Entry) -> None:
-    """Raises ValueError; the message holds neither token nor value."""
+    """Raises ValueError; the message holds neither token, value nor kind."""
     token = entry.placeholder
+    if entry.kind and _KIND.fullmatch(entry.kind) is None:
+        # It names a metric's label and stands in events.
+        raise ValueError("a vault entry's kind is not of capital letters, digits and underscores")
     if entry.operation not in RESTORABLE:
         raise ValueError(f"a vault entry's operator is {entry.operation}, which cannot be undone")
     if entry.operation is Operation.REPLACE and CANONICAL.fullmatch(token) is None:
