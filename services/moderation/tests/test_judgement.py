@@ -396,6 +396,15 @@ def test_allowed_terms_are_blanks_for_the_detectors() -> None:
     assert Terms(allowed=("bad homburg",)).without_allowed("In Bad Homburg it is bad.") == "In   it is bad."
 
 
+def test_what_moved_a_score_is_looked_for_in_the_text_that_was_scored() -> None:
+    allowing = policy(("toxicity", 0.8, Action.BLOCK), terms=Terms((), ("scunthorpe",)))
+    judgement = Judgement(allowing, OUTPUT, "en", PANEL)
+    (sentence,) = read([Text("a", "so b a d scunthorpe x y")])  # its letters stand apart where the term is a blank
+    scored = PANEL.score([allowing.terms.without_allowed(sentence.text)], judgement.detectors)
+    judgement.add(sentence, scored)
+    assert judgement.reached == {"toxicity": "so bad xy"}
+
+
 def test_what_spans_two_messages_is_judged_with_the_later_one() -> None:
     judgement = Judgement(policy(("threat", 0.5, Action.BLOCK)), OUTPUT, "en", PANEL)
     texts = [Text("a", "I can wait for you all day long.", "user"), Text("b", "Now go and see.", "user")]

@@ -145,6 +145,15 @@ def test_a_missing_file_is_named(tmp_path: Path, file: str) -> None:
         OnnxClassifier.load(folder)
 
 
+def test_what_its_labels_mean_is_part_of_the_digest(tmp_path: Path) -> None:
+    first, again, other = (tmp_path / name for name in "abc")
+    for folder in (first, again, other):
+        folder.mkdir()
+    digests = [OnnxClassifier.load(model(folder)).digest for folder in (first, again)]
+    digests.append(OnnxClassifier.load(model(other, max_tokens=32)).digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     folder = model(tmp_path)
     (folder / "model.onnx").write_bytes(b"not a model")

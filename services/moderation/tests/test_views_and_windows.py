@@ -26,6 +26,11 @@ def test_a_disguised_text_is_also_seen_without_its_disguise(text: str, seen: str
     assert seen in views(text)
 
 
+@pytest.mark.parametrize("sign", ["🖕", "\ufdfa", "哈"])
+def test_a_flood_of_one_sign_is_no_longer_than_three_of_it(sign: str) -> None:
+    assert views(f"so {sign * 400} there") == views(f"so {sign * 3} there")
+
+
 @pytest.mark.parametrize("text", ["You owe me 100 dollars, wow!", "Version 3.5 is out.", "Hello there", "a b c"])
 def test_an_ordinary_text_has_one_view(text: str) -> None:
     assert len(views(text)) == 1

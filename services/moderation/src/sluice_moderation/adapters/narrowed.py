@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from sluice_moderation.domain.detector import Detector, Scores
+from sluice_moderation.domain.explaining import NamesKinds
 
 
 class Narrowed:
@@ -33,6 +34,12 @@ class NarrowedExplaining(Narrowed):
         """What the detector says."""
         found: list[tuple[str, float]] = self._detector.contributions(text, category, limit=limit)
         return found
+
+    def reasons(self, text: str, category: str) -> tuple[str, ...]:
+        """What the detector says, where it names kinds at all."""
+        if not isinstance(self._detector, NamesKinds):
+            return ()
+        return self._detector.reasons(text, category)
 
 
 def narrowed(detectors: Sequence[Detector]) -> list[Detector]:

@@ -71,9 +71,8 @@ class OnnxClassifier:
         except ImportError as error:
             raise ModelUnavailable(f"{error.name} is not installed; install sluice-moderation[onnx].") from error
         try:
-            description = OnnxDescription.model_validate(
-                json.loads((folder / "sluice.json").read_text(encoding="utf-8"))
-            )
+            described = (folder / "sluice.json").read_bytes()
+            description = OnnxDescription.model_validate(json.loads(described))
             content = (folder / "model.onnx").read_bytes()
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             options = onnxruntime.SessionOptions()
@@ -87,7 +86,7 @@ class OnnxClassifier:
             raise ModelUnavailable(f"{folder}: {type(error).__name__}: {error}") from error
         tokenizer.no_padding()
         tokenizer.enable_truncation(description.max_tokens, stride=description.max_tokens // _OVERLAP_SHARE)
-        digest = "sha256:" + hashlib.sha256(content + (folder / "tokenizer.json").read_bytes()).hexdigest()
+        digest = "sha256:" + hashlib.sha256(content + (folder / "tokenizer.json").read_bytes() + described).hexdigest()
         return cls(
             name=f"onnx:{folder.name}", digest=digest, description=description, session=session, tokenizer=tokenizer
         )

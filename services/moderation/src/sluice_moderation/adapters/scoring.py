@@ -40,7 +40,7 @@ class ScoringPool:
     async def score(
         self, windows: Sequence[str], detectors: frozenset[str], *, tenant_id: str = "", seconds: float | None = None
     ) -> WindowScores:
-        """Scores of all windows, in order; equal windows of one tenant are scored once.
+        """Scores of all windows, in order; those that a tenant sent before come from the cache.
 
         Raises ScoringBusy. What is not scored after `seconds` stays unscored, and its detectors count as failed for want of time.
         A caller that is cancelled leaves no work behind but the slice that runs.

@@ -46,12 +46,3 @@ class Detector(Protocol):
     def scores(self, texts: Sequence[str]) -> Scores:
         """Scores of texts (plain or folded views), shape (len(texts), len(categories))."""
         ...
-
-
-class ExplainingDetector(Detector, Protocol):
-    """A detector that can say which features of its own vocabulary moved a score."""
-
-    @property
-    def method(self) -> str: ...
-
-    def contributions(self, text: str, *, limit: int) -> list[tuple[str, float]]: ...

@@ -27,7 +27,6 @@ from sluice_moderation.domain.ngrams import (
     string_key,
 )
 
-_MASK = 2**64 - 1
 _BMP = 0x10000
 _SPACE = 32
 _PAIR, _SKIP, _TRIPLE = (np.uint64(m) for m in (0xC2B2AE3D27D4EB4F, 0x9FB21C651E98DF25, 0xA0761D6478BD642F))

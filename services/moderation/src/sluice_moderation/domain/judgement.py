@@ -119,7 +119,12 @@ class Judgement:
     @property
     def reached(self) -> dict[str, str]:
         """Category that reached a threshold to the view of a window that gave its highest score. Text: never stored."""
-        return {category: views(window)[view] for category, (_, window, view) in self._reached.items()}
+        found = {}
+        for category, (_, window, view) in self._reached.items():
+            seen = views(self.policy.terms.without_allowed(window))
+            # A shadow's own terms may leave fewer views than the enforced policy's, on whose scores it is judged.
+            found[category] = seen[min(view, len(seen) - 1)]
+        return found
 
     @property
     def denied_terms(self) -> tuple[int, ...]:

@@ -28,6 +28,8 @@ _EMOJI = str.maketrans(
         "🐵": " monkey ", "🗑": " garbage ", "⚰": " dead ", "☠": " dead ", "💀": " dead ", "🪳": " cockroach ", "🤮": " disgusting ",
     }
 )  # fmt: skip
+# The same sign outside of ASCII, many times: three say as much, and one may stand for a word of ten letters or more.
+_FLOOD = re.compile(r"([^\x00-\x7f])\1{3,}")
 _LEET = str.maketrans(
     {
         "0": "o",
@@ -70,6 +72,7 @@ _DRAWN_OUT = re.compile(r"([a-z])\1{2,}")
 def plain_view(text: str) -> str:
     """The text in NFKC, without invisible characters, with single spaces. Case is kept."""
     if not text.isascii():
+        text = _FLOOD.sub(r"\1\1\1", _INVISIBLE.sub("", text))
         text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
     if not text.isprintable():
         text = _CONTROL_OR_SPACE.sub(" ", text)
