@@ -1,13 +1,25 @@
 """Secrets by rule: what is found, what only looks like one, and that no text takes long."""
 
+import random
+import string
 import time
 
 import pytest
 from sluice_moderation.adapters.secrets import SecretRules
 from sluice_moderation.domain.detector import SECRETS
 from sluice_moderation.domain.secrets import secrets_in
+from sluice_moderation.domain.windows import windowed
 
 DETECTOR = SecretRules()
+
+
+def test_a_web_token_longer_than_a_window_is_found() -> None:
+    drawn = random.Random(1)
+    letters = string.ascii_letters + string.digits
+    claims = "".join(drawn.choices(letters, k=3000))
+    text = f"Here you go: {'eyJ' + 'hbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9'}.{'eyJ' + claims}.{claims[:342]} and good luck."
+    found = DETECTOR.scores(list(windowed(text)))
+    assert found.max() >= 0.8
 
 
 # The tokens are put together here, so that no scanner takes this file for a leak.
@@ -39,6 +51,8 @@ def test_a_secret_is_found_and_named_by_kind(text: str, reason: str) -> None:
         "AKIAIOSFODNN7EXAMPLE", "password: <YOUR_PASSWORD>", "The password is required", "token: null", "the access token expired yesterday",
         "The secret is to keep stirring", "postgres://user:password@localhost", "commit 3f786850e387550fdab836ed7e6dc881de23001b",
         "sk-learn-contrib-package-name-is-long-a", "api_key = os.environ['API_KEY']", "How do I reset my password?", "",
+        "secret = base64.b64encode(os.urandom(32))", "password = hash_sha256(typed, salt)", "token=oauth2_client.fetch_token(url)",
+        "password=${DB_PASSWORD:-default123}",
     ],
 )  # fmt: skip
 def test_what_only_looks_like_a_secret_is_left_alone(text: str) -> None:

@@ -63,20 +63,21 @@ RULES = (
     _rule("databricks_token", rf"{_EDGE}(dapi[0-9a-f]{{32}}){_END}"),
     _rule("vault_token", rf"{_EDGE}(hv[sbr]\.[A-Za-z0-9_\-]{{24,250}}){_END}"),
     _rule("azure_storage_key", r"AccountKey=([A-Za-z0-9+/]{86}==)"),
-    _rule("json_web_token", rf"{_EDGE}(eyJ[A-Za-z0-9_\-]{{10,400}}\.eyJ[A-Za-z0-9_\-]{{10,2000}}\.[A-Za-z0-9_\-]{{16,600}})"),
+    # Without the signature: a token can be longer than the windows in which texts are read, and this much is in one.
+    _rule("json_web_token", rf"{_EDGE}(eyJ[A-Za-z0-9_\-]{{10,400}}\.eyJ[A-Za-z0-9_\-]{{10,200}})"),
     _rule("url_password", r"[a-z][a-z0-9+.\-]{1,15}://[^\s:/@<{$]{1,64}:([^\s:/@<{$]{6,64})@[A-Za-z0-9]", LIKELY, 2.3),
     _rule("bearer_token", r"(?i:authorization|bearer)[\"']?\s{0,3}[:=]?\s{0,3}(?i:bearer\s{1,3})?([A-Za-z0-9_\-.+/=]{24,400})", LIKELY, 3.4),
     _rule(
         "labelled_secret",
         r"(?i:pass(?:word|wd|phrase)?|pwd|secret|api[_ \-]?key|access[_ \-]?key|auth[_ \-]?token|"
         r"access[_ \-]?token|client[_ \-]?secret|token)[\"'`*]{0,3}"
-        r"\s{0,3}(?:is|=>|:=|[:=])\s{0,3}[\"'`*]{0,3}([^\s\"'`,;<>{}()$]{8,200})",
+        r"\s{0,3}(?:is|=>|:=|[:=])\s{0,3}[\"'`*]{0,3}([^\s\"'`,;<>{}()$]{8,200}+)(?!\()",  # a value with a bracket behind it is a call in code
         LIKELY,
         2.9,
     ),
 )  # fmt: skip
 _PLACEHOLDER = re.compile(
-    r"(?i)example|placeholder|your[_\-]?|xxx|changeme|redacted|dummy|sample|insert|replace|\*{3}|\.{3}|1234567890|abcdefgh|<|\[|_here|null|none|true|false|undefined|required|optional|^(?:password|passwd|secret|admin|root|test|guest)\d?$"
+    r"(?i)example|placeholder|your[_\-]?|xxx|changeme|redacted|default|dummy|sample|insert|replace|\*{3}|\.{3}|1234567890|abcdefgh|<|\[|_here|null|none|true|false|undefined|required|optional|^(?:password|passwd|secret|admin|root|test|guest)\d?$"
 )
 # A secret that a person chose, after a label, has letters and digits or marks; a word does not.
 _MIXED = re.compile(r"(?=.*[A-Za-z])(?=.*[0-9!#%&*+^~@?])")
