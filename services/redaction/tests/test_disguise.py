@@ -43,6 +43,7 @@ _DISGUISED = [
     ("john.sm\u200bith@exa\u00admple.com", "EMAIL_ADDRESS", "invisible"),
     ("john\u2060@\ufeffexample.com", "EMAIL_ADDRESS", "invisible"),
     ("4111\u202e 1111\u202c 1111 1111", "CREDIT_CARD", "invisible"),
+    ("4111\u200b1111 1111 1111", "CREDIT_CARD", "invisible"),
     ("4\ufe0f111 1111 1111 1111", "CREDIT_CARD", "invisible"),
     ("AKIA\U000e0001IOSFODNN7EXAMPLE", "API_KEY", "invisible"),
     ("".join(chr(0xE0000 + ord(character)) for character in "john@example.com"), "EMAIL_ADDRESS", "tags"),

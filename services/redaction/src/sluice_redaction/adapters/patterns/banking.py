@@ -141,7 +141,8 @@ def _cards() -> Recognizer:
         "CreditCardRecognizer",
         "CREDIT_CARD",
         [
-            Pattern.of("groups of four", rf"(?<![0-9A-Za-z.,\-])(?:{issuers}[ \-][0-9]{{4}}[ \-][0-9]{{4}}[ \-][0-9]{{1,4}}(?:[ \-][0-9]{{1,3}})?|3[47][0-9]{{2}}[ \-][0-9]{{6}}[ \-][0-9]{{5}}|3[068][0-9]{{2}}[ \-][0-9]{{6}}[ \-][0-9]{{4}})(?![0-9A-Za-z]|[.\-][0-9])", 0.5, check=Check("luhn", theirs.validate_result)),
+            # Some separators may be missing, or have been invisible signs.
+            Pattern.of("groups of four", rf"(?<![0-9A-Za-z.,\-])(?=[0-9]{{4,15}}[ \-])(?:{issuers}[ \-]?[0-9]{{4}}[ \-]?[0-9]{{4}}[ \-]?[0-9]{{1,4}}(?:[ \-]?[0-9]{{1,3}})?|3[47][0-9]{{2}}[ \-][0-9]{{6}}[ \-][0-9]{{5}}|3[068][0-9]{{2}}[ \-][0-9]{{6}}[ \-][0-9]{{4}})(?![0-9A-Za-z]|[.\-][0-9])", 0.5, check=Check("luhn", theirs.validate_result)),
             Pattern.of("13 to 19 digits", rf"(?<![0-9A-Za-z.,_\-]){issuers}[0-9]{{9,15}}(?![0-9A-Za-z_]|[.\-][0-9])", 0.4, check=Check("luhn", luhn)),
             Pattern.of("digits behind a word", r"(?<![0-9A-Za-z.])[2-6][0-9]{3}(?:[ .\-]?[0-9]){9,15}(?![0-9])", 0.3, check=Check("luhn", luhn), needs_context=True),
             # A mistyped card beside its name is still somebody's card.
