@@ -136,6 +136,7 @@ ACTIONS = {
     "DOUBTFUL": verdict_pb2.ACTION_HOLD,
     "RUDE": verdict_pb2.ACTION_REDACT,
     "UNREAD": verdict_pb2.ACTION_SKIPPED,
+    "HALFREAD": verdict_pb2.ACTION_FLAG,
     "UNSCORED": verdict_pb2.ACTION_BLOCK,
 }
 WITHHELD = (verdict_pb2.ACTION_BLOCK, verdict_pb2.ACTION_HOLD)
@@ -148,12 +149,13 @@ class FakeModeration(_Neighbour, moderation_rpc.ModerationServiceServicer):
     def __init__(self) -> None:
         super().__init__()
         self.writers: list[str] = []
-        self.unscored = False
+        self.unscored = self.unmade = False
 
     async def Moderate(self, request, context):  # type: ignore[no-untyped-def]
         await self.begin("unary", context)
         self.seen.extend(segment.text for segment in request.segments)
         self.writers.extend(segment.writer for segment in request.segments)
+        self.unmade = False
         action = self._action(" ".join(segment.text for segment in request.segments), request.fail_closed)
         replaced = [
             moderation.ModeratedText(segment_id=segment.segment_id, text=self._cut(segment.text))
@@ -164,7 +166,7 @@ class FakeModeration(_Neighbour, moderation_rpc.ModerationServiceServicer):
 
     async def ModerateStream(self, requests, context):  # type: ignore[no-untyped-def]
         await self.begin("stream", context)
-        held, worst = "", verdict_pb2.ACTION_ALLOW
+        held, worst, self.unmade = "", verdict_pb2.ACTION_ALLOW, False
         async for request in requests:
             event = request.WhichOneof("event")
             if event == "open":
@@ -185,7 +187,9 @@ class FakeModeration(_Neighbour, moderation_rpc.ModerationServiceServicer):
                 return
 
     def _action(self, text: str, fail_closed: bool) -> int:
-        self.unscored = "UNSCORED" in text or (fail_closed and "UNREAD" in text)
+        here = any(word in text for word in ("UNSCORED", "UNREAD", "HALFREAD"))
+        self.unmade = self.unmade or here
+        self.unscored = "UNSCORED" in text or (fail_closed and here)
         action = next((action for word, action in ACTIONS.items() if word in text), verdict_pb2.ACTION_ALLOW)
         return verdict_pb2.ACTION_BLOCK if self.unscored else action
 
@@ -199,7 +203,7 @@ class FakeModeration(_Neighbour, moderation_rpc.ModerationServiceServicer):
             "threshold": 0.5,
             "action": verdict_pb2.ACTION_BLOCK if action == verdict_pb2.ACTION_ALLOW else action,
         }
-        skipped = [verdict_pb2.SkippedCheck(check="toxicity", reason="deadline")] if self.unscored else []
+        skipped = [verdict_pb2.SkippedCheck(check="threat", reason="deadline")] if self.unmade else []
         return verdict_pb2.Verdict(
             decision_id=f"decision-{name}",
             action=action,

@@ -140,12 +140,13 @@ async def test_redacted_sentences_of_an_answer_are_markers_and_the_rest_goes_on(
 @both_doors
 @pytest.mark.parametrize("way", ["in", "out"])
 @pytest.mark.parametrize("fail_open", [False, True])
-async def test_what_was_not_checked_passes_only_where_the_tenant_chose_so(
-    mesh: Any, ask: Route, way: str, fail_open: bool
+@pytest.mark.parametrize("word", ["UNREAD", "HALFREAD"])
+async def test_what_was_not_checked_or_not_whole_passes_only_where_the_tenant_chose_so(
+    mesh: Any, ask: Route, way: str, fail_open: bool, word: str
 ) -> None:
     mesh.set_tenant(fail_open=fail_open)
-    mesh.inference.script = ["This is UNREAD. " if way == "out" else "Fine. ", "The end."]
-    answer = await ask(mesh, ["This is UNREAD." if way == "in" else "Hello"])
+    mesh.inference.script = [f"This is {word}. " if way == "out" else "Fine. ", "The end."]
+    answer = await ask(mesh, [f"This is {word}." if way == "in" else "Hello"])
     event = await mesh.event()
     if fail_open:
         assert answer["text"].endswith("The end.")
@@ -153,7 +154,7 @@ async def test_what_was_not_checked_passes_only_where_the_tenant_chose_so(
         assert event.outcome == events.REQUEST_OUTCOME_COMPLETED
     else:
         assert (answer["status"], answer["reason"], answer["cause"]) == (503, "FILTER_UNAVAILABLE", "deadline")
-        assert "UNREAD" not in answer["text"]
+        assert word not in answer["text"]
         assert event.outcome == events.REQUEST_OUTCOME_FAILED
 
 

@@ -88,7 +88,7 @@ def _verdict(verdict: verdict_pb2.Verdict, replaced: Mapping[str, str] | None = 
         decision_id=verdict.decision_id,
         decision=decision,
         categories=categories,
-        unmade="" if categories else unmade,
+        unmade=unmade,
         policy=f"{verdict.policy_id}@{verdict.policy_version}",
         replaced=replaced or {},
     )

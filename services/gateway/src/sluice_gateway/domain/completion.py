@@ -117,7 +117,7 @@ class Completion:
             self.decision_ids.append(verdict.decision_id)
         if verdict.policy:
             self.moderation_policies.append(verdict.policy)
-        if verdict.is_withheld and not verdict.unmade:
+        if verdict.is_withheld and not verdict.is_unjudged:
             self.blocked_categories, self.withheld_reason = verdict.categories, verdict.reason
 
     def skip(self, name: str) -> None:

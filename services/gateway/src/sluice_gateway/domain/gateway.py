@@ -286,7 +286,7 @@ class Gateway:
                 raise
             completion.skip("moderation")
             return Verdict(decision_id="")
-        if verdict.decision is Decision.SKIPPED:
+        if verdict.is_unchecked:
             if not tenant.fail_open:
                 raise FilterUnavailable("moderation", "not_checked")
             completion.skip("moderation")
@@ -385,7 +385,7 @@ def _answers_json(request: ChatRequest) -> bool:
 def _refuse_withheld(verdict: Verdict, completion: Completion) -> None:
     if not verdict.is_withheld:
         return
-    if verdict.unmade:
+    if verdict.is_unjudged:
         raise FilterUnavailable("moderation", verdict.unmade)
     completion.finish_reason = FinishReason.CONTENT_FILTER
     done = "is held until a person has looked at it" if verdict.decision is Decision.HOLD else "was blocked"

@@ -17,7 +17,7 @@ from sluice_gateway.domain.neighbours import (
     RedactionStream,
 )
 from sluice_gateway.domain.rejection import FilterUnavailable, Kind, Rejection
-from sluice_gateway.domain.verdict import Decision, Verdict
+from sluice_gateway.domain.verdict import Verdict
 
 
 class Audience(Protocol):
@@ -122,9 +122,9 @@ class Relay:
             await self._judged.put(item)
         self._verdict = item
         self._completion.note_output(item)
-        if item.decision is Decision.SKIPPED:
+        if item.is_unchecked:
             self._skip_checks()
-        if item.is_withheld and item.unmade:
+        if item.is_unjudged:
             raise FilterUnavailable("moderation", item.unmade)
         if item.is_withheld:
             self._stop_model()

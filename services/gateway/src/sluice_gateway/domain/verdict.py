@@ -20,7 +20,7 @@ class Decision(Enum):
 class Verdict:
     """What moderation decided; `categories` are those at or above their threshold.
 
-    `unmade`: why a check could not be made, where that alone withholds the text: nothing was found in it.
+    `unmade`: why a check could not be made; empty where all were.
     `replaced`: of a REDACT on the way in, the segments that go on with other text, by id. No decision at all: the filter was away
     and the tenant goes on without it.
     """
@@ -36,6 +36,16 @@ class Verdict:
     def is_withheld(self) -> bool:
         """Nothing of the text goes on: for good, or until a person has looked."""
         return self.decision in (Decision.BLOCK, Decision.HOLD)
+
+    @property
+    def is_unjudged(self) -> bool:
+        """Withheld only because a check could not be made: nothing was found in the text."""
+        return self.is_withheld and bool(self.unmade) and not self.categories
+
+    @property
+    def is_unchecked(self) -> bool:
+        """Goes on although not all of it was checked."""
+        return not self.is_withheld and (self.decision is Decision.SKIPPED or bool(self.unmade))
 
     @property
     def reason(self) -> str:
