@@ -82,6 +82,9 @@ _POSITIVES = [
     ('"password": "[correct horse battery]"', "PASSWORD"),
     ("username: [jdoe], user id = [a.lee42]", "USERNAME"),
     ("follow me on twitter [@jdoe_92]", "USERNAME"),
+    ("Charge it, exp 09/27 cvv [737]; the other: CVC: [4821], card security code is [112]", "PASSWORD"),
+    ("the wifi key is [Canary-Boat-2024]", "PASSWORD"),
+    ("[AKIAIOSFODNN7EXAMPLE] / [wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY]", "API_KEY"),
 ]
 
 
@@ -122,6 +125,7 @@ We sold 12345678 units on account of demand. A license to use 123456 seats.
 plate of 12 cookies; registration opens 2024; car 54 where are you; reg exp [A-Z]{3}; MOT test 2023
 PIN diode; pass 2 of 3; pass the test with 95%; login to the site; the user name is required; handle errors
 eyes only; SG-1; sk-learn; sk-ate; AC/DC; hf_transfer is a package; npm_config_cache; key-value
+The CVC 30 form, a CVV is three digits, CVC words; the wifi key is wrong; wifi key figures 2024
 00:00:00:00:00:00 and ff:ff:ff:ff:ff:ff
 Temperature 98.6, BP 120/80, HR 72, SpO2 98%, dose 500 mg every 8 hours, WBC 11.2, glucose 110-140
 The 1st, 2nd and 3rd Avenue of research; the 5th Way; 21st Century Road map

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from sluice_redaction.domain.findings import Finding
 from sluice_redaction.domain.ner import Ner
-from sluice_redaction.domain.tagged import is_plausible
+from sluice_redaction.domain.tagged import is_plausible, without_words
 
 from .doubts import doubtful_stretches
 from .findings_cache import FindingsCache, RememberingDetector
@@ -52,7 +52,8 @@ class ComposedDetector:
 
     def _names(self, text: str) -> list[Finding]:
         tagged = self._tagger.tag(text)
-        found = [finding for finding in tagged.findings() if is_plausible(finding, text)]
+        trimmed = [without_words(finding, text) for finding in tagged.findings()]
+        found = [finding for finding in trimmed if is_plausible(finding, text)]
         if self._teachers is None:
             return found
         stretches = [(0, len(text))] if self._ner is Ner.THOROUGH else doubtful_stretches(tagged, text)

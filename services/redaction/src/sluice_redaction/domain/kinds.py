@@ -23,7 +23,7 @@ class Kind:
 # Secrets first, then what a checksum or a fixed form confirms, then numbers that only a word names, then words.
 _ROWS = (
     ("API_KEY", True, "API keys, access tokens, private keys"),
-    ("PASSWORD", True, "password, passphrase or PIN, where the text says so; passwords inside connection URLs"),
+    ("PASSWORD", True, "password, PIN or card security code, where the text says so; passwords inside connection URLs"),
     ("USERNAME", True, "user name or handle, where the text says so"),
     ("US_SSN", True, "US social security number"),
     ("US_ITIN", True, "US individual taxpayer number"),

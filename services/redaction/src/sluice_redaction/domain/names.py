@@ -17,6 +17,7 @@ _AND = re.compile(r"\s+(?:and|or|und|et|&)\s+")
 _LABELS_TEXT = """
 iban bic swift ssn ssh vin npi dea mrn dob pin tin bearer gp pcp passport steuer numéro
 mon tue wed thu fri sat xl xxl nm
+sid sessionid session whatsapp telegram meine nummer
 """
 _LABELS = frozenset(_LABELS_TEXT.split())
 _GREETINGS = frozenset(

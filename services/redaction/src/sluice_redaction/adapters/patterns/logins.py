@@ -4,7 +4,7 @@ import re
 
 from .recognizer import Check, Pattern, Recognizer
 
-_NAMED = r"(?:pass(?:word|wd|phrase|code)|(?:user|db|admin|root)[ _\-]?pass|pwd|passw|passwort|kennwort|mot de passe|contraseña|contrasena|senha|wachtwoord)"
+_NAMED = r"(?:pass(?:word|wd|phrase|code)|(?:user|db|admin|root)[ _\-]?pass|pwd|passw|passwort|kennwort|mot de passe|contraseña|contrasena|senha|wachtwoord|(?:wi-?fi|wlan)[ _\-]key)"
 _EDGE = r"(?<![A-Za-z0-9])"
 # Behind an assignment; the quoted form may be a plain word.
 _ASSIGNED = rf"{_EDGE}{_NAMED}[\"']?[ \t]{{0,3}}(?::=|=>|->|=|:)[ \t]{{0,3}}(?P<value>[^\s\"'`,;<>]{{4,128}})"
@@ -15,6 +15,7 @@ _TOLD = (
     r"(?P<value>(?=[^\s\"'`]{0,127}[0-9!@#$%^&*_+=])(?=[^\s\"'`]{0,127}[A-Za-z])[^\s\"'`,;<>()]{5,128})"
 )
 _PIN = r"(?<![A-Za-z0-9])(?:pin(?:[ ](?:code|number))?|passcode|one[ -]time[ ](?:code|password)|otp|verification[ ]code|security[ ]code)(?:[ ]is|:)[ ]{0,2}(?P<value>[0-9]{4,8})(?![0-9])"
+_CARD_CODE = r"(?<![A-Za-z0-9])(?:cvv2?|cvc2?|card[ ](?:security|verification)[ ](?:code|number|value))(?:[ ](?:code|number))?(?:[ ]is|[ ]?[:=])?[ ]{0,2}(?P<value>[0-9]{3,4})(?![0-9A-Za-z])"
 _URL = r"(?<![A-Za-z0-9])[a-z][a-z0-9+.\-]{1,20}://[^\s:@/]{0,64}:(?P<value>[^\s@/]{3,128})@"
 _NAME = r"(?:user[ _\-]?name|user[ _\-]?id|login(?:[ _\-]?(?:name|id))?|screen[ _\-]?name|account[ ]name|benutzername|nom d'utilisateur|usuario|nome utente|gebruikersnaam)"
 _VALUE = r"(?P<value>[A-Za-z0-9][A-Za-z0-9._@\-]{1,38}[A-Za-z0-9])(?![A-Za-z0-9(\[])"
@@ -119,6 +120,7 @@ def logins() -> list[Recognizer]:
                 Pattern.of("quoted password", _QUOTED, 0.8, ignore_case=True, check=quoted),
                 Pattern.of("told password", _TOLD, 0.6, ignore_case=True, check=written),
                 Pattern.of("told pin", _PIN, 0.6, ignore_case=True),
+                Pattern.of("card security code", _CARD_CODE, 0.6, ignore_case=True),
                 Pattern.of("password of a command", r"(?<![A-Za-z0-9])curl[ ][^\n]{0,120}?(?:-u|--user)[ ]{1,3}[\"']?[A-Za-z0-9][A-Za-z0-9._@\-]{1,62}:(?P<value>[^\s\"'`$]{3,128})", 0.8),
                 Pattern.of("password in a URL", _URL, 0.9, ignore_case=True),
             ],

@@ -117,6 +117,7 @@ def secrets() -> list[Recognizer]:
         Pattern.of("private key block", _PEM, 1.0),
         Pattern.of("PuTTY private key", _PUTTY, 1.0),
         Pattern.of("AWS secret key", r"aws[^\n]{0,40}?[\"'=:\s](?P<value>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])", 0.9, ignore_case=True),
+        Pattern.of("AWS secret key beside its id", r"(?:AKIA|ASIA)[A-Z0-9]{16}[\"']?[ \t]{0,3}[:,;/|\s][ \t]{0,3}[\"']?(?P<value>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])", 0.9),
         Pattern.of(
             "authorization header",
             r"\b(?:bearer|basic|authorization:[ ]{0,2}token)[ \t]{1,3}(?P<value>[A-Za-z0-9._~+/=\-]{16,4000})",
