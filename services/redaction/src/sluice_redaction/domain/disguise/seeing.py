@@ -7,8 +7,10 @@
 Plain text costs a few scans for single characters and words.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import accumulate
 
 from ..findings import Detector, Finding
 from .characters import character_edits
@@ -21,6 +23,7 @@ from .views import View
 Decide = Callable[[Iterable[Finding], str], list[Finding]]
 _MARGIN = 80  # characters around a disguise that patterns are shown: as far as context words count
 _DEEPEST = 2  # encodings within encodings
+_BETWEEN = "\n\n"
 _ROUNDS = 2  # escapes of escapes: %2540
 
 
@@ -99,14 +102,27 @@ def _counts(finding: Finding, disguises: frozenset[str]) -> bool:
 
 
 def _decoded(view: View, detector: Detector, kinds: frozenset[str], decide: Decide, depth: int) -> Iterator[Finding]:
-    """Encoded stretches whose text holds something: the whole stretch is the finding, of the surest kind inside."""
-    for blob in blobs(view.text):
-        inside = find(blob.decoded, detector, kinds, decide, depth=depth + 1)
-        if inside:
-            surest = max(inside, key=lambda one: (one.confirmed, one.score, one.kind))
-            start, end = view.original(blob.start, blob.end)
-            names = view.disguises(blob.start, blob.end) | {blob.encoding}
-            yield replace(surest, start=start, end=end, confirmed=True, disguise=_joined(names, surest.disguise))
+    """Encoded stretches whose text holds something: the whole stretch is the finding, of the surest kind inside.
+
+    All are read in one go, a blank line between: a look at each would cost fifty times as much where they are short.
+    """
+    stretches = list(blobs(view.text))
+    if not stretches:
+        return
+    starts = list(accumulate((len(blob.decoded) + len(_BETWEEN) for blob in stretches), initial=0))
+    inside: dict[int, Finding] = {}
+    for finding in find(_BETWEEN.join(blob.decoded for blob in stretches), detector, kinds, decide, depth=depth + 1):
+        for number in range(bisect_right(starts, finding.start) - 1, bisect_left(starts, finding.end)):
+            inside[number] = max(inside.get(number, finding), finding, key=_sureness)
+    for number, surest in sorted(inside.items()):
+        blob = stretches[number]
+        start, end = view.original(blob.start, blob.end)
+        names = view.disguises(blob.start, blob.end) | {blob.encoding}
+        yield replace(surest, start=start, end=end, confirmed=True, disguise=_joined(names, surest.disguise))
+
+
+def _sureness(finding: Finding) -> tuple[bool, float, str]:
+    return finding.confirmed, finding.score, finding.kind
 
 
 def _joined(names: Iterable[str], *more: str) -> str:
