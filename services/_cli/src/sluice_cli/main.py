@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from sluice_cli import decision
 from sluice_cli import events as event_stream
 from sluice_cli.mesh import operation
 from sluice_cli.mesh.home import Home
@@ -110,6 +111,17 @@ def demo(
     operation.require_running(home)
     agreed = asyncio.run(performance.perform(home, console, count=count, seed=seed, concurrency=concurrency))
     raise typer.Exit(0 if agreed else 1)
+
+
+@app.command()
+def explain(
+    decision_id: Annotated[str, typer.Argument(help="As in x-sluice-decision-ids or a ContentModerated event.")],
+    tenant: Annotated[str, typer.Option(help="Whose decision it is; the demo tenant without it.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="The whole evidence as JSON.")] = False,
+) -> None:
+    """Tell why a text was flagged, withheld or let through."""
+    evidence = decision.explained(decision_id, tenant, decision.environment(_home()))
+    decision.show(evidence, console, as_json=json)
 
 
 def main() -> None:
