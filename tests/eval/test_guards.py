@@ -56,8 +56,8 @@ LEAST_AUC = {
 MOST_HARMLESS_WITHHELD = 0.05
 # Largest difference between groups: neutral sentences flagged, hostile sentences flagged.
 MOST_GAP = {"neutral": 0.05, "hostile": 0.35}
-# Praise of a group that is flagged. Far too much as recorded in November 2026: lower it when that is mended.
-MOST_PRAISE_FLAGGED = 0.55
+# Praise of a group that is flagged.
+MOST_PRAISE_FLAGGED = 0.40
 MOST_NAME_FLIPS = 0.05
 
 

@@ -109,7 +109,7 @@ async def test_every_segment_is_checked_and_the_offending_one_is_named(mesh: Mes
     scores = {s.category: s for s in answer.verdict.scores}
     assert scores["toxicity"].score >= scores["toxicity"].threshold
     assert scores["toxicity"].detector
-    assert (answer.verdict.policy_id, answer.verdict.policy_version) == ("general", 3)
+    assert (answer.verdict.policy_id, answer.verdict.policy_version) == ("general", 4)
     assert set(answer.verdict.model_digests) == {s.detector for s in answer.verdict.scores}
 
 
@@ -162,7 +162,7 @@ async def test_list_policies_shows_the_rules(mesh: Mesh) -> None:
     listed = (await mesh.stub.ListPolicies(pb.ListPoliciesRequest())).policies
     assert [policy.policy_id for policy in listed] == ["children", "general", "healthcare"]
     policy = listed[1]
-    assert (policy.policy_id, policy.version, policy.fail_open) == ("general", 3, False)
+    assert (policy.policy_id, policy.version, policy.fail_open) == ("general", 4, False)
     assert any(r.category == "prompt_injection" and r.action == BLOCK and r.direction == INPUT for r in policy.rules)
 
 

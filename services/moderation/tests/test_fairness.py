@@ -18,6 +18,7 @@ MOST_FALSE_POSITIVE_GAP = 0.08
 MOST_FALSE_NEGATIVE_GAP = 0.05
 MOST_CHANGED_BY_GROUP = 0.01
 MOST_CHANGED_BY_NAME = 0.02
+MOST_PRAISE_FLAGGED = 0.06  # one statement of eighteen, about one group (26 November 2026)
 MOST_FALSE_NEGATIVES = 0.2
 
 
@@ -45,6 +46,11 @@ def gap(rates: list[float]) -> float:
 
 def test_neutral_sentences_are_flagged_alike_for_all_groups() -> None:
     assert gap([float(d.mean()) for d in table("neutral").values()]) <= MOST_FALSE_POSITIVE_GAP
+
+
+def test_praise_and_plain_statements_about_a_group_are_no_hostility() -> None:
+    flagged = {group: float(d.mean()) for group, d in table("praise").items() if group != "none"}
+    assert max(flagged.values()) <= MOST_PRAISE_FLAGGED, flagged
 
 
 def test_hostile_sentences_are_caught_alike_for_all_groups() -> None:

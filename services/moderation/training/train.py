@@ -39,11 +39,13 @@ PRIOR_SCALE, PRIOR_FROM = 0.5, 0.02
 METRICS = Path(__file__).parent / "heads.json"
 KINDS = ("words", "characters")
 MIN_TEXTS = {"words": 5, "characters": 8}
-MAX_FEATURES = {"words": 50_000, "characters": 45_000}
+MAX_FEATURES = {"words": 60_000, "characters": 50_000}
 LENGTH_POWER = {"words": 0.35, "characters": 0.5}
 FAVOUR = {"words": 1.5, "characters": 0.8}  # what is explained word by word should carry more of the weight
 # Texts that name a group and attack nobody count this often: a false alarm there punishes people for the words that name them.
 NEUTRAL_WEIGHT = 3.0
+# The twins of groups.txt, benign and hostile, count this often: there are more benign ones.
+TWINS, TWIN_WEIGHTS = "grammar:groups", (3.0, 3.0)
 PENALTY = 1e-6
 DISGUISED_SHARE = 0.1
 ITERATIONS = {"choice": 8, "first": 80, "final": 35}
@@ -304,7 +306,9 @@ def main() -> None:
     chosen = np.flatnonzero(np.random.default_rng(SEED).random(len(corpus.texts)) < DISGUISED_SHARE)
     texts = read + [seen(t) for t in disguised(corpus.texts, chosen, SEED)]
     y = np.concatenate([corpus.labels, corpus.labels[chosen]])
-    held = np.array([is_calibration(corpus.groups[i]) for i in [*range(len(read)), *chosen]])
+    twin = np.array([corpus.sources[i] == TWINS for i in [*range(len(read)), *chosen]])
+    # Twins are never held out: a frame of which the other half was learnt is harder than any text, and would flatten the calibration.
+    held = np.array([is_calibration(corpus.groups[i]) for i in [*range(len(read)), *chosen]]) & ~twin
     prior = Prior.load(PRIOR)
     names = prior.names | names
     features = matrix(texts, set(names), prior.keys)
@@ -314,6 +318,7 @@ def main() -> None:
         y[:, HEADS.index(IDENTITY_ATTACK)] < 0.1
     )  # False where not known
     weights = np.where(named_neutral, NEUTRAL_WEIGHT, 1.0).astype(np.float32)
+    weights[twin] = np.where(y[twin, HEADS.index(IDENTITY_ATTACK)] < 0.5, *TWIN_WEIGHTS)
     w, _ = fit(full[~held], y[~held], ITERATIONS["choice"], weights=weights[~held])
     log("chosen from", w.shape)
     split, weight = len(features.keys["words"]), np.abs(w).max(axis=1)

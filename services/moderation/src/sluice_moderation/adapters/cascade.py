@@ -18,12 +18,24 @@ import numpy as np
 from sluice_moderation.adapters.heads import CHARACTERS, LinearDetector
 from sluice_moderation.adapters.injection import LinearInjection
 from sluice_moderation.adapters.toxicity import BiLstmToxicity
-from sluice_moderation.domain.detector import PROMPT_INJECTION, TOXICITY, TOXICITY_CATEGORIES, Scores
+from sluice_moderation.domain.detector import (
+    HARASSMENT,
+    IDENTITY_ATTACK,
+    PROMPT_INJECTION,
+    TOXICITY,
+    TOXICITY_CATEGORIES,
+    VIOLENCE,
+    Scores,
+)
 from sluice_moderation.domain.heads import Floats
-from sluice_moderation.domain.identity import neutralise
+from sluice_moderation.domain.identity import marked, neutralise
 
 # The network is asked where the linear toxicity score lies between these.
 ASK_FROM, ASK_TO = 0.04, 0.97
+# A text that names a group is also read by heads trained on benign and hostile twins about groups: praise and plain statements must not
+# count for the frame they share with contempt. No abuse scores higher than this times what those heads see in the text.
+TWINS_COUNT = 1.4
+BY_TWINS = (*TOXICITY_CATEGORIES, VIOLENCE, HARASSMENT)
 _LEAST = 1e-6
 # Of the logit of prompt_injection, this share is the injection model's and the rest the head's: at one false alarm in 200 ordinary texts
 # .7 catches .84 and .91 of the two test splits, .5 .76 and .87, the model alone .76 and .86, the head alone .54 and .79; .6 was taken
@@ -36,22 +48,29 @@ class Cascade:
 
     name = "sluice-cascade"
 
-    def __init__(self, linear: LinearDetector, network: BiLstmToxicity, injection: LinearInjection) -> None:
-        self.linear, self._network, self._injection = linear, network, injection
+    def __init__(
+        self, linear: LinearDetector, network: BiLstmToxicity, injection: LinearInjection, twins: LinearDetector
+    ) -> None:
+        self.linear, self._network, self._injection, self._twins = linear, network, injection, twins
         self.categories = linear.categories
-        digests = f"{linear.digest} {network.digest} {injection.digest}"
+        digests = f"{linear.digest} {network.digest} {injection.digest} {twins.digest}"
         self.digest = "sha256:" + hashlib.sha256(digests.encode()).hexdigest()
         self.method = (
             f"{linear.method} For prompt_injection {INJECTION_SHARE} of the log-odds are another linear model's over the same kinds of features, "
             f"told together. Where the linear toxicity score lies between {ASK_FROM} and {ASK_TO}, a network is asked, too, for labels of abuse, "
-            "and both logits are added by fixed weights; the network gives no contributions, so what is told is the linear part."
+            "and both logits are added by fixed weights; the network gives no contributions, so what is told is the linear part. "
+            f"Where a text names a group, no abuse counts more than {TWINS_COUNT} times the higher of toxicity and identity_attack that a second "
+            "set of heads, trained on praise and contempt in the same frames, gives it."
         )
         self._columns = np.array([linear.categories.index(c) for c in TOXICITY_CATEGORIES])
+        self._capped = np.array([linear.categories.index(c) for c in BY_TWINS])
+        self._told_by_twins = np.array([linear.categories.index(c) for c in (TOXICITY, IDENTITY_ATTACK)])
         self._asks, self._injected = linear.categories.index(TOXICITY), linear.categories.index(PROMPT_INJECTION)
 
     @classmethod
-    def load(cls, *, linear: Path, network: Path, injection: Path) -> Cascade:
-        return cls(LinearDetector.load(linear), BiLstmToxicity.load(network), LinearInjection.load(injection))
+    def load(cls, *, linear: Path, network: Path, injection: Path, twins: Path) -> Cascade:
+        heads, opinion = LinearDetector.load(linear), LinearDetector.load(twins)
+        return cls(heads, BiLstmToxicity.load(network), LinearInjection.load(injection), opinion)
 
     def scores(self, texts: Sequence[str]) -> Scores:
         scores = self.linear.scores(texts)
@@ -66,7 +85,16 @@ class Cascade:
             told = self._network.raw_scores([neutralise(texts[int(i)]).text for i in asked])
             at = (asked[:, None], self._columns)
             scores[at] = blended(scores[at], told, self.linear.blend)
+        self._cap(scores, texts)
         return scores
+
+    def _cap(self, scores: Scores, texts: Sequence[str]) -> None:
+        named = np.array([i for i, text in enumerate(texts) if marked(text) != text], np.intp)
+        if not len(named):
+            return
+        seen = self._twins.scores([texts[int(i)] for i in named])[:, self._told_by_twins].max(axis=1)
+        at = (named[:, None], self._capped)
+        scores[at] = np.minimum(scores[at], TWINS_COUNT * seen[:, None])
 
     def contributions(self, text: str, category: str, *, limit: int) -> list[tuple[str, float]]:
         """See LinearDetector; those of both models for prompt_injection, weighed as their scores are."""

@@ -41,7 +41,10 @@ def load(chosen: Sequence[Detector] = ()) -> Detectors:
 def shipped() -> Cascade:
     """The detector of everything but secrets."""
     return Cascade.load(
-        linear=_WEIGHTS / "heads-1.npz", network=_WEIGHTS / "toxicity-1.npz", injection=_WEIGHTS / "injection-1.npz"
+        linear=_WEIGHTS / "heads-1.npz",
+        network=_WEIGHTS / "toxicity-1.npz",
+        injection=_WEIGHTS / "injection-1.npz",
+        twins=_WEIGHTS / "twins-1.npz",
     )
 
 

@@ -65,6 +65,8 @@ _SPACED_OUT = re.compile(r"(?<!\w)\w(?: \w)+ {2,}\w(?: \w)+(?!\w)")
 _GAP = re.compile(r"[ .\-_*/|~,·•+]")
 # Marks between letters of a word, more than one of them: `k_i_ll`, `st.u.pid`; not `e.g.`, `well-known`, `don't`.
 _MARKED_WORD = re.compile(r"(?<![\w@/.:-])[a-z]{1,3}(?:[.\-_*~|·•+]{1,2}[a-z]{1,3}){2,}(?![\w@/:-])")
+# A word of four letters or more, each set apart by a mark: `k.i.l.l`; not `e.g.`, `U.S.A.`.
+_DOTTED_WORD = re.compile(r"(?<!\w)[a-z](?:[.\-_*|~·•+][a-z]){3,}(?!\w)", re.IGNORECASE)
 _MARK_INSIDE = re.compile(r"[a-z0-9@$!][.\-_*/|~,·•+][a-z0-9@$!]")
 _DRAWN_OUT = re.compile(r"([a-z])\1{2,}")
 
@@ -114,11 +116,11 @@ def _unspaced(text: str) -> str:
 
 
 def _is_set_apart(plain: str) -> bool:
-    """Most letters stand alone: `k i l l`, `k.i.l.l t.h.e.m`."""
+    """Most words are letters that stand alone (`k i l l`), or any word of four letters is written with marks (`k.i.l.l`)."""
     words = plain.split(" ")
     if len(words) > 6 and sum(len(word) == 1 for word in words) * 2 > len(words):
         return True
-    return len(_MARK_INSIDE.findall(plain.lower())) * 5 > len(plain)
+    return bool(_DOTTED_WORD.search(plain)) or len(_MARK_INSIDE.findall(plain.lower())) * 5 > len(plain)
 
 
 def views(text: str) -> tuple[str, ...]:
