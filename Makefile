@@ -178,7 +178,10 @@ $(MODELS_VENV)/.ready: $(TRAINING)/requirements.txt $(TRAINING)/carriers.txt
 .PHONY: models
 models: $(MODELS_VENV)/.ready ## Train the moderation models anew, measure them and write their card (PUBLIC=folder: with public test sets, too)
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=services/moderation/src nice -n 15 \
-	  $(MODELS_VENV)/bin/python $(TRAINING)/train.py --packages $(MODELS_VENV)/carriers
+	  $(MODELS_VENV)/bin/python $(TRAINING)/train.py --packages $(MODELS_VENV)/carriers --without groups
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=services/moderation/src nice -n 15 \
+	  $(MODELS_VENV)/bin/python $(TRAINING)/train.py --packages $(MODELS_VENV)/carriers \
+	  --out services/moderation/src/sluice_moderation/adapters/weights/twins-1.npz --metrics $(MODELS_VENV)/twins.json
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=services/moderation/src nice -n 15 \
 	  $(MODELS_VENV)/bin/python $(TRAINING)/card.py --packages $(MODELS_VENV)/carriers $(if $(PUBLIC),--public $(PUBLIC))
 

@@ -56,11 +56,11 @@ def patterns(path: Path) -> Iterator[tuple[frozenset[str], frozenset[str], str]]
         yield named, frozenset(label[1:] for label in labels if label[0] == "?"), line
 
 
-def sentences(per_pattern: int, seed: int, *, lexicon: Path) -> list[Sentence]:
-    """At most `per_pattern` different sentences of each pattern (of groups.txt more), in the order of the files."""
+def sentences(per_pattern: int, seed: int, *, lexicon: Path, without: frozenset[str] = frozenset()) -> list[Sentence]:
+    """At most `per_pattern` different sentences of each pattern (of groups.txt more), in the order of the files but those in `without`."""
     values, found = slots(lexicon), []
     for path in sorted(FOLDER.glob("*.txt")):
-        if path.name == "slots.txt":
+        if path.stem in without | {"slots"}:
             continue
         for labels, left_open, pattern in patterns(path):
             dice = random.Random(f"{seed}:{pattern}")

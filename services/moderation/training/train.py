@@ -294,9 +294,10 @@ def main() -> None:
     parser.add_argument("--packages", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=WEIGHTS / "heads-1.npz")
     parser.add_argument("--metrics", type=Path, default=METRICS)
+    parser.add_argument("--without", action="append", default=[], help="a grammar to leave out (may be repeated)")
     a = parser.parse_args()
     threadpool_limits(1)
-    corpus = build(Packages(a.packages), BiLstmToxicity.load(WEIGHTS / "toxicity-1.npz"))
+    corpus = build(Packages(a.packages), BiLstmToxicity.load(WEIGHTS / "toxicity-1.npz"), without=frozenset(a.without))
     log(len(corpus.texts), "texts", Counter(corpus.sources))
     plain = [plain_view(t) for t in corpus.texts]
     read = [seen(t) for t in corpus.texts]
