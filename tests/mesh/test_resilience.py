@@ -103,12 +103,7 @@ class Counts:
 
     @property
     def agree(self) -> bool:
-        return self.is_exact and self.measured == self.completed
-
-    @property
-    def is_exact(self) -> bool:
-        """Events and ledger agree; the windows are not looked at."""
-        return self.same_requests and self.completed == self.charged == self.ledger
+        return self.same_requests and self.completed == self.charged == self.ledger == self.measured
 
 
 def count(mesh: Mesh) -> Counts:
@@ -122,18 +117,9 @@ def count(mesh: Mesh) -> Counts:
     )
 
 
-# As many requests as the traffic makes in the second that the embedded broker may lose, and a margin.
-_LOST_BY_THE_EMBEDDED = 10
-
-
 @contextmanager
-def counts_stay_right(mesh: Mesh, *, windows: bool = True) -> Iterator["Traffic"]:
-    """Before: all agree. Then traffic while the body does harm. After: all agree again, with what came on top; without `windows`
-    the quality windows may lack a few."""
-
-    def is_right(now: Counts) -> bool:
-        return now.agree if windows else now.is_exact and 0 <= now.completed - now.measured <= _LOST_BY_THE_EMBEDDED
-
+def counts_stay_right(mesh: Mesh) -> Iterator["Traffic"]:
+    """Before: all agree. Then traffic while the body does harm. After: all agree again, with what came on top."""
     eventually(lambda: count(mesh).agree, 60)
     before = count(mesh)
     assert before.agree, before
@@ -142,9 +128,9 @@ def counts_stay_right(mesh: Mesh, *, windows: bool = True) -> Iterator["Traffic"
     assert eventually(mesh.is_ready, 120), mesh.sluice("mesh", "status").stdout
     blocked = traffic.ends.count(grpc.StatusCode.FAILED_PRECONDITION)
     assert blocked > 0
-    eventually(lambda: is_right(now := count(mesh)) and now.completed >= before.completed + blocked, 90)
+    eventually(lambda: (now := count(mesh)).agree and now.completed >= before.completed + blocked, 90)
     after = count(mesh)
-    assert is_right(after), (before, after, blocked)
+    assert after.agree, (before, after, blocked)
     assert after.completed >= before.completed + blocked, (before, after, blocked)
     assert missing_sequences(mesh) == {}
 
@@ -168,9 +154,7 @@ def test_a_broker_that_goes_away_and_comes_back_costs_no_event(mesh: Mesh) -> No
 
 
 def test_a_killed_broker_is_started_again_and_costs_no_event(mesh: Mesh) -> None:
-    # The embedded broker may lose its last second of records on kill -9 and give their offsets again. The outbox sends them anew, so
-    # events and ledger stay exact; a window that had counted the lost offset passes over the new record there (docs of quality).
-    with counts_stay_right(mesh, windows=mesh.broker != "embedded"):
+    with counts_stay_right(mesh):
         time.sleep(1)
         killed = mesh.pid("kafka")
         os.kill(killed, signal.SIGKILL)

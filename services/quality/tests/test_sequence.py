@@ -120,3 +120,21 @@ async def test_offsets_that_the_broker_lost_are_merged_when_they_come_again() ->
     log, position = Log(end=30), Position(42)
     await Sequencer(log).align(position, [SOURCE])
     assert (position.ends, log.seeks) == ([30], [30])
+
+
+async def test_a_record_that_took_a_lost_records_offset_is_merged_too() -> None:
+    """A broker that was killed lost its tail and gave the offsets again: the frontier goes back to where the log differs."""
+    position, sequencer = Position(0), Sequencer(Log())
+
+    def told(offset: int, value: bytes) -> Any:
+        record = Record(offset)
+        record.value = value  # type: ignore[attr-defined]
+        return Event(record)
+
+    first = await sequencer.admit(position, [told(0, b"a"), told(1, b"b"), told(2, b"lost")])
+    position.next = 3
+    assert len(first) == 3
+    assert await sequencer.admit(position, [told(1, b"b")]) == [], "the same record again is no other"
+    again = await sequencer.admit(position, [told(1, b"b"), told(2, b"new"), told(3, b"c")])
+    assert [event.message.offset for event in again] == [2, 3]
+    assert position.ends == [2]

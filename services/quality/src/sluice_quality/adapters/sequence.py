@@ -24,6 +24,14 @@ SEEKS = 5
 """After so many in vain the log has a hole there (it was compacted, or holds aborted transactions)."""
 
 
+REMEMBERED = 1_000
+"""Records of a partition whose content is known: more than a broker loses in its last second."""
+
+
+def _content(event: EventT) -> int:
+    return hash(getattr(event.message, "value", None))
+
+
 class Frontier(Protocol):
     """What knows how far a partition's sources are merged."""
 
@@ -85,11 +93,12 @@ class Sequencer:
         self._source = source
         self._now = now
         self._searches: dict[TP, _Search] = {}
+        self._merged: dict[TP, dict[int, int]] = {}
 
     async def admit(self, frontier: Frontier, events: Sequence[EventT]) -> list[EventT]:
         """The events of one partition that follow on what is merged. Those beyond a gap are left out, and read again."""
         tp = events[0].message.tp
-        expected = frontier.next_offset(tp.topic)
+        expected = self._rewound(frontier, tp, events)
         admitted, ahead = [], None
         for event in events:
             offset = event.message.offset
@@ -102,7 +111,25 @@ class Sequencer:
             await self._go_back(frontier, tp, expected, ahead)
         elif admitted:
             self._searches.pop(tp, None)
+        self._remember(tp, admitted)
         return admitted
+
+    def _rewound(self, frontier: Frontier, tp: TP, events: Sequence[EventT]) -> int | None:
+        """The offset to go on at. Where another record stands now than was merged, the broker lost its tail and gave the offsets again."""
+        expected, merged = frontier.next_offset(tp.topic), self._merged.get(tp, {})
+        for event in events:
+            offset = event.message.offset
+            if expected is not None and offset < expected and merged.get(offset, _content(event)) != _content(event):
+                log.warning("source.rewritten", topic=tp.topic, partition=tp.partition, merged=expected, from_=offset)
+                frontier.rewind(tp.topic, offset)
+                return offset
+        return expected
+
+    def _remember(self, tp: TP, admitted: Sequence[EventT]) -> None:
+        merged = self._merged.setdefault(tp, {})
+        merged.update((event.message.offset, _content(event)) for event in admitted)
+        for offset in sorted(merged)[:-REMEMBERED]:
+            del merged[offset]
 
     async def align(self, frontier: Frontier, partitions: Iterable[TP]) -> None:
         """After an assignment: read on where the windows stand, not where the commit stands."""
