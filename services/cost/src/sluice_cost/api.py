@@ -120,6 +120,20 @@ class CostServicer(pb_grpc.CostServiceServicer):
     async def Extend(self, request: pb.ExtendRequest, _: grpc.aio.ServicerContext) -> pb.ExtendResponse:
         raise _not_yet("Extend")
 
+    async def AcquireLease(
+        self, request: pb.AcquireLeaseRequest, _: grpc.aio.ServicerContext
+    ) -> pb.AcquireLeaseResponse:
+        raise _not_yet("AcquireLease")
+
+    async def ReturnLease(self, request: pb.ReturnLeaseRequest, _: grpc.aio.ServicerContext) -> pb.ReturnLeaseResponse:
+        raise _not_yet("ReturnLease")
+
+    async def PutBudget(self, request: pb.PutBudgetRequest, _: grpc.aio.ServicerContext) -> pb.PutBudgetResponse:
+        raise _not_yet("PutBudget")
+
+    async def ListBudgets(self, request: pb.ListBudgetsRequest, _: grpc.aio.ServicerContext) -> pb.ListBudgetsResponse:
+        raise _not_yet("ListBudgets")
+
     async def GetBudget(self, request: pb.GetBudgetRequest, _: grpc.aio.ServicerContext) -> pb.GetBudgetResponse:
         raise _not_yet("GetBudget")
 

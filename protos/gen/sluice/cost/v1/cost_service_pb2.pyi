@@ -23,6 +23,94 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _BudgetScope:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BudgetScopeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BudgetScope.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BUDGET_SCOPE_UNSPECIFIED: _BudgetScope.ValueType  # 0
+    """Not set; refused."""
+    BUDGET_SCOPE_ORGANISATION: _BudgetScope.ValueType  # 1
+    """Several tenants together."""
+    BUDGET_SCOPE_TENANT: _BudgetScope.ValueType  # 2
+    """One tenant."""
+    BUDGET_SCOPE_PROJECT: _BudgetScope.ValueType  # 3
+    """One project of a tenant."""
+    BUDGET_SCOPE_API_KEY: _BudgetScope.ValueType  # 4
+    """One API key of a tenant."""
+    BUDGET_SCOPE_SUBJECT: _BudgetScope.ValueType  # 5
+    """One person of a tenant, by pseudonym; with an empty scope_id every person, each for themselves."""
+
+class BudgetScope(_BudgetScope, metaclass=_BudgetScopeEnumTypeWrapper):
+    """For whose requests a budget stands."""
+
+BUDGET_SCOPE_UNSPECIFIED: BudgetScope.ValueType  # 0
+"""Not set; refused."""
+BUDGET_SCOPE_ORGANISATION: BudgetScope.ValueType  # 1
+"""Several tenants together."""
+BUDGET_SCOPE_TENANT: BudgetScope.ValueType  # 2
+"""One tenant."""
+BUDGET_SCOPE_PROJECT: BudgetScope.ValueType  # 3
+"""One project of a tenant."""
+BUDGET_SCOPE_API_KEY: BudgetScope.ValueType  # 4
+"""One API key of a tenant."""
+BUDGET_SCOPE_SUBJECT: BudgetScope.ValueType  # 5
+"""One person of a tenant, by pseudonym; with an empty scope_id every person, each for themselves."""
+Global___BudgetScope: _TypeAlias = BudgetScope  # noqa: Y015
+
+class _BudgetWindow:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BudgetWindowEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BudgetWindow.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BUDGET_WINDOW_UNSPECIFIED: _BudgetWindow.ValueType  # 0
+    """Not set; refused."""
+    BUDGET_WINDOW_DAY: _BudgetWindow.ValueType  # 1
+    """A day, UTC."""
+    BUDGET_WINDOW_MONTH: _BudgetWindow.ValueType  # 2
+    """A calendar month, UTC."""
+    BUDGET_WINDOW_ROLLING: _BudgetWindow.ValueType  # 3
+    """The time before now, of the length of rolling_window."""
+
+class BudgetWindow(_BudgetWindow, metaclass=_BudgetWindowEnumTypeWrapper):
+    """Over which time a budget counts."""
+
+BUDGET_WINDOW_UNSPECIFIED: BudgetWindow.ValueType  # 0
+"""Not set; refused."""
+BUDGET_WINDOW_DAY: BudgetWindow.ValueType  # 1
+"""A day, UTC."""
+BUDGET_WINDOW_MONTH: BudgetWindow.ValueType  # 2
+"""A calendar month, UTC."""
+BUDGET_WINDOW_ROLLING: BudgetWindow.ValueType  # 3
+"""The time before now, of the length of rolling_window."""
+Global___BudgetWindow: _TypeAlias = BudgetWindow  # noqa: Y015
+
+class _BudgetEnforcement:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BudgetEnforcementEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BudgetEnforcement.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BUDGET_ENFORCEMENT_UNSPECIFIED: _BudgetEnforcement.ValueType  # 0
+    """Not set; means BUDGET_ENFORCEMENT_HARD."""
+    BUDGET_ENFORCEMENT_HARD: _BudgetEnforcement.ValueType  # 1
+    """Requests that could exceed it are refused."""
+    BUDGET_ENFORCEMENT_SOFT: _BudgetEnforcement.ValueType  # 2
+    """Requests go on; the crossing is told."""
+
+class BudgetEnforcement(_BudgetEnforcement, metaclass=_BudgetEnforcementEnumTypeWrapper):
+    """What happens at a budget's limit."""
+
+BUDGET_ENFORCEMENT_UNSPECIFIED: BudgetEnforcement.ValueType  # 0
+"""Not set; means BUDGET_ENFORCEMENT_HARD."""
+BUDGET_ENFORCEMENT_HARD: BudgetEnforcement.ValueType  # 1
+"""Requests that could exceed it are refused."""
+BUDGET_ENFORCEMENT_SOFT: BudgetEnforcement.ValueType  # 2
+"""Requests go on; the crossing is told."""
+Global___BudgetEnforcement: _TypeAlias = BudgetEnforcement  # noqa: Y015
+
 class _SpendDimension:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -87,6 +175,7 @@ class ReserveRequest(_message.Message):
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     API_KEY_ID_FIELD_NUMBER: _builtins.int
     EXPIRES_AFTER_FIELD_NUMBER: _builtins.int
+    MIN_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request."""
     model: _builtins.str
@@ -97,6 +186,8 @@ class ReserveRequest(_message.Message):
     """Most tokens of the answer."""
     api_key_id: _builtins.str
     """API key id of the caller."""
+    min_output_tokens: _builtins.int
+    """Fewest tokens of the answer that are of use: where less than max_output_tokens is left, as many as fit are held, but no fewer than these. 0 means all or nothing."""
     @_builtins.property
     def expires_after(self) -> _duration_pb2.Duration:
         """The hold ends by itself after this time; absent means 10 minutes."""
@@ -110,10 +201,11 @@ class ReserveRequest(_message.Message):
         max_output_tokens: _builtins.int = ...,
         api_key_id: _builtins.str = ...,
         expires_after: _duration_pb2.Duration | None = ...,
+        min_output_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_after", b"expires_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "expires_after", b"expires_after", "max_output_tokens", b"max_output_tokens", "model", b"model", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "expires_after", b"expires_after", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "model", b"model", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -128,8 +220,15 @@ class ReserveResponse(_message.Message):
     HOLD_ID_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    UNBUDGETED_FIELD_NUMBER: _builtins.int
+    BUDGET_IDS_FIELD_NUMBER: _builtins.int
     hold_id: _builtins.str
     """Its id."""
+    output_tokens: _builtins.int
+    """Tokens of the answer that are held: the caller must not let the model write more."""
+    unbudgeted: _builtins.bool
+    """True when no budget stands over this caller: nothing is held, and hold_id is empty."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """What is held."""
@@ -138,16 +237,23 @@ class ReserveResponse(_message.Message):
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """When it ends by itself."""
 
+    @_builtins.property
+    def budget_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the budgets it is held against."""
+
     def __init__(
         self,
         *,
         hold_id: _builtins.str = ...,
         amount: _money_pb2.Money | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        output_tokens: _builtins.int = ...,
+        unbudgeted: _builtins.bool = ...,
+        budget_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "expires_at", b"expires_at", "hold_id", b"hold_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "budget_ids", b"budget_ids", "expires_at", b"expires_at", "hold_id", b"hold_id", "output_tokens", b"output_tokens", "unbudgeted", b"unbudgeted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -161,21 +267,25 @@ class SettleRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    SERVED_MODEL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request."""
+    served_model: _builtins.str
+    """Id of the model that answered, which the ledger prices; empty when none did."""
     @_builtins.property
     def usage(self) -> _usage_pb2.TokenUsage:
-        """What was used."""
+        """What was used; absent when nothing was: the whole hold is released."""
 
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         usage: _usage_pb2.TokenUsage | None = ...,
+        served_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "served_model", b"served_model", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -244,6 +354,9 @@ class ExtendResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AMOUNT_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    output_tokens: _builtins.int
+    """Tokens of the answer that are held now."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """What is held now."""
@@ -252,14 +365,332 @@ class ExtendResponse(_message.Message):
         self,
         *,
         amount: _money_pb2.Money | None = ...,
+        output_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "output_tokens", b"output_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExtendResponse: _TypeAlias = ExtendResponse  # noqa: Y015
+
+@_typing.final
+class AcquireLeaseRequest(_message.Message):
+    """Asks for a slice of the budgets of one caller and model. Tenant, project and subject are taken from the call's metadata."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    API_KEY_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AFTER_FIELD_NUMBER: _builtins.int
+    lease_id: _builtins.str
+    """Id made by the caller, UUIDv7 text: the same id gives the same lease."""
+    holder: _builtins.str
+    """Who holds it, `sluice-gateway/<instance>`."""
+    model: _builtins.str
+    """Model alias the lease is for."""
+    api_key_id: _builtins.str
+    """API key id of the caller; empty when no budget is by key."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """What is wished for, in the currency of the model's price."""
+
+    @_builtins.property
+    def expires_after(self) -> _duration_pb2.Duration:
+        """The lease ends by itself after this time; absent means 1 minute."""
+
+    def __init__(
+        self,
+        *,
+        lease_id: _builtins.str = ...,
+        holder: _builtins.str = ...,
+        model: _builtins.str = ...,
+        api_key_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        expires_after: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "expires_after", b"expires_after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "api_key_id", b"api_key_id", "expires_after", b"expires_after", "holder", b"holder", "lease_id", b"lease_id", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcquireLeaseRequest: _TypeAlias = AcquireLeaseRequest  # noqa: Y015
+
+@_typing.final
+class AcquireLeaseResponse(_message.Message):
+    """The lease: a strict upper bound on what its holder may let requests cost."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    UNBUDGETED_FIELD_NUMBER: _builtins.int
+    BUDGET_IDS_FIELD_NUMBER: _builtins.int
+    RETRY_AT_FIELD_NUMBER: _builtins.int
+    lease_id: _builtins.str
+    """Its id."""
+    unbudgeted: _builtins.bool
+    """True when no budget stands over this caller: nothing is leased."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """What was given: what was wished for or less; zero when nothing is left."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """From then on the holder must not begin a request on it."""
+
+    @_builtins.property
+    def price(self) -> Global___Price:
+        """The dearest price of the model in force until expires_at: what requests are to be counted at."""
+
+    @_builtins.property
+    def budget_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the budgets it is taken from."""
+
+    @_builtins.property
+    def retry_at(self) -> _timestamp_pb2.Timestamp:
+        """When asking again may help, where amount is zero: the end of the shortest exhausted window."""
+
+    def __init__(
+        self,
+        *,
+        lease_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        price: Global___Price | None = ...,
+        unbudgeted: _builtins.bool = ...,
+        budget_ids: _abc.Iterable[_builtins.str] | None = ...,
+        retry_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "expires_at", b"expires_at", "price", b"price", "retry_at", b"retry_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "budget_ids", b"budget_ids", "expires_at", b"expires_at", "lease_id", b"lease_id", "price", b"price", "retry_at", b"retry_at", "unbudgeted", b"unbudgeted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcquireLeaseResponse: _TypeAlias = AcquireLeaseResponse  # noqa: Y015
+
+@_typing.final
+class ReturnLeaseRequest(_message.Message):
+    """Gives a lease back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_ID_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    lease_id: _builtins.str
+    """Its id."""
+    @_builtins.property
+    def spent(self) -> _money_pb2.Money:
+        """What requests on it cost or may still cost: stays counted until the ledger has entered it."""
+
+    def __init__(
+        self,
+        *,
+        lease_id: _builtins.str = ...,
+        spent: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["spent", b"spent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_id", b"lease_id", "spent", b"spent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReturnLeaseRequest: _TypeAlias = ReturnLeaseRequest  # noqa: Y015
+
+@_typing.final
+class ReturnLeaseResponse(_message.Message):
+    """The lease is given back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def released(self) -> _money_pb2.Money:
+        """What went back to the budgets."""
+
+    def __init__(
+        self,
+        *,
+        released: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["released", b"released"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["released", b"released"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReturnLeaseResponse: _TypeAlias = ReturnLeaseResponse  # noqa: Y015
+
+@_typing.final
+class Budget(_message.Message):
+    """What may be spent by whom in which time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    TENANT_IDS_FIELD_NUMBER: _builtins.int
+    SCOPE_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    ROLLING_WINDOW_FIELD_NUMBER: _builtins.int
+    ENFORCEMENT_FIELD_NUMBER: _builtins.int
+    NOTIFY_PERCENT_FIELD_NUMBER: _builtins.int
+    APPROVED_BY_FIELD_NUMBER: _builtins.int
+    DISABLED_FIELD_NUMBER: _builtins.int
+    budget_id: _builtins.str
+    """Its id."""
+    version: _builtins.int
+    """Version, counted from 1 per budget."""
+    scope: Global___BudgetScope.ValueType
+    """For whose requests it stands."""
+    scope_id: _builtins.str
+    """Project, API key id or subject pseudonym; for an organisation its name; empty for a tenant."""
+    window: Global___BudgetWindow.ValueType
+    """Over which time."""
+    enforcement: Global___BudgetEnforcement.ValueType
+    """What happens at the limit."""
+    approved_by: _builtins.str
+    """Who approved it."""
+    disabled: _builtins.bool
+    """True when it no longer counts."""
+    @_builtins.property
+    def tenant_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tenants it covers: one, or for an organisation several."""
+
+    @_builtins.property
+    def limit(self) -> _money_pb2.Money:
+        """What may be spent in the window. Only costs in this currency count against it, and only such can be held."""
+
+    @_builtins.property
+    def rolling_window(self) -> _duration_pb2.Duration:
+        """Length of a rolling window, whole minutes up to 90 days; absent otherwise."""
+
+    @_builtins.property
+    def notify_percent(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Shares of the limit whose crossing is told, in percent, such as 80."""
+
+    def __init__(
+        self,
+        *,
+        budget_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        scope: Global___BudgetScope.ValueType = ...,
+        tenant_ids: _abc.Iterable[_builtins.str] | None = ...,
+        scope_id: _builtins.str = ...,
+        limit: _money_pb2.Money | None = ...,
+        window: Global___BudgetWindow.ValueType = ...,
+        rolling_window: _duration_pb2.Duration | None = ...,
+        enforcement: Global___BudgetEnforcement.ValueType = ...,
+        notify_percent: _abc.Iterable[_builtins.int] | None = ...,
+        approved_by: _builtins.str = ...,
+        disabled: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "rolling_window", b"rolling_window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_by", b"approved_by", "budget_id", b"budget_id", "disabled", b"disabled", "enforcement", b"enforcement", "limit", b"limit", "notify_percent", b"notify_percent", "rolling_window", b"rolling_window", "scope", b"scope", "scope_id", b"scope_id", "tenant_ids", b"tenant_ids", "version", b"version", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015
+
+@_typing.final
+class PutBudgetRequest(_message.Message):
+    """Puts a budget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """The budget; its version is set by the service."""
+
+    def __init__(
+        self,
+        *,
+        budget: Global___Budget | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutBudgetRequest: _TypeAlias = PutBudgetRequest  # noqa: Y015
+
+@_typing.final
+class PutBudgetResponse(_message.Message):
+    """The budget is in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """The budget as stored."""
+
+    def __init__(
+        self,
+        *,
+        budget: Global___Budget | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutBudgetResponse: _TypeAlias = PutBudgetResponse  # noqa: Y015
+
+@_typing.final
+class ListBudgetsRequest(_message.Message):
+    """Asks for the budgets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBudgetsRequest: _TypeAlias = ListBudgetsRequest  # noqa: Y015
+
+@_typing.final
+class ListBudgetsResponse(_message.Message):
+    """The budgets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Budget]:
+        """The newest version of each, by id."""
+
+    def __init__(
+        self,
+        *,
+        budgets: _abc.Iterable[Global___Budget] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBudgetsResponse: _TypeAlias = ListBudgetsResponse  # noqa: Y015
 
 @_typing.final
 class GetBudgetRequest(_message.Message):
@@ -268,16 +699,20 @@ class GetBudgetRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BUDGET_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_ID_FIELD_NUMBER: _builtins.int
     budget_id: _builtins.str
     """Id of the budget."""
+    subject_id: _builtins.str
+    """Subject pseudonym, for a budget of every person; empty otherwise."""
     def __init__(
         self,
         *,
         budget_id: _builtins.str = ...,
+        subject_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_id", b"budget_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_id", b"budget_id", "subject_id", b"subject_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -295,6 +730,9 @@ class GetBudgetResponse(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     WINDOW_START_FIELD_NUMBER: _builtins.int
     WINDOW_END_FIELD_NUMBER: _builtins.int
+    LEASED_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     budget_id: _builtins.str
     """Id of the budget."""
     @_builtins.property
@@ -317,6 +755,18 @@ class GetBudgetResponse(_message.Message):
     def window_end(self) -> _timestamp_pb2.Timestamp:
         """Moment after the window."""
 
+    @_builtins.property
+    def leased(self) -> _money_pb2.Money:
+        """Of held: slices leased to gateways."""
+
+    @_builtins.property
+    def available(self) -> _money_pb2.Money:
+        """What a new request may still cost: limit less spent less held, never below zero."""
+
+    @_builtins.property
+    def budget(self) -> Global___Budget:
+        """The budget."""
+
     def __init__(
         self,
         *,
@@ -326,10 +776,13 @@ class GetBudgetResponse(_message.Message):
         held: _money_pb2.Money | None = ...,
         window_start: _timestamp_pb2.Timestamp | None = ...,
         window_end: _timestamp_pb2.Timestamp | None = ...,
+        leased: _money_pb2.Money | None = ...,
+        available: _money_pb2.Money | None = ...,
+        budget: Global___Budget | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "limit", b"limit", "spent", b"spent", "window_end", b"window_end", "window_start", b"window_start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "budget", b"budget", "held", b"held", "leased", b"leased", "limit", b"limit", "spent", b"spent", "window_end", b"window_end", "window_start", b"window_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_id", b"budget_id", "held", b"held", "limit", b"limit", "spent", b"spent", "window_end", b"window_end", "window_start", b"window_start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "budget", b"budget", "budget_id", b"budget_id", "held", b"held", "leased", b"leased", "limit", b"limit", "spent", b"spent", "window_end", b"window_end", "window_start", b"window_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -50,6 +50,26 @@ class CostServiceStub:
                 request_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ExtendRequest.SerializeToString,
                 response_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ExtendResponse.FromString,
                 _registered_method=True)
+        self.AcquireLease = channel.unary_unary(
+                '/sluice.cost.v1.CostService/AcquireLease',
+                request_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.AcquireLeaseRequest.SerializeToString,
+                response_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.AcquireLeaseResponse.FromString,
+                _registered_method=True)
+        self.ReturnLease = channel.unary_unary(
+                '/sluice.cost.v1.CostService/ReturnLease',
+                request_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ReturnLeaseRequest.SerializeToString,
+                response_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ReturnLeaseResponse.FromString,
+                _registered_method=True)
+        self.PutBudget = channel.unary_unary(
+                '/sluice.cost.v1.CostService/PutBudget',
+                request_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.PutBudgetRequest.SerializeToString,
+                response_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.PutBudgetResponse.FromString,
+                _registered_method=True)
+        self.ListBudgets = channel.unary_unary(
+                '/sluice.cost.v1.CostService/ListBudgets',
+                request_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListBudgetsRequest.SerializeToString,
+                response_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListBudgetsResponse.FromString,
+                _registered_method=True)
         self.GetBudget = channel.unary_unary(
                 '/sluice.cost.v1.CostService/GetBudget',
                 request_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.GetBudgetRequest.SerializeToString,
@@ -96,7 +116,35 @@ class CostServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Extend(self, request, context):
-        """Makes a hold larger while a stream goes on.
+        """Makes a hold larger while a stream goes on. RESOURCE_EXHAUSTED when a budget has not enough left; the hold stays as it was.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcquireLease(self, request, context):
+        """Takes a slice of all budgets of a caller for a gateway, so that most requests need no call. Never more than is left. Idempotent by lease_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReturnLease(self, request, context):
+        """Gives a lease back; what was not spent is free at once. Idempotent by lease_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutBudget(self, request, context):
+        """Puts a new version of a budget. An operator's call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBudgets(self, request, context):
+        """Lists the budgets in force.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,6 +202,26 @@ def add_CostServiceServicer_to_server(servicer, server):
                     servicer.Extend,
                     request_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ExtendRequest.FromString,
                     response_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ExtendResponse.SerializeToString,
+            ),
+            'AcquireLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcquireLease,
+                    request_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.AcquireLeaseRequest.FromString,
+                    response_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.AcquireLeaseResponse.SerializeToString,
+            ),
+            'ReturnLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReturnLease,
+                    request_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ReturnLeaseRequest.FromString,
+                    response_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ReturnLeaseResponse.SerializeToString,
+            ),
+            'PutBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutBudget,
+                    request_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.PutBudgetRequest.FromString,
+                    response_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.PutBudgetResponse.SerializeToString,
+            ),
+            'ListBudgets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBudgets,
+                    request_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListBudgetsRequest.FromString,
+                    response_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListBudgetsResponse.SerializeToString,
             ),
             'GetBudget': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBudget,
@@ -263,6 +331,114 @@ class CostService:
             '/sluice.cost.v1.CostService/Extend',
             sluice_dot_cost_dot_v1_dot_cost__service__pb2.ExtendRequest.SerializeToString,
             sluice_dot_cost_dot_v1_dot_cost__service__pb2.ExtendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcquireLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sluice.cost.v1.CostService/AcquireLease',
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.AcquireLeaseRequest.SerializeToString,
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.AcquireLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReturnLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sluice.cost.v1.CostService/ReturnLease',
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.ReturnLeaseRequest.SerializeToString,
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.ReturnLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sluice.cost.v1.CostService/PutBudget',
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.PutBudgetRequest.SerializeToString,
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.PutBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBudgets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sluice.cost.v1.CostService/ListBudgets',
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListBudgetsRequest.SerializeToString,
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListBudgetsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,7 +38,15 @@ class CostServiceStub:
     Settle: _grpc.UnaryUnaryMultiCallable[_cost_service_pb2.SettleRequest, _cost_service_pb2.SettleResponse]
     """Ends a hold with what was really used. Idempotent by request_id."""
     Extend: _grpc.UnaryUnaryMultiCallable[_cost_service_pb2.ExtendRequest, _cost_service_pb2.ExtendResponse]
-    """Makes a hold larger while a stream goes on."""
+    """Makes a hold larger while a stream goes on. RESOURCE_EXHAUSTED when a budget has not enough left; the hold stays as it was."""
+    AcquireLease: _grpc.UnaryUnaryMultiCallable[_cost_service_pb2.AcquireLeaseRequest, _cost_service_pb2.AcquireLeaseResponse]
+    """Takes a slice of all budgets of a caller for a gateway, so that most requests need no call. Never more than is left. Idempotent by lease_id."""
+    ReturnLease: _grpc.UnaryUnaryMultiCallable[_cost_service_pb2.ReturnLeaseRequest, _cost_service_pb2.ReturnLeaseResponse]
+    """Gives a lease back; what was not spent is free at once. Idempotent by lease_id."""
+    PutBudget: _grpc.UnaryUnaryMultiCallable[_cost_service_pb2.PutBudgetRequest, _cost_service_pb2.PutBudgetResponse]
+    """Puts a new version of a budget. An operator's call."""
+    ListBudgets: _grpc.UnaryUnaryMultiCallable[_cost_service_pb2.ListBudgetsRequest, _cost_service_pb2.ListBudgetsResponse]
+    """Lists the budgets in force."""
     GetBudget: _grpc.UnaryUnaryMultiCallable[_cost_service_pb2.GetBudgetRequest, _cost_service_pb2.GetBudgetResponse]
     """Tells what a budget has, holds and has spent."""
     GetSpend: _grpc.UnaryUnaryMultiCallable[_cost_service_pb2.GetSpendRequest, _cost_service_pb2.GetSpendResponse]
@@ -60,7 +68,15 @@ class CostServiceAsyncStub(CostServiceStub):
     Settle: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.SettleRequest, _cost_service_pb2.SettleResponse]  # type: ignore[assignment]
     """Ends a hold with what was really used. Idempotent by request_id."""
     Extend: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.ExtendRequest, _cost_service_pb2.ExtendResponse]  # type: ignore[assignment]
-    """Makes a hold larger while a stream goes on."""
+    """Makes a hold larger while a stream goes on. RESOURCE_EXHAUSTED when a budget has not enough left; the hold stays as it was."""
+    AcquireLease: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.AcquireLeaseRequest, _cost_service_pb2.AcquireLeaseResponse]  # type: ignore[assignment]
+    """Takes a slice of all budgets of a caller for a gateway, so that most requests need no call. Never more than is left. Idempotent by lease_id."""
+    ReturnLease: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.ReturnLeaseRequest, _cost_service_pb2.ReturnLeaseResponse]  # type: ignore[assignment]
+    """Gives a lease back; what was not spent is free at once. Idempotent by lease_id."""
+    PutBudget: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.PutBudgetRequest, _cost_service_pb2.PutBudgetResponse]  # type: ignore[assignment]
+    """Puts a new version of a budget. An operator's call."""
+    ListBudgets: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.ListBudgetsRequest, _cost_service_pb2.ListBudgetsResponse]  # type: ignore[assignment]
+    """Lists the budgets in force."""
     GetBudget: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.GetBudgetRequest, _cost_service_pb2.GetBudgetResponse]  # type: ignore[assignment]
     """Tells what a budget has, holds and has spent."""
     GetSpend: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.GetSpendRequest, _cost_service_pb2.GetSpendResponse]  # type: ignore[assignment]
@@ -97,7 +113,39 @@ class CostServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cost_service_pb2.ExtendRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cost_service_pb2.ExtendResponse, _abc.Awaitable[_cost_service_pb2.ExtendResponse]]:
-        """Makes a hold larger while a stream goes on."""
+        """Makes a hold larger while a stream goes on. RESOURCE_EXHAUSTED when a budget has not enough left; the hold stays as it was."""
+
+    @_abc_1.abstractmethod
+    def AcquireLease(
+        self,
+        request: _cost_service_pb2.AcquireLeaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cost_service_pb2.AcquireLeaseResponse, _abc.Awaitable[_cost_service_pb2.AcquireLeaseResponse]]:
+        """Takes a slice of all budgets of a caller for a gateway, so that most requests need no call. Never more than is left. Idempotent by lease_id."""
+
+    @_abc_1.abstractmethod
+    def ReturnLease(
+        self,
+        request: _cost_service_pb2.ReturnLeaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cost_service_pb2.ReturnLeaseResponse, _abc.Awaitable[_cost_service_pb2.ReturnLeaseResponse]]:
+        """Gives a lease back; what was not spent is free at once. Idempotent by lease_id."""
+
+    @_abc_1.abstractmethod
+    def PutBudget(
+        self,
+        request: _cost_service_pb2.PutBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cost_service_pb2.PutBudgetResponse, _abc.Awaitable[_cost_service_pb2.PutBudgetResponse]]:
+        """Puts a new version of a budget. An operator's call."""
+
+    @_abc_1.abstractmethod
+    def ListBudgets(
+        self,
+        request: _cost_service_pb2.ListBudgetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cost_service_pb2.ListBudgetsResponse, _abc.Awaitable[_cost_service_pb2.ListBudgetsResponse]]:
+        """Lists the budgets in force."""
 
     @_abc_1.abstractmethod
     def GetBudget(
