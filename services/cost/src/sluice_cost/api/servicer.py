@@ -1,0 +1,20 @@
+"""The servicer: the methods of the contract, each group in a file of its own."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sluice.cost.v1 import cost_service_pb2_grpc as pb_grpc
+
+from sluice_cost.api.budgets import BudgetMethods
+from sluice_cost.api.focus import FocusMethods
+from sluice_cost.api.prices import PriceMethods
+from sluice_cost.api.spend import SpendMethods
+from sluice_cost.domain.pricing import PriceStore
+from sluice_cost.domain.spend import SpendReader
+
+
+class CostServicer(SpendMethods, PriceMethods, BudgetMethods, FocusMethods, pb_grpc.CostServiceServicer):
+    """CostService, made of its groups of methods; what they share stands here."""
+
+    def __init__(self, *, spend: SpendReader, prices: PriceStore, clock: Callable[[], datetime]) -> None:
+        self._spend, self._prices, self._clock = spend, prices, clock
