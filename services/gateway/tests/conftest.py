@@ -322,7 +322,7 @@ class Mesh:
 
     def be_impatient_with_filters(self) -> None:
         assert self.gateway is not None
-        self.gateway._filter_timeout = 0.3
+        self.gateway._guard.filter_timeout = 0.3
 
     async def event(self, number: int = 1) -> gateway_pb2.RequestCompleted:
         """The last of `number` events, once it is there; fails when there are more."""
@@ -378,7 +378,7 @@ async def mesh(running_mesh: Mesh) -> AsyncIterator[Mesh]:
     mesh.configuration, mesh.key = _configuration()
     mesh.admission._meters.clear()
     assert mesh.gateway is not None
-    mesh.gateway._filter_timeout = 2.0
+    mesh.gateway._guard.filter_timeout = 2.0
     yield mesh
     for channel in mesh._channels:
         await channel.close()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sluice_gateway.api.openai import chat_request, embed_request
+from sluice_gateway.api.openai_requests import chat_request, embed_request
 from sluice_gateway.domain.chat import Guide, Role
 from sluice_gateway.domain.rejection import Kind, Rejection
 

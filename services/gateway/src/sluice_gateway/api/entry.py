@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from prometheus_client import Counter
 from sluice_kit import context
 
+from sluice_gateway.domain.arrival import Arrival, Identity
 from sluice_gateway.domain.completion import Protocol as Door
-from sluice_gateway.domain.gateway import Arrival, Gateway, Identity
+from sluice_gateway.domain.gateway import Gateway
 from sluice_gateway.domain.rejection import Rejection
 
 UNAUTHENTICATED = Counter(

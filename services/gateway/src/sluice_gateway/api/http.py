@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sluice_gateway.api import openai
+from sluice_gateway.api import openai_answers, openai_errors, openai_requests
 from sluice_gateway.api.entry import Entry, enter
 from sluice_gateway.domain.chat import ChatRequest, EmbedRequest
 from sluice_gateway.domain.completion import Completion
@@ -119,10 +119,10 @@ class Exchange:
 
     async def fail(self, rejection: Rejection) -> None:
         """Say why not: as a response, or inside the stream when that has begun."""
-        body = openai.error_json(rejection, self.request_id)
+        body = openai_errors.error_json(rejection, self.request_id)
         if self.started:
             return await self.write(b"data: " + body + b"\n\n", more=False)
-        await self.respond(openai.HTTP_STATUS[rejection.kind], body, headers=_error_headers(rejection))
+        await self.respond(openai_errors.HTTP_STATUS[rejection.kind], body, headers=_error_headers(rejection))
 
 
 def _too_large(limits: HttpLimits) -> Rejection:
@@ -232,7 +232,7 @@ class ChatCompletions(_Endpoint):
         audience = HttpAudience(exchange)
 
         async def read() -> ChatRequest:
-            request, audience.with_usage = openai.chat_request(await exchange.body(self._limits))
+            request, audience.with_usage = openai_requests.chat_request(await exchange.body(self._limits))
             entry.is_for(request.user)
             departure.watch()
             return request
@@ -254,13 +254,13 @@ class HttpAudience:
         self.with_usage = False
         self._created = int(time.time())
         self._pieces: list[str] = []
-        self._chunks: openai.ChunkWriter | None = None
+        self._chunks: openai_answers.ChunkWriter | None = None
         self._completion: Completion | None = None
 
     def begin(self, request: ChatRequest, completion: Completion) -> None:
         self._completion = completion
         if request.streamed:
-            self._chunks = openai.ChunkWriter(
+            self._chunks = openai_answers.ChunkWriter(
                 self._exchange.request_id, self._created, completion.model, with_usage=self.with_usage
             )
 
@@ -273,7 +273,7 @@ class HttpAudience:
     async def end(self, completion: Completion) -> None:
         if self._chunks is not None:
             return await self._stream(self._chunks.end(completion), more=False)
-        body = openai.completion_json(
+        body = openai_answers.completion_json(
             self._exchange.request_id, self._created, completion.model, "".join(self._pieces), completion
         )
         await self._exchange.respond(200, body, headers=_decision_headers(completion))
@@ -308,7 +308,7 @@ class Embeddings(_Endpoint):
 
         async def read() -> EmbedRequest:
             nonlocal as_base64
-            request, as_base64 = openai.embed_request(await exchange.body(self._limits))
+            request, as_base64 = openai_requests.embed_request(await exchange.body(self._limits))
             entry.is_for(request.user)
             departure.watch()
             return request
@@ -321,7 +321,7 @@ class Embeddings(_Endpoint):
             raise
         finally:
             departure.stop()
-        body = openai.embeddings_json(completion.model, vectors, as_base64=as_base64)
+        body = openai_answers.embeddings_json(completion.model, vectors, as_base64=as_base64)
         await exchange.respond(200, body, headers=_decision_headers(completion))
 
 
@@ -334,12 +334,12 @@ class Models(_Endpoint):
         deployments, created = self._gateway.deployments(), int(self._gateway.models_created_at)
         wanted = scope.get("path_params", {}).get("model")
         if wanted is None:
-            return await exchange.respond(200, openai.models_json(deployments, created))
+            return await exchange.respond(200, openai_answers.models_json(deployments, created))
         found = next((deployment for deployment in deployments if deployment.alias == wanted), None)
         if found is None:
             message = "There is no such model; GET /v1/models tells which there are."
             raise Rejection(Kind.NOT_FOUND, message, reason="MODEL_NOT_FOUND", field="model")
-        await exchange.respond(200, openai.model_json(found, created))
+        await exchange.respond(200, openai_answers.model_json(found, created))
 
 
 class Health:
@@ -373,5 +373,5 @@ class NotFound:
 
 async def _refuse_method(exchange: Exchange, allowed: str) -> None:
     rejection = invalid("", f"This path takes {allowed} only.", reason="METHOD_NOT_ALLOWED")
-    body = openai.error_json(rejection, exchange.request_id)
+    body = openai_errors.error_json(rejection, exchange.request_id)
     await exchange.respond(405, body, headers=[(b"allow", allowed.encode())])
