@@ -12,11 +12,12 @@ RUN python3 -m venv /opt/sluice \
  && /opt/sluice/bin/uv pip install --quiet --python /opt/sluice/bin/python --no-deps --require-hashes -r requirements/${SERVICE}.txt
 COPY LICENSE pyproject.toml ./
 COPY protos protos
+COPY services/_events services/_events
 COPY services/_kit services/_kit
 COPY services/${SERVICE} services/${SERVICE}
 # Our own packages bring no dependency past the lock (--no-deps, --no-build-isolation).
 RUN /opt/sluice/bin/uv pip install --quiet --python /opt/sluice/bin/python --no-deps --no-build-isolation --no-config \
-      ./protos ./services/_kit ./services/${SERVICE} \
+      ./protos ./services/_events ./services/_kit ./services/${SERVICE} \
  && ln -s /opt/sluice/bin/sluice-${SERVICE} /opt/sluice/bin/service
 
 FROM ${PYTHON_IMAGE}

@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SERVICES := gateway inference redaction moderation feedback cost quality drift insight
-WORKSPACE := protos services/_kit $(addprefix services/,$(SERVICES)) services/_cli
+WORKSPACE := protos services/_events services/_kit $(addprefix services/,$(SERVICES)) services/_cli
 PACKAGE_FILES := $(addsuffix /pyproject.toml,$(WORKSPACE))
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
@@ -81,7 +81,7 @@ check-locks: $(DEV_READY)
 	@python requirements/check.py
 
 check-types: $(DEV_READY)
-	@mypy $(addsuffix /src,services/_kit $(addprefix services/,$(SERVICES)) services/_cli)
+	@mypy $(addsuffix /src,services/_events services/_kit $(addprefix services/,$(SERVICES)) services/_cli)
 
 .PHONY: format
 format: $(DEV_READY) ## Format the code
@@ -101,7 +101,7 @@ test: test-unit test-contracts test-eval test-deploy test-e2e test-mesh ## Run e
 
 .PHONY: test-unit test-contracts test-eval test-deploy test-e2e test-mesh
 test-unit: $(DEV_READY) ## Unit tests beside each service
-	@pytest -q $(addsuffix /tests,services/_kit services/_cli $(addprefix services/,$(SERVICES)))
+	@pytest -q $(addsuffix /tests,services/_events services/_kit services/_cli $(addprefix services/,$(SERVICES)))
 
 test-contracts: $(DEV_READY) ## What must hold of the protos and the addresses
 	@pytest -q tests/contracts
@@ -126,8 +126,8 @@ test-mesh: $(DEV_READY) ## The real processes, a real broker, the real model
 	@pytest -q -rs tests/mesh
 
 .PHONY: test-%
-$(addprefix test-,kit cli $(SERVICES)): test-%: $(DEV_READY) # one service: make test-cost
-	@pytest -q services/$(patsubst cli,_cli,$(patsubst kit,_kit,$*))/tests
+$(addprefix test-,events kit cli $(SERVICES)): test-%: $(DEV_READY) # one service: make test-cost
+	@pytest -q services/$(patsubst events,_events,$(patsubst cli,_cli,$(patsubst kit,_kit,$*)))/tests
 
 # --- measuring: prints tables, asserts nothing; run it on a quiet machine -------------------------------------------------
 FILTER_BENCHES := redaction_speed moderation_speed

@@ -37,7 +37,11 @@ def problems(package: str, lock: str) -> list[str]:
 
 
 def main() -> int:
-    found = [p for name in ("protos", "services/_kit", "services/_cli") for p in problems(name, "run.txt")]
+    found = [
+        p
+        for name in ("protos", "services/_events", "services/_kit", "services/_cli")
+        for p in problems(name, "run.txt")
+    ]
     for service in SERVICES:
         found += problems(f"services/{service}", "run.txt") + problems(f"services/{service}", f"{service}.txt")
     for lock in sorted((ROOT / "requirements").glob("*.txt")):

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 omit=()
-for name in protos kit cli gateway inference redaction moderation feedback cost quality drift insight; do omit+=(--no-emit-package "sluice-$name"); done
+for name in protos events kit cli gateway inference redaction moderation feedback cost quality drift insight; do omit+=(--no-emit-package "sluice-$name"); done
 compile() {
   uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" ${UPGRADE:-} "${omit[@]}" "$@"
 }
@@ -13,9 +13,9 @@ services=(services/[a-z]*/pyproject.toml)
 
 compile requirements/uv.in -o requirements/uv.txt
 compile requirements/go.in -o requirements/go.txt
-compile requirements/build.in protos/pyproject.toml services/_kit/pyproject.toml services/_cli/pyproject.toml "${services[@]}" --extra embedded -o requirements/run.txt
+compile requirements/build.in protos/pyproject.toml services/_events/pyproject.toml services/_kit/pyproject.toml services/_cli/pyproject.toml "${services[@]}" --extra embedded -o requirements/run.txt
 compile requirements/dev.in -c requirements/run.txt -o requirements/dev.txt
 compile requirements/bench.in -c requirements/run.txt -o requirements/bench.txt
 for service in "${services[@]}"; do
-  compile requirements/build.in protos/pyproject.toml services/_kit/pyproject.toml "$service" -c requirements/run.txt -o "requirements/$(basename "$(dirname "$service")").txt"
+  compile requirements/build.in protos/pyproject.toml services/_events/pyproject.toml services/_kit/pyproject.toml "$service" -c requirements/run.txt -o "requirements/$(basename "$(dirname "$service")").txt"
 done

@@ -1,0 +1,1 @@
+"""Sluice's events for other teams: `async for event in consume(RequestCompleted, bootstrap=..., group=...)`."""
