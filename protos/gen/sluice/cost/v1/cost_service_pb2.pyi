@@ -176,6 +176,7 @@ class ReserveRequest(_message.Message):
     API_KEY_ID_FIELD_NUMBER: _builtins.int
     EXPIRES_AFTER_FIELD_NUMBER: _builtins.int
     MIN_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    SERVED_MODEL_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request."""
     model: _builtins.str
@@ -188,6 +189,8 @@ class ReserveRequest(_message.Message):
     """API key id of the caller."""
     min_output_tokens: _builtins.int
     """Fewest tokens of the answer that are of use: where less than max_output_tokens is left, as many as fit are held, but no fewer than these. 0 means all or nothing."""
+    served_model: _builtins.str
+    """Id of the model that is to answer, as the inference service names it; empty where it is not known. As in the ledger its price is taken, and the alias's where it has none."""
     @_builtins.property
     def expires_after(self) -> _duration_pb2.Duration:
         """The hold ends by itself after this time; absent means 10 minutes."""
@@ -202,10 +205,11 @@ class ReserveRequest(_message.Message):
         api_key_id: _builtins.str = ...,
         expires_after: _duration_pb2.Duration | None = ...,
         min_output_tokens: _builtins.int = ...,
+        served_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_after", b"expires_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "expires_after", b"expires_after", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "model", b"model", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_id", b"api_key_id", "expires_after", b"expires_after", "max_output_tokens", b"max_output_tokens", "min_output_tokens", b"min_output_tokens", "model", b"model", "prompt_tokens", b"prompt_tokens", "request_id", b"request_id", "served_model", b"served_model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -387,6 +391,7 @@ class AcquireLeaseRequest(_message.Message):
     API_KEY_ID_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     EXPIRES_AFTER_FIELD_NUMBER: _builtins.int
+    SERVED_MODEL_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
     """Id made by the caller, UUIDv7 text: the same id gives the same lease."""
     holder: _builtins.str
@@ -395,9 +400,11 @@ class AcquireLeaseRequest(_message.Message):
     """Model alias the lease is for."""
     api_key_id: _builtins.str
     """API key id of the caller; empty when no budget is by key."""
+    served_model: _builtins.str
+    """Id of the model that is to answer, as ReserveRequest.served_model."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """What is wished for, in the currency of the model's price."""
+        """What is wished for, in the currency of the model's price. Absent or zero: nothing is leased, and the answer tells what stands over the caller."""
 
     @_builtins.property
     def expires_after(self) -> _duration_pb2.Duration:
@@ -412,10 +419,11 @@ class AcquireLeaseRequest(_message.Message):
         api_key_id: _builtins.str = ...,
         amount: _money_pb2.Money | None = ...,
         expires_after: _duration_pb2.Duration | None = ...,
+        served_model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "expires_after", b"expires_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "api_key_id", b"api_key_id", "expires_after", b"expires_after", "holder", b"holder", "lease_id", b"lease_id", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "api_key_id", b"api_key_id", "expires_after", b"expires_after", "holder", b"holder", "lease_id", b"lease_id", "model", b"model", "served_model", b"served_model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -434,10 +442,14 @@ class AcquireLeaseResponse(_message.Message):
     UNBUDGETED_FIELD_NUMBER: _builtins.int
     BUDGET_IDS_FIELD_NUMBER: _builtins.int
     RETRY_AT_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    PER_SUBJECT_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
     """Its id."""
     unbudgeted: _builtins.bool
     """True when no budget stands over this caller: nothing is leased."""
+    per_subject: _builtins.bool
+    """True when a budget of this tenant is by person: the answer is for the subject of the call alone. False: it is for every subject of this caller."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """What was given: what was wished for or less; zero when nothing is left."""
@@ -458,6 +470,10 @@ class AcquireLeaseResponse(_message.Message):
     def retry_at(self) -> _timestamp_pb2.Timestamp:
         """When asking again may help, where amount is zero: the end of the shortest exhausted window."""
 
+    @_builtins.property
+    def available(self) -> _money_pb2.Money:
+        """What the tightest of the budgets has left after this lease; absent when unbudgeted."""
+
     def __init__(
         self,
         *,
@@ -468,10 +484,12 @@ class AcquireLeaseResponse(_message.Message):
         unbudgeted: _builtins.bool = ...,
         budget_ids: _abc.Iterable[_builtins.str] | None = ...,
         retry_at: _timestamp_pb2.Timestamp | None = ...,
+        available: _money_pb2.Money | None = ...,
+        per_subject: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "expires_at", b"expires_at", "price", b"price", "retry_at", b"retry_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "available", b"available", "expires_at", b"expires_at", "price", b"price", "retry_at", b"retry_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "budget_ids", b"budget_ids", "expires_at", b"expires_at", "lease_id", b"lease_id", "price", b"price", "retry_at", b"retry_at", "unbudgeted", b"unbudgeted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "available", b"available", "budget_ids", b"budget_ids", "expires_at", b"expires_at", "lease_id", b"lease_id", "per_subject", b"per_subject", "price", b"price", "retry_at", b"retry_at", "unbudgeted", b"unbudgeted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -479,7 +497,7 @@ Global___AcquireLeaseResponse: _TypeAlias = AcquireLeaseResponse  # noqa: Y015
 
 @_typing.final
 class ReturnLeaseRequest(_message.Message):
-    """Gives a lease back."""
+    """Gives a lease back. May be sent again with less spent, when requests that were still running cost less than they might have."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

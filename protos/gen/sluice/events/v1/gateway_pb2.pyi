@@ -163,6 +163,7 @@ class RequestCompleted(_message.Message):
     MODERATION_POLICIES_FIELD_NUMBER: _builtins.int
     COST_HOLD_ID_FIELD_NUMBER: _builtins.int
     BUDGET_LIMITED_FIELD_NUMBER: _builtins.int
+    BUDGET_UNCHECKED_FIELD_NUMBER: _builtins.int
     outcome: Global___RequestOutcome.ValueType
     """How it ended."""
     reason: _builtins.str
@@ -211,6 +212,8 @@ class RequestCompleted(_message.Message):
     """Id of the cost hold or lease the request was admitted on; empty when no budget stands over the caller. The ledger relieves the hold by it."""
     budget_limited: _builtins.bool
     """True when the answer was cut because what was held for it was used up."""
+    budget_unchecked: _builtins.bool
+    """True when no budget could be asked because the cost service was away, and the request ran because its tenant chose budget_fail_open."""
     @_builtins.property
     def metadata(self) -> _metadata_pb2.EventMetadata:
         """Who, when, which request."""
@@ -298,10 +301,11 @@ class RequestCompleted(_message.Message):
         moderation_policies: _abc.Iterable[_builtins.str] | None = ...,
         cost_hold_id: _builtins.str = ...,
         budget_limited: _builtins.bool = ...,
+        budget_unchecked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer", "_input_action", b"_input_action", "_output_action", b"_output_action", "_redacted_answer", b"_redacted_answer", "_redacted_prompt", b"_redacted_prompt", "_refusal", b"_refusal", "empty_answer", b"empty_answer", "generation_time", b"generation_time", "input_action", b"input_action", "input_filter_time", b"input_filter_time", "latency", b"latency", "metadata", b"metadata", "output_action", b"output_action", "redacted_answer", b"redacted_answer", "redacted_prompt", b"redacted_prompt", "refusal", b"refusal", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer", "_input_action", b"_input_action", "_output_action", b"_output_action", "_redacted_answer", b"_redacted_answer", "_redacted_prompt", b"_redacted_prompt", "_refusal", b"_refusal", "api_key_id", b"api_key_id", "blocked_categories", b"blocked_categories", "budget_limited", b"budget_limited", "cost_hold_id", b"cost_hold_id", "decision_ids", b"decision_ids", "empty_answer", b"empty_answer", "experiment_arm", b"experiment_arm", "finish_reason", b"finish_reason", "generation_time", b"generation_time", "input_action", b"input_action", "input_characters", b"input_characters", "input_filter_time", b"input_filter_time", "latency", b"latency", "message_count", b"message_count", "metadata", b"metadata", "model", b"model", "moderation_policies", b"moderation_policies", "operation", b"operation", "outcome", b"outcome", "output_action", b"output_action", "output_characters", b"output_characters", "prompt_version", b"prompt_version", "protocol", b"protocol", "reason", b"reason", "redacted_answer", b"redacted_answer", "redacted_input", b"redacted_input", "redacted_output", b"redacted_output", "redacted_prompt", b"redacted_prompt", "refusal", b"refusal", "route", b"route", "served_model", b"served_model", "skipped_filters", b"skipped_filters", "status_code", b"status_code", "streamed", b"streamed", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer", "_input_action", b"_input_action", "_output_action", b"_output_action", "_redacted_answer", b"_redacted_answer", "_redacted_prompt", b"_redacted_prompt", "_refusal", b"_refusal", "api_key_id", b"api_key_id", "blocked_categories", b"blocked_categories", "budget_limited", b"budget_limited", "budget_unchecked", b"budget_unchecked", "cost_hold_id", b"cost_hold_id", "decision_ids", b"decision_ids", "empty_answer", b"empty_answer", "experiment_arm", b"experiment_arm", "finish_reason", b"finish_reason", "generation_time", b"generation_time", "input_action", b"input_action", "input_characters", b"input_characters", "input_filter_time", b"input_filter_time", "latency", b"latency", "message_count", b"message_count", "metadata", b"metadata", "model", b"model", "moderation_policies", b"moderation_policies", "operation", b"operation", "outcome", b"outcome", "output_action", b"output_action", "output_characters", b"output_characters", "prompt_version", b"prompt_version", "protocol", b"protocol", "reason", b"reason", "redacted_answer", b"redacted_answer", "redacted_input", b"redacted_input", "redacted_output", b"redacted_output", "redacted_prompt", b"redacted_prompt", "refusal", b"refusal", "route", b"route", "served_model", b"served_model", "skipped_filters", b"skipped_filters", "status_code", b"status_code", "streamed", b"streamed", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__empty_answer: _TypeAlias = _typing.Literal["empty_answer"]  # noqa: Y015
     _WhichOneofArgType__empty_answer: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer"]  # noqa: Y015
