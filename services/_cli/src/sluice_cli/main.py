@@ -1,17 +1,16 @@
 """The `sluice` command."""
 
 import asyncio
-import contextlib
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from sluice_kit.errors import Unavailable
 
 from sluice_cli import decision
-from sluice_cli import events as event_stream
+from sluice_cli.event_commands import events
 from sluice_cli.mesh import operation
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
@@ -23,15 +22,10 @@ app = typer.Typer(
     help="Sluice: a governed, measured mesh for language models.",
 )
 mesh = typer.Typer(no_args_is_help=True, help="Run the mesh on this machine.")
-events = typer.Typer(no_args_is_help=True, help="Look at the events of the mesh.")
 app.add_typer(mesh, name="mesh")
 app.add_typer(events, name="events")
 
 console = Console()
-
-
-def _home() -> Home:
-    return Home(Path(os.environ.get("SLUICE_HOME") or ".sluice").absolute())
 
 
 def _offset() -> int:
@@ -50,51 +44,20 @@ def up(
     ] = None,
 ) -> None:
     """Start broker and services, each as its own process; Ctrl-C stops them."""
-    ready = operation.up(_home(), _offset(), service or (), console=console, timeout_seconds=timeout, detach=detach)
+    ready = operation.up(Home.here(), _offset(), service or (), console=console, timeout_seconds=timeout, detach=detach)
     raise typer.Exit(0 if ready else 1)
 
 
 @mesh.command()
 def down() -> None:
     """Stop everything."""
-    operation.down(_home(), console=console)
+    operation.down(Home.here(), console=console)
 
 
 @mesh.command()
 def status() -> None:
     """Show the processes. Exit code 0 when all of them are ready."""
-    raise typer.Exit(0 if operation.status(_home(), console=console) else 1)
-
-
-@events.command()
-def tail(
-    type_: Annotated[
-        list[str] | None,
-        typer.Option("--type", help="Only this event: RequestCompleted or its full type (may be repeated)."),
-    ] = None,
-    from_beginning: Annotated[
-        bool, typer.Option("--from-beginning", help="Also the events that are there already.")
-    ] = False,
-    no_follow: Annotated[bool, typer.Option("--no-follow", help="End after the events that are there.")] = False,
-    max_: Annotated[int | None, typer.Option("--max", min=1, help="End after this many.")] = None,
-) -> None:
-    """Print events as they come, one JSON line each."""
-    topics = event_stream.topics_named(type_ or ())
-    settings = event_stream.connection(_home())
-
-    async def show() -> None:
-        left = max_
-        async with contextlib.aclosing(
-            event_stream.follow(settings, topics, from_beginning=from_beginning or no_follow, live=not no_follow)
-        ) as seen:
-            async for event in seen:
-                print(event.as_json(), flush=True)
-                left = left - 1 if left else None
-                if left == 0:
-                    return
-
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
-        asyncio.run(show())
+    raise typer.Exit(0 if operation.status(Home.here(), console=console) else 1)
 
 
 @app.command()
@@ -107,7 +70,7 @@ def demo(
     # Here and not above: the openai client takes a second to import, which every other command would pay.
     from sluice_cli.demo import performance
 
-    home = _home()
+    home = Home.here()
     operation.require_running(home)
     agreed = asyncio.run(performance.perform(home, console, count=count, seed=seed, concurrency=concurrency))
     raise typer.Exit(0 if agreed else 1)
@@ -120,7 +83,7 @@ def explain(
     json: Annotated[bool, typer.Option("--json", help="The whole evidence as JSON.")] = False,
 ) -> None:
     """Tell why a text was flagged, withheld or let through."""
-    evidence = decision.explained(decision_id, tenant, decision.environment(_home()))
+    evidence = decision.explained(decision_id, tenant, decision.environment(Home.here()))
     decision.show(evidence, console, as_json=json)
 
 
@@ -128,7 +91,7 @@ def main() -> None:
     """Runs the command; a problem is one sentence on standard error and exit code 1."""
     try:
         app()
-    except MeshProblem as problem:
+    except (MeshProblem, Unavailable) as problem:
         Console(stderr=True).print(f"[red]sluice:[/] {problem}", highlight=False, soft_wrap=True, markup=True)
         sys.exit(1)
 

@@ -58,6 +58,12 @@ def read(home: Home) -> dict[str, str]:
     return {name: "".join(shlex.split(value)) for name, value in pairs}
 
 
+def target(home: Home, service: str) -> str:
+    """Address of a service: from the environment, else from demo.env. MeshProblem when neither tells."""
+    name = f"SLUICE_{service.upper()}_TARGET"
+    return os.environ.get(name) or read(home)[name]
+
+
 def tenant_keys(environment: Mapping[str, str]) -> dict[str, str]:
     """Tenant to API key, from what demo.env assigns."""
     return {tenant: environment[variable] for variable, tenant in _variables().items() if environment.get(variable)}

@@ -20,6 +20,11 @@ class Home:
 
     path: Path
 
+    @classmethod
+    def here(cls) -> "Home":
+        """As the environment says; `.sluice` below the current folder without SLUICE_HOME."""
+        return cls(Path(os.environ.get("SLUICE_HOME") or ".sluice").absolute())
+
     @property
     def run(self) -> Path:
         """Files of the running mesh: configuration of the supervisor, its pid and socket."""

@@ -1,0 +1,1 @@
+"""What the event topics prove: nothing lost, nothing counted twice."""
