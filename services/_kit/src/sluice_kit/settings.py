@@ -65,6 +65,19 @@ class MeshSettings(BaseSettings):
     tls_ca_file: FilePath | None = Field(None, validation_alias="SLUICE_TLS_CA_FILE")
     """Authority that signs the mesh's certificates."""
 
+    key_store: str = Field("file", pattern=r"^(file|vault|off)$", validation_alias="SLUICE_KEY_STORE")
+    """Where the keys of captured texts are: `file` (a folder of this machine), `vault` (HashiCorp Vault), or `off`: texts stay in clear."""
+    key_store_folder: Path | None = Field(None, validation_alias="SLUICE_KEY_STORE_FOLDER")
+    """Folder of the `file` key store; `keys` under SLUICE_HOME where it is not set."""
+    vault_address: str = Field("", pattern=r"^$|^https?://\S+$", validation_alias="SLUICE_VAULT_ADDRESS")
+    """Vault, such as `https://vault:8200`."""
+    vault_token_file: FilePath | None = Field(None, validation_alias="SLUICE_VAULT_TOKEN_FILE")
+    """File with Vault's token; read again at every call."""
+    vault_mount: str = Field("transit", pattern=r"^[A-Za-z0-9_/-]+$", validation_alias="SLUICE_VAULT_MOUNT")
+    """Path of Vault's transit engine."""
+    vault_ca_file: FilePath | None = Field(None, validation_alias="SLUICE_VAULT_CA_FILE")
+    """Authority that signed Vault's certificate; the system's where it is not set."""
+
     @model_validator(mode="after")
     def _fill_in_addresses(self) -> "MeshSettings":
         if not self.kafka_bootstrap:

@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from sluice.events.v1 import metadata_pb2 as sluice_dot_events_dot_v1_dot_metadata__pb2
 from sluice.events.v1 import options_pb2 as sluice_dot_events_dot_v1_dot_options__pb2
+from sluice.types.v1 import encrypted_text_pb2 as sluice_dot_types_dot_v1_dot_encrypted__text__pb2
 from sluice.types.v1 import feedback_pb2 as sluice_dot_types_dot_v1_dot_feedback__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsluice/events/v1/feedback.proto\x12\x10sluice.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsluice/events/v1/metadata.proto\x1a\x1esluice/events/v1/options.proto\x1a\x1esluice/types/v1/feedback.proto\"\xb3\x03\n\x10\x46\x65\x65\x64\x62\x61\x63kReceived\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x02 \x01(\t\x12\'\n\x05thumb\x18\x03 \x01(\x0e\x32\x16.sluice.types.v1.ThumbH\x00\x12\x10\n\x06rating\x18\x04 \x01(\rH\x00\x12\x1a\n\x10redacted_comment\x18\x05 \x01(\tH\x00\x12\x1d\n\x13redacted_correction\x18\x06 \x01(\tH\x00\x12:\n\ncomparison\x18\x07 \x01(\x0b\x32$.sluice.events.v1.FeedbackComparisonH\x00\x12/\n\x06source\x18\x08 \x01(\x0e\x32\x1f.sluice.types.v1.FeedbackSource\x12\x0c\n\x04tags\x18\t \x03(\t\x12\x11\n\tretracted\x18\n \x01(\x08:J\xe2\xe0\x18\x46\n$sluice.feedback.feedback_received.v1\x12\x13metadata.request_id\x18\x04\"\x05\x08\x80\xce\xda\x03\x30\x02\x42\x07\n\x05value\"_\n\x12\x46\x65\x65\x64\x62\x61\x63kComparison\x12\x18\n\x10other_request_id\x18\x01 \x01(\t\x12/\n\npreference\x18\x02 \x01(\x0e\x32\x1b.sluice.types.v1.Preference\"\xf2\x01\n\x0fReviewRequested\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\x11\n\treview_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x03 \x01(\t\x12\r\n\x05\x63\x61use\x18\x04 \x01(\t\x12*\n\x06\x64ue_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:I\xe2\xe0\x18\x45\n#sluice.feedback.review_requested.v1\x12\x13metadata.request_id\x18\x04\"\x05\x08\x80\xce\xda\x03\x30\x01\"\xdb\x01\n\x0eReviewResolved\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\x11\n\treview_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x03 \x01(\t\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\x13\n\x0breviewer_id\x18\x05 \x01(\t:H\xe2\xe0\x18\x44\n\"sluice.feedback.review_resolved.v1\x12\x13metadata.request_id\x18\x04\"\x05\x08\x80\xce\xda\x03\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fsluice/events/v1/feedback.proto\x12\x10sluice.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsluice/events/v1/metadata.proto\x1a\x1esluice/events/v1/options.proto\x1a$sluice/types/v1/encrypted_text.proto\x1a\x1esluice/types/v1/feedback.proto\"\x83\x04\n\x10\x46\x65\x65\x64\x62\x61\x63kReceived\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\x13\n\x0b\x66\x65\x65\x64\x62\x61\x63k_id\x18\x02 \x01(\t\x12\'\n\x05thumb\x18\x03 \x01(\x0e\x32\x16.sluice.types.v1.ThumbH\x00\x12\x10\n\x06rating\x18\x04 \x01(\rH\x00\x12\x1a\n\x10redacted_comment\x18\x05 \x01(\tH\x00\x12\x1d\n\x13redacted_correction\x18\x06 \x01(\tH\x00\x12:\n\ncomparison\x18\x07 \x01(\x0b\x32$.sluice.events.v1.FeedbackComparisonH\x00\x12/\n\x06source\x18\x08 \x01(\x0e\x32\x1f.sluice.types.v1.FeedbackSource\x12\x0c\n\x04tags\x18\t \x03(\t\x12\x11\n\tretracted\x18\n \x01(\x08\x12;\n\x0e\x65ncrypted_text\x18\x0b \x01(\x0b\x32\x1e.sluice.types.v1.EncryptedTextH\x01\x88\x01\x01:J\xe2\xe0\x18\x46\n$sluice.feedback.feedback_received.v1\x12\x13metadata.request_id\x18\x04\"\x05\x08\x80\xce\xda\x03\x30\x02\x42\x07\n\x05valueB\x11\n\x0f_encrypted_text\"_\n\x12\x46\x65\x65\x64\x62\x61\x63kComparison\x12\x18\n\x10other_request_id\x18\x01 \x01(\t\x12/\n\npreference\x18\x02 \x01(\x0e\x32\x1b.sluice.types.v1.Preference\"\xf2\x01\n\x0fReviewRequested\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\x11\n\treview_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x03 \x01(\t\x12\r\n\x05\x63\x61use\x18\x04 \x01(\t\x12*\n\x06\x64ue_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:I\xe2\xe0\x18\x45\n#sluice.feedback.review_requested.v1\x12\x13metadata.request_id\x18\x04\"\x05\x08\x80\xce\xda\x03\x30\x01\"\xdb\x01\n\x0eReviewResolved\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\x11\n\treview_id\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x03 \x01(\t\x12\x0f\n\x07outcome\x18\x04 \x01(\t\x12\x13\n\x0breviewer_id\x18\x05 \x01(\t:H\xe2\xe0\x18\x44\n\"sluice.feedback.review_resolved.v1\x12\x13metadata.request_id\x18\x04\"\x05\x08\x80\xce\xda\x03\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,12 +42,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVIEWREQUESTED']._serialized_options = b'\342\340\030E\n#sluice.feedback.review_requested.v1\022\023metadata.request_id\030\004\"\005\010\200\316\332\0030\001'
   _globals['_REVIEWRESOLVED']._loaded_options = None
   _globals['_REVIEWRESOLVED']._serialized_options = b'\342\340\030D\n\"sluice.feedback.review_resolved.v1\022\023metadata.request_id\030\004\"\005\010\200\316\332\0030\001'
-  _globals['_FEEDBACKRECEIVED']._serialized_start=184
-  _globals['_FEEDBACKRECEIVED']._serialized_end=619
-  _globals['_FEEDBACKCOMPARISON']._serialized_start=621
-  _globals['_FEEDBACKCOMPARISON']._serialized_end=716
-  _globals['_REVIEWREQUESTED']._serialized_start=719
-  _globals['_REVIEWREQUESTED']._serialized_end=961
-  _globals['_REVIEWRESOLVED']._serialized_start=964
-  _globals['_REVIEWRESOLVED']._serialized_end=1183
+  _globals['_FEEDBACKRECEIVED']._serialized_start=222
+  _globals['_FEEDBACKRECEIVED']._serialized_end=737
+  _globals['_FEEDBACKCOMPARISON']._serialized_start=739
+  _globals['_FEEDBACKCOMPARISON']._serialized_end=834
+  _globals['_REVIEWREQUESTED']._serialized_start=837
+  _globals['_REVIEWREQUESTED']._serialized_end=1079
+  _globals['_REVIEWRESOLVED']._serialized_start=1082
+  _globals['_REVIEWRESOLVED']._serialized_end=1301
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from sluice.events.v1 import metadata_pb2 as _metadata_pb2
+from sluice.types.v1 import encrypted_text_pb2 as _encrypted_text_pb2
 from sluice.types.v1 import feedback_pb2 as _feedback_pb2
 import builtins as _builtins
 import sys
@@ -37,6 +38,7 @@ class FeedbackReceived(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
     RETRACTED_FIELD_NUMBER: _builtins.int
+    ENCRYPTED_TEXT_FIELD_NUMBER: _builtins.int
     feedback_id: _builtins.str
     """Id of the feedback; a later event with the same id replaces this one."""
     thumb: _feedback_pb2.Thumb.ValueType
@@ -44,13 +46,13 @@ class FeedbackReceived(_message.Message):
     rating: _builtins.int
     """1 (worst) to 5 (best)."""
     redacted_comment: _builtins.str
-    """Free text, redacted."""
+    """Free text, redacted. Set and empty when the text is not told in clear: see encrypted_text."""
     redacted_correction: _builtins.str
-    """The answer as it should have been, redacted."""
+    """The answer as it should have been, redacted. Set and empty when the text is not told in clear: see encrypted_text."""
     source: _feedback_pb2.FeedbackSource.ValueType
     """Who gave it."""
     retracted: _builtins.bool
-    """True when the feedback was taken back: value is what it was."""
+    """True when the feedback was taken back: value is what it was, but for its text where texts are encrypted."""
     @_builtins.property
     def metadata(self) -> _metadata_pb2.EventMetadata:
         """Who, when, which request."""
@@ -62,6 +64,10 @@ class FeedbackReceived(_message.Message):
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Its labels."""
+
+    @_builtins.property
+    def encrypted_text(self) -> _encrypted_text_pb2.EncryptedText:
+        """The comment or correction, encrypted; bound to this event. Absent when it was retracted, or for other kinds of value."""
 
     def __init__(
         self,
@@ -76,13 +82,19 @@ class FeedbackReceived(_message.Message):
         source: _feedback_pb2.FeedbackSource.ValueType = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
         retracted: _builtins.bool = ...,
+        encrypted_text: _encrypted_text_pb2.EncryptedText | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "metadata", b"metadata", "rating", b"rating", "redacted_comment", b"redacted_comment", "redacted_correction", b"redacted_correction", "thumb", b"thumb", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_encrypted_text", b"_encrypted_text", "comparison", b"comparison", "encrypted_text", b"encrypted_text", "metadata", b"metadata", "rating", b"rating", "redacted_comment", b"redacted_comment", "redacted_correction", b"redacted_correction", "thumb", b"thumb", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "feedback_id", b"feedback_id", "metadata", b"metadata", "rating", b"rating", "redacted_comment", b"redacted_comment", "redacted_correction", b"redacted_correction", "retracted", b"retracted", "source", b"source", "tags", b"tags", "thumb", b"thumb", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_encrypted_text", b"_encrypted_text", "comparison", b"comparison", "encrypted_text", b"encrypted_text", "feedback_id", b"feedback_id", "metadata", b"metadata", "rating", b"rating", "redacted_comment", b"redacted_comment", "redacted_correction", b"redacted_correction", "retracted", b"retracted", "source", b"source", "tags", b"tags", "thumb", b"thumb", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__encrypted_text: _TypeAlias = _typing.Literal["encrypted_text"]  # noqa: Y015
+    _WhichOneofArgType__encrypted_text: _TypeAlias = _typing.Literal["_encrypted_text", b"_encrypted_text"]  # noqa: Y015
     _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["thumb", "rating", "redacted_comment", "redacted_correction", "comparison"]  # noqa: Y015
     _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__encrypted_text) -> _WhichOneofReturnType__encrypted_text | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
 
 Global___FeedbackReceived: _TypeAlias = FeedbackReceived  # noqa: Y015

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from sluice.events.v1 import metadata_pb2 as _metadata_pb2
+from sluice.types.v1 import encrypted_text_pb2 as _encrypted_text_pb2
 from sluice.types.v1 import finish_reason_pb2 as _finish_reason_pb2
 from sluice.types.v1 import personal_data_pb2 as _personal_data_pb2
 from sluice.types.v1 import usage_pb2 as _usage_pb2
@@ -121,6 +122,30 @@ REQUEST_OPERATION_EMBED: RequestOperation.ValueType  # 2
 """Embeddings."""
 Global___RequestOperation: _TypeAlias = RequestOperation  # noqa: Y015
 
+class _ContentCapture:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ContentCaptureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ContentCapture.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONTENT_CAPTURE_UNSPECIFIED: _ContentCapture.ValueType  # 0
+    """Not told (an older gateway)."""
+    CONTENT_CAPTURE_NONE: _ContentCapture.ValueType  # 1
+    """None, not even encrypted."""
+    CONTENT_CAPTURE_REDACTED: _ContentCapture.ValueType  # 2
+    """Redacted text."""
+
+class ContentCapture(_ContentCapture, metaclass=_ContentCaptureEnumTypeWrapper):
+    """Which text of a tenant may be captured."""
+
+CONTENT_CAPTURE_UNSPECIFIED: ContentCapture.ValueType  # 0
+"""Not told (an older gateway)."""
+CONTENT_CAPTURE_NONE: ContentCapture.ValueType  # 1
+"""None, not even encrypted."""
+CONTENT_CAPTURE_REDACTED: ContentCapture.ValueType  # 2
+"""Redacted text."""
+Global___ContentCapture: _TypeAlias = ContentCapture  # noqa: Y015
+
 @_typing.final
 class RequestCompleted(_message.Message):
     """A request ended. Exactly one for every authenticated request, however it ended."""
@@ -164,6 +189,10 @@ class RequestCompleted(_message.Message):
     COST_HOLD_ID_FIELD_NUMBER: _builtins.int
     BUDGET_LIMITED_FIELD_NUMBER: _builtins.int
     BUDGET_UNCHECKED_FIELD_NUMBER: _builtins.int
+    ENCRYPTED_PROMPT_FIELD_NUMBER: _builtins.int
+    ENCRYPTED_ANSWER_FIELD_NUMBER: _builtins.int
+    TEXT_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    CONTENT_CAPTURE_FIELD_NUMBER: _builtins.int
     outcome: Global___RequestOutcome.ValueType
     """How it ended."""
     reason: _builtins.str
@@ -199,9 +228,9 @@ class RequestCompleted(_message.Message):
     empty_answer: _builtins.bool
     """True when the answer was empty; absent when it was not judged."""
     redacted_prompt: _builtins.str
-    """Redacted last user message; only where the tenant's content_capture is `redacted`."""
+    """Redacted last user message, in clear: only where the tenant's content_capture is `redacted` and the installation has switched encryption off. Otherwise see encrypted_prompt."""
     redacted_answer: _builtins.str
-    """Redacted answer; only where the tenant's content_capture is `redacted`."""
+    """Redacted answer, in clear: as redacted_prompt. Otherwise see encrypted_answer."""
     served_model: _builtins.str
     """Id of the model that answered, as the inference service names it; empty when none did. The ledger prices this one."""
     input_action: _verdict_pb2.Action.ValueType
@@ -214,6 +243,10 @@ class RequestCompleted(_message.Message):
     """True when the answer was cut because what was held for it was used up."""
     budget_unchecked: _builtins.bool
     """True when no budget could be asked because the cost service was away, and the request ran because its tenant chose budget_fail_open."""
+    text_left_out: _builtins.str
+    """Why there is no text although the tenant's content_capture is `redacted`: `CALLER_DECLINED` (the request said so), `NOT_REDACTED` (the filter was away), `KEY_STORE_UNAVAILABLE`; empty otherwise."""
+    content_capture: Global___ContentCapture.ValueType
+    """The tenant's content_capture when the request ended."""
     @_builtins.property
     def metadata(self) -> _metadata_pb2.EventMetadata:
         """Who, when, which request."""
@@ -262,6 +295,14 @@ class RequestCompleted(_message.Message):
     def moderation_policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Policies that decided, `id@version`, input first."""
 
+    @_builtins.property
+    def encrypted_prompt(self) -> _encrypted_text_pb2.EncryptedText:
+        """Redacted last user message, encrypted with the subject's key; only where the tenant's content_capture is `redacted`."""
+
+    @_builtins.property
+    def encrypted_answer(self) -> _encrypted_text_pb2.EncryptedText:
+        """Redacted answer, encrypted with the subject's key; only where the tenant's content_capture is `redacted`."""
+
     def __init__(
         self,
         *,
@@ -302,13 +343,21 @@ class RequestCompleted(_message.Message):
         cost_hold_id: _builtins.str = ...,
         budget_limited: _builtins.bool = ...,
         budget_unchecked: _builtins.bool = ...,
+        encrypted_prompt: _encrypted_text_pb2.EncryptedText | None = ...,
+        encrypted_answer: _encrypted_text_pb2.EncryptedText | None = ...,
+        text_left_out: _builtins.str = ...,
+        content_capture: Global___ContentCapture.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer", "_input_action", b"_input_action", "_output_action", b"_output_action", "_redacted_answer", b"_redacted_answer", "_redacted_prompt", b"_redacted_prompt", "_refusal", b"_refusal", "empty_answer", b"empty_answer", "generation_time", b"generation_time", "input_action", b"input_action", "input_filter_time", b"input_filter_time", "latency", b"latency", "metadata", b"metadata", "output_action", b"output_action", "redacted_answer", b"redacted_answer", "redacted_prompt", b"redacted_prompt", "refusal", b"refusal", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer", "_encrypted_answer", b"_encrypted_answer", "_encrypted_prompt", b"_encrypted_prompt", "_input_action", b"_input_action", "_output_action", b"_output_action", "_redacted_answer", b"_redacted_answer", "_redacted_prompt", b"_redacted_prompt", "_refusal", b"_refusal", "empty_answer", b"empty_answer", "encrypted_answer", b"encrypted_answer", "encrypted_prompt", b"encrypted_prompt", "generation_time", b"generation_time", "input_action", b"input_action", "input_filter_time", b"input_filter_time", "latency", b"latency", "metadata", b"metadata", "output_action", b"output_action", "redacted_answer", b"redacted_answer", "redacted_prompt", b"redacted_prompt", "refusal", b"refusal", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer", "_input_action", b"_input_action", "_output_action", b"_output_action", "_redacted_answer", b"_redacted_answer", "_redacted_prompt", b"_redacted_prompt", "_refusal", b"_refusal", "api_key_id", b"api_key_id", "blocked_categories", b"blocked_categories", "budget_limited", b"budget_limited", "budget_unchecked", b"budget_unchecked", "cost_hold_id", b"cost_hold_id", "decision_ids", b"decision_ids", "empty_answer", b"empty_answer", "experiment_arm", b"experiment_arm", "finish_reason", b"finish_reason", "generation_time", b"generation_time", "input_action", b"input_action", "input_characters", b"input_characters", "input_filter_time", b"input_filter_time", "latency", b"latency", "message_count", b"message_count", "metadata", b"metadata", "model", b"model", "moderation_policies", b"moderation_policies", "operation", b"operation", "outcome", b"outcome", "output_action", b"output_action", "output_characters", b"output_characters", "prompt_version", b"prompt_version", "protocol", b"protocol", "reason", b"reason", "redacted_answer", b"redacted_answer", "redacted_input", b"redacted_input", "redacted_output", b"redacted_output", "redacted_prompt", b"redacted_prompt", "refusal", b"refusal", "route", b"route", "served_model", b"served_model", "skipped_filters", b"skipped_filters", "status_code", b"status_code", "streamed", b"streamed", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer", "_encrypted_answer", b"_encrypted_answer", "_encrypted_prompt", b"_encrypted_prompt", "_input_action", b"_input_action", "_output_action", b"_output_action", "_redacted_answer", b"_redacted_answer", "_redacted_prompt", b"_redacted_prompt", "_refusal", b"_refusal", "api_key_id", b"api_key_id", "blocked_categories", b"blocked_categories", "budget_limited", b"budget_limited", "budget_unchecked", b"budget_unchecked", "content_capture", b"content_capture", "cost_hold_id", b"cost_hold_id", "decision_ids", b"decision_ids", "empty_answer", b"empty_answer", "encrypted_answer", b"encrypted_answer", "encrypted_prompt", b"encrypted_prompt", "experiment_arm", b"experiment_arm", "finish_reason", b"finish_reason", "generation_time", b"generation_time", "input_action", b"input_action", "input_characters", b"input_characters", "input_filter_time", b"input_filter_time", "latency", b"latency", "message_count", b"message_count", "metadata", b"metadata", "model", b"model", "moderation_policies", b"moderation_policies", "operation", b"operation", "outcome", b"outcome", "output_action", b"output_action", "output_characters", b"output_characters", "prompt_version", b"prompt_version", "protocol", b"protocol", "reason", b"reason", "redacted_answer", b"redacted_answer", "redacted_input", b"redacted_input", "redacted_output", b"redacted_output", "redacted_prompt", b"redacted_prompt", "refusal", b"refusal", "route", b"route", "served_model", b"served_model", "skipped_filters", b"skipped_filters", "status_code", b"status_code", "streamed", b"streamed", "text_left_out", b"text_left_out", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__empty_answer: _TypeAlias = _typing.Literal["empty_answer"]  # noqa: Y015
     _WhichOneofArgType__empty_answer: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer"]  # noqa: Y015
+    _WhichOneofReturnType__encrypted_answer: _TypeAlias = _typing.Literal["encrypted_answer"]  # noqa: Y015
+    _WhichOneofArgType__encrypted_answer: _TypeAlias = _typing.Literal["_encrypted_answer", b"_encrypted_answer"]  # noqa: Y015
+    _WhichOneofReturnType__encrypted_prompt: _TypeAlias = _typing.Literal["encrypted_prompt"]  # noqa: Y015
+    _WhichOneofArgType__encrypted_prompt: _TypeAlias = _typing.Literal["_encrypted_prompt", b"_encrypted_prompt"]  # noqa: Y015
     _WhichOneofReturnType__input_action: _TypeAlias = _typing.Literal["input_action"]  # noqa: Y015
     _WhichOneofArgType__input_action: _TypeAlias = _typing.Literal["_input_action", b"_input_action"]  # noqa: Y015
     _WhichOneofReturnType__output_action: _TypeAlias = _typing.Literal["output_action"]  # noqa: Y015
@@ -321,6 +370,10 @@ class RequestCompleted(_message.Message):
     _WhichOneofArgType__refusal: _TypeAlias = _typing.Literal["_refusal", b"_refusal"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__empty_answer) -> _WhichOneofReturnType__empty_answer | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__encrypted_answer) -> _WhichOneofReturnType__encrypted_answer | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__encrypted_prompt) -> _WhichOneofReturnType__encrypted_prompt | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__input_action) -> _WhichOneofReturnType__input_action | None: ...
     @_typing.overload

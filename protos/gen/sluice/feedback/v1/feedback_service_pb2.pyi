@@ -222,6 +222,7 @@ class StoredFeedback(_message.Message):
     TAGS_FIELD_NUMBER: _builtins.int
     RECEIVED_AT_FIELD_NUMBER: _builtins.int
     RETRACTED_AT_FIELD_NUMBER: _builtins.int
+    TEXT_LEFT_OUT_FIELD_NUMBER: _builtins.int
     feedback_id: _builtins.str
     """Its id."""
     thumb: _feedback_pb2.Thumb.ValueType
@@ -234,6 +235,8 @@ class StoredFeedback(_message.Message):
     """Redacted answer as it should have been."""
     source: _feedback_pb2.FeedbackSource.ValueType
     """Who gave it."""
+    text_left_out: _builtins.str
+    """Why a comment or correction is told without its text: `ERASED` or `KEY_STORE_UNAVAILABLE`; empty otherwise."""
     @_builtins.property
     def comparison(self) -> Global___Comparison:
         """Comparison with another answer."""
@@ -263,10 +266,11 @@ class StoredFeedback(_message.Message):
         tags: _abc.Iterable[_builtins.str] | None = ...,
         received_at: _timestamp_pb2.Timestamp | None = ...,
         retracted_at: _timestamp_pb2.Timestamp | None = ...,
+        text_left_out: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "rating", b"rating", "received_at", b"received_at", "redacted_comment", b"redacted_comment", "redacted_correction", b"redacted_correction", "retracted_at", b"retracted_at", "thumb", b"thumb", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "feedback_id", b"feedback_id", "rating", b"rating", "received_at", b"received_at", "redacted_comment", b"redacted_comment", "redacted_correction", b"redacted_correction", "retracted_at", b"retracted_at", "source", b"source", "tags", b"tags", "thumb", b"thumb", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "feedback_id", b"feedback_id", "rating", b"rating", "received_at", b"received_at", "redacted_comment", b"redacted_comment", "redacted_correction", b"redacted_correction", "retracted_at", b"retracted_at", "source", b"source", "tags", b"tags", "text_left_out", b"text_left_out", "thumb", b"thumb", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["thumb", "rating", "redacted_comment", "redacted_correction", "comparison"]  # noqa: Y015
     _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015

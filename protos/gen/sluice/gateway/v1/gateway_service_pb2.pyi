@@ -108,12 +108,15 @@ class ChatSpec(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    CAPTURE_DECLINED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model alias."""
     user: _builtins.str
     """The person the request is for; stored only as a keyed hash."""
     conversation_id: _builtins.str
     """Conversation id, for sticky routing; empty means none."""
+    capture_declined: _builtins.bool
+    """True when no text of this request may be captured, whatever the tenant's content_capture is (`store: false` of the HTTP door)."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
         """The conversation, oldest first."""
@@ -155,10 +158,11 @@ class ChatSpec(_message.Message):
         user: _builtins.str = ...,
         conversation_id: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        capture_declined: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["guided", b"guided", "prompt", b"prompt", "sampling", b"sampling", "stopping", b"stopping"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "guided", b"guided", "labels", b"labels", "messages", b"messages", "model", b"model", "prompt", b"prompt", "sampling", b"sampling", "stopping", b"stopping", "tools", b"tools", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capture_declined", b"capture_declined", "conversation_id", b"conversation_id", "guided", b"guided", "labels", b"labels", "messages", b"messages", "model", b"model", "prompt", b"prompt", "sampling", b"sampling", "stopping", b"stopping", "tools", b"tools", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
