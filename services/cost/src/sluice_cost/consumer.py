@@ -93,6 +93,7 @@ def completion_of(event: ConsumedEvent) -> Completion:
         traceparent=metadata.traceparent,
         partition=Partition(event.topic, event.partition),
         offset=event.offset,
+        cost_hold_id=message.cost_hold_id,
     )
 
 

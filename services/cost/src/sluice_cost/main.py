@@ -1,7 +1,7 @@
 """Starts the cost service."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from sluice.cost.v1 import cost_service_pb2, cost_service_pb2_grpc
@@ -16,6 +16,8 @@ from sluice_kit.telemetry import configure
 from sluice_cost.adapters.cost_events import CostRelay, encode
 from sluice_cost.adapters.database import Database, open_database
 from sluice_cost.adapters.price_file import load_price_book
+from sluice_cost.adapters.sql_budgets import SqlBudgets
+from sluice_cost.adapters.sql_holds import SqlHolds, sweep_for_ever
 from sluice_cost.adapters.sql_ledger import SqlLedger
 from sluice_cost.adapters.sql_prices import SqlPrices
 from sluice_cost.adapters.sql_spend import SqlSpend
@@ -65,8 +67,19 @@ async def serve_with(settings: CostSettings, database: Database, book: PriceBook
         settings=settings,
         starting_offsets=entering.starting_offsets,
     )
+    holds = SqlHolds(
+        database,
+        default_currency=book.currency,
+        expired_grace=timedelta(seconds=settings.expired_grace_seconds),
+        clock=now,
+        on_told=relay.wake,
+    )
     servicer = CostServicer(
-        spend=SqlSpend(database), prices=SqlPrices(database, default_currency=book.currency), clock=now
+        spend=SqlSpend(database),
+        prices=SqlPrices(database, default_currency=book.currency),
+        budgets=SqlBudgets(database),
+        holds=holds,
+        clock=now,
     )
     cost_service_pb2_grpc.add_CostServiceServicer_to_server(servicer, server.grpc)
     await publisher.start()
@@ -75,6 +88,7 @@ async def serve_with(settings: CostSettings, database: Database, book: PriceBook
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(consumer.run(stop))
             tasks.create_task(relay.run(stop))
+            tasks.create_task(sweep_for_ever(holds, stop))
             await server.run(service_names=[SERVICE_NAME])
             stop.set()
             relay.wake()

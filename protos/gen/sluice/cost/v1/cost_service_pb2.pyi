@@ -333,19 +333,23 @@ class ExtendRequest(_message.Message):
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ADDITIONAL_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    HELD_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request."""
     additional_output_tokens: _builtins.int
     """Tokens of the answer beyond those held already."""
+    held_output_tokens: _builtins.int
+    """Tokens held already, as the last answer told: a request that is sent again then changes nothing. 0 means that every request extends."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         additional_output_tokens: _builtins.int = ...,
+        held_output_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["additional_output_tokens", b"additional_output_tokens", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["additional_output_tokens", b"additional_output_tokens", "held_output_tokens", b"held_output_tokens", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -468,11 +472,11 @@ class AcquireLeaseResponse(_message.Message):
 
     @_builtins.property
     def retry_at(self) -> _timestamp_pb2.Timestamp:
-        """When asking again may help, where amount is zero: the end of the shortest exhausted window."""
+        """When asking again may help, where amount is zero though more was wished for: soon when running requests hold what is missing, else the end of the longest exhausted window."""
 
     @_builtins.property
     def available(self) -> _money_pb2.Money:
-        """What the tightest of the budgets has left after this lease; absent when unbudgeted."""
+        """What the tightest of the hard budgets has left after this lease; a thousand million units when all are soft; absent when unbudgeted."""
 
     def __init__(
         self,
@@ -771,7 +775,7 @@ class GetBudgetResponse(_message.Message):
 
     @_builtins.property
     def window_end(self) -> _timestamp_pb2.Timestamp:
-        """Moment after the window."""
+        """Moment after the window; for a rolling window the next minute, when its oldest one drops out."""
 
     @_builtins.property
     def leased(self) -> _money_pb2.Money:

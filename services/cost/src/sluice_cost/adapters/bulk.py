@@ -16,6 +16,12 @@ def insert_new(connection: Connection, table: Table, rows: Rows, *, key: str) ->
     return set(connection.execute(statement.returning(table.c[key]), _parameters(connection, rows)).scalars())
 
 
+def insert_missing(connection: Connection, table: Table, rows: Rows, *, key: Sequence[str]) -> None:
+    """Inserts rows whose `key` is not there yet."""
+    statement = _insert(connection, table, rows).on_conflict_do_nothing(index_elements=list(key))
+    connection.execute(statement, _parameters(connection, rows))
+
+
 def add_up(connection: Connection, table: Table, rows: Rows, *, key: Sequence[str], sums: Sequence[str]) -> None:
     """Inserts rows, or adds their `sums` to the row of the same `key`. No two rows may have the same key."""
     statement = _insert(connection, table, rows)

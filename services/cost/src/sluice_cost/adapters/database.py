@@ -17,14 +17,22 @@ from sluice_cost.domain.ledger import LedgerUnavailable
 T = TypeVar("T")
 
 _BUSY_TIMEOUT_MS = 15_000
+_MOST_BEGINNINGS = 10
+
+
+class BeginAgain(Exception):
+    """Raised by work that found the data changed under it: nothing of it is kept, and it is run once more."""
 
 
 class Database:
-    """Runs blocking SQL in threads: one that writes (SQLite has one writer anyway), some that read."""
+    """Runs blocking SQL in threads: one that writes, on PostgreSQL one beside it (SQLite has one writer anyway), some that read."""
 
     def __init__(self, url: str) -> None:
         self._engine = _connect(url)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cost-write")
+        self._beside = self._writer
+        if self.dialect == "postgresql":
+            self._beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cost-write-beside")
         self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="cost-read")
 
     @property
@@ -44,6 +52,10 @@ class Database:
         """Runs `work` in one transaction: all of it happens, or nothing."""
         return await self._run(self._writer, self._in_transaction, work)
 
+    async def write_beside(self, work: Callable[[Connection], T]) -> T:
+        """As write; does not wait for what `write` has to do, where the database takes two writers."""
+        return await self._run(self._beside, self._in_transaction, work)
+
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Runs `work` on one consistent view of the data."""
         return await self._run(self._readers, self._in_snapshot, work)
@@ -54,6 +66,7 @@ class Database:
 
     def _shut_down(self) -> None:
         self._writer.shutdown()
+        self._beside.shutdown()
         self._readers.shutdown()
         self._engine.dispose()
 
@@ -65,6 +78,12 @@ class Database:
             raise LedgerUnavailable(f"the cost database is not available ({type(error.orig).__name__})") from None
 
     def _in_transaction(self, work: Callable[[Connection], T]) -> T:
+        for _ in range(_MOST_BEGINNINGS - 1):
+            try:
+                with self._engine.begin() as connection:
+                    return work(connection)
+            except BeginAgain:
+                continue
         with self._engine.begin() as connection:
             return work(connection)
 
@@ -102,7 +121,7 @@ def _connect(url: str) -> Engine:
     address = make_url(url)
     if address.get_backend_name() == "sqlite":
         return _connect_sqlite(url)
-    return create_engine(url, pool_size=5, max_overflow=0, pool_pre_ping=True, pool_recycle=1800)
+    return create_engine(url, pool_size=6, max_overflow=0, pool_pre_ping=True, pool_recycle=1800)
 
 
 def _connect_sqlite(url: str) -> Engine:

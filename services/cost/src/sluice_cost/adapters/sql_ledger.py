@@ -10,7 +10,11 @@ from sluice_cost.adapters import tables
 from sluice_cost.adapters.bulk import add_up, insert_new, replace
 from sluice_cost.adapters.database import Database
 from sluice_cost.adapters.moments import HOUR_US, to_microseconds
+from sluice_cost.adapters.sql_books import Terms
 from sluice_cost.adapters.sql_prices import read_prices
+from sluice_cost.adapters.sql_spent import count_spent
+from sluice_cost.domain.budget import Caller
+from sluice_cost.domain.holds import Posting
 from sluice_cost.domain.ledger import Completion, LedgerEntry, Partition, enter
 from sluice_cost.domain.pricing import Priced, PriceHistory
 from sluice_cost.domain.usage import TOKEN_BUCKETS
@@ -24,6 +28,7 @@ class SqlLedger:
         self._default_currency = default_currency
         self._prices = PriceHistory([], default_currency=default_currency)
         self._newest_price_id = 0
+        self._terms = Terms(default_currency=default_currency)
 
     async def append(
         self,
@@ -44,6 +49,8 @@ class SqlLedger:
             _add_to_spend(connection, new)
             _put_in_outbox(connection, new, encode)
             _keep_offsets(connection, next_offsets)
+            # Last: it locks the budgets' accounts until the commit.
+            count_spent(connection, [_posting(entry) for entry in new], self._terms, now=to_microseconds(recorded_at))
             return new
 
         return await self._database.write(work)
@@ -122,6 +129,17 @@ def read_positions(connection: Connection) -> dict[Partition, int]:
     """How far every partition was read."""
     rows: Sequence[Row[Any]] = connection.execute(select(tables.consumer_offsets)).all()
     return {Partition(row.topic, row.partition_number): row.next_offset for row in rows}
+
+
+def _posting(entry: LedgerEntry) -> Posting:
+    completion = entry.completion
+    return Posting(
+        Caller(completion.tenant_id, completion.project_id, completion.api_key_id, completion.subject_id),
+        to_microseconds(completion.occurred_at),
+        entry.charge.currency,
+        entry.charge.total,
+        completion.cost_hold_id,
+    )
 
 
 def _as_row(entry: LedgerEntry) -> dict[str, Any]:

@@ -51,6 +51,8 @@ class Completion:
     traceparent: str
     partition: Partition
     offset: int
+    cost_hold_id: str = ""
+    """Hold or lease the request was admitted on; empty when no budget stands over the caller."""
 
 
 @dataclass(frozen=True, slots=True)

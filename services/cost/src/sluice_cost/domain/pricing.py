@@ -132,6 +132,12 @@ class PriceHistory:
         index = bisect_right(self._moments.get(model, []), at)
         return self._prices[model][index - 1] if index else None
 
+    def between(self, model: str, start: datetime, end: datetime) -> list[Price]:
+        """The prices of `model` that are in force at any moment from `start` to `end`."""
+        moments = self._moments.get(model, [])
+        first = max(bisect_right(moments, start) - 1, 0)
+        return self._prices.get(model, [])[first : bisect_right(moments, end)]
+
     def in_force(self, at: datetime) -> list[Price]:
         """One price a model, by model."""
         found = (self.find(model, at) for model in sorted(self._prices))

@@ -1,1 +1,0 @@
-"""Records that consumers gave up: seen, understood, and put back."""
