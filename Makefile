@@ -91,6 +91,16 @@ format: $(DEV_READY) ## Format the code
 protos: $(DEV_READY) ## Regenerate the Python of the protos and their catalogue
 	@cd protos && buf format -w . && ./generate.sh && python catalogue.py
 
+.PHONY: protos-golden
+protos-golden: $(DEV_READY) ## Write the golden bytes of new events and fields (released ones never change)
+	@python protos/golden.py
+
+.PHONY: protos-release
+protos-release: $(DEV_READY) ## Keep the protos as they are now as a released version: make protos-release VERSION=v0.2.0
+	@[[ "$(VERSION)" =~ ^v[0-9]+\.[0-9]+\.[0-9]+$$ ]] || { echo "say which: make protos-release VERSION=v0.2.0"; exit 1; }
+	@cd protos && [ ! -e released/$(VERSION).binpb ] || { echo "$(VERSION) is released already"; exit 1; }
+	@cd protos && buf build -o released/$(VERSION).binpb && python golden.py
+
 .PHONY: lock
 lock: $(BIN)/uv ## Resolve all dependencies anew into requirements/*.txt
 	@requirements/lock.sh
