@@ -159,7 +159,7 @@ class Gateway:
                 "SLUICE_GATEWAY_METRICS_LISTEN": "127.0.0.1:0",
                 "SLUICE_GATEWAY_HTTP_LISTEN": "127.0.0.1:0",
                 "SLUICE_KAFKA_BOOTSTRAP": "127.0.0.1:1",
-                **{f"SLUICE_{name}_TARGET": target for name in ("INFERENCE", "REDACTION", "MODERATION")},
+                **{f"SLUICE_{name}_TARGET": target for name in ("INFERENCE", "REDACTION", "MODERATION", "COST")},
             },
             stdout=subprocess.PIPE,
             text=True,

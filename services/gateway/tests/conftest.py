@@ -20,6 +20,7 @@ from sluice.moderation.v1 import moderation_service_pb2_grpc as moderation_rpc
 from sluice.redaction.v1 import redaction_service_pb2 as redaction
 from sluice.redaction.v1 import redaction_service_pb2_grpc as redaction_rpc
 from sluice.types.v1 import finish_reason_pb2, usage_pb2, verdict_pb2
+from sluice_gateway.adapters.budgets import GrpcBudgets
 from sluice_gateway.adapters.events import PublishedCompletions
 from sluice_gateway.adapters.inference import GrpcModel
 from sluice_gateway.adapters.moderation import GrpcModerator
@@ -32,8 +33,10 @@ from sluice_gateway.domain.api_key import ApiKey, Keyring, mint
 from sluice_gateway.domain.configuration import Configuration, Deployment, Limits, Task, Tenant
 from sluice_gateway.domain.gateway import Gateway
 from sluice_gateway.domain.neighbours import Neighbours
+from sluice_gateway.domain.purse import Purse, PurseLimits
 from sluice_gateway.domain.validation import Bounds
 from sluice_kit.channel import connect
+from sluice_kit.events import new_event_id
 from sluice_kit.interceptor import CallInterceptor
 from sluice_kit.settings import MeshSettings, settings_config
 
@@ -411,9 +414,17 @@ def _gateway(mesh: Mesh, channels: dict[str, Any]) -> Gateway:
         ),
         configuration=lambda: mesh.configuration,
         admission=mesh.admission,
+        # Nobody serves CostService there, as in a mesh from before there were budgets: tests/budgets has one that does.
+        purse=Purse(
+            GrpcBudgets(channels["inference"], holder="sluice-gateway/0", timeout=2),
+            limits=PurseLimits(),
+            new_id=new_event_id,
+            clock=time.monotonic,
+        ),
         bounds=Bounds(messages=100, characters=10_000),
         subject_key=b"k" * 32,
         filter_timeout=2.0,
+        least_output_tokens=4,
         clock=time.monotonic,
     )
 

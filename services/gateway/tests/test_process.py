@@ -24,7 +24,7 @@ def _start(home: Path) -> "subprocess.Popen[str]":
             "SLUICE_GATEWAY_METRICS_LISTEN": loopback,
             "SLUICE_GATEWAY_HTTP_LISTEN": loopback,
             "SLUICE_KAFKA_BOOTSTRAP": "127.0.0.1:1",  # nobody can listen there
-            **{f"SLUICE_{name}_TARGET": "127.0.0.1:1" for name in ("INFERENCE", "REDACTION", "MODERATION")},
+            **{f"SLUICE_{name}_TARGET": "127.0.0.1:1" for name in ("INFERENCE", "REDACTION", "MODERATION", "COST")},
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

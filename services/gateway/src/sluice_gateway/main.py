@@ -5,14 +5,17 @@ import time
 
 from sluice_kit import process, telemetry
 from sluice_kit.channel import connect
+from sluice_kit.events import new_event_id
 from sluice_kit.publisher import EventPublisher
 from sluice_kit.server import GrpcServer, stop_on_signals
 from sluice_kit.settings import load, target_of
 
 from sluice_gateway.adapters import subject_key
+from sluice_gateway.adapters.budgets import NANO_PER_UNIT, WRONG_BOUNDS, GrpcBudgets
 from sluice_gateway.adapters.configuration_file import ConfigurationFile
 from sluice_gateway.adapters.events import PublishedCompletions
 from sluice_gateway.adapters.inference import GrpcModel
+from sluice_gateway.adapters.known_unbudgeted import KnownUnbudgeted
 from sluice_gateway.adapters.moderation import GrpcModerator
 from sluice_gateway.adapters.redaction import GrpcRedactor
 from sluice_gateway.api import grpc, http
@@ -21,8 +24,12 @@ from sluice_gateway.domain.admission import Admission
 from sluice_gateway.domain.configuration import ConfigurationError
 from sluice_gateway.domain.gateway import Gateway
 from sluice_gateway.domain.neighbours import Neighbours
+from sluice_gateway.domain.purse import Purse, PurseLimits
 from sluice_gateway.domain.validation import Bounds
 from sluice_gateway.settings import Settings
+
+# How often leases are looked after: a slow gateway must not run a lease dry between two looks.
+TEND_SECONDS = 0.25
 
 
 def main() -> None:
@@ -36,6 +43,7 @@ async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     configuration = _configuration(settings)
     publisher = EventPublisher(producer=f"sluice-gateway/{settings.instance}", settings=settings)
+    purse = _purse(settings)
     gateway = Gateway(
         Neighbours(
             model=GrpcModel(connect(target_of(settings, "inference"), settings)),
@@ -45,9 +53,11 @@ async def serve(settings: Settings) -> None:
         ),
         configuration=configuration.current,
         admission=Admission(max_in_flight=settings.max_in_flight, clock=time.monotonic),
+        purse=purse,
         bounds=Bounds(messages=settings.max_messages, characters=settings.max_characters),
         subject_key=subject_key.load_or_make(settings.home / "gateway-subject.key"),
         filter_timeout=settings.filter_seconds,
+        least_output_tokens=settings.budget_least_output_tokens,
         clock=time.monotonic,
     )
     server = GrpcServer(service="gateway", settings=settings)
@@ -60,18 +70,19 @@ async def serve(settings: Settings) -> None:
         cert_file=settings.tls_cert_file,
         key_file=settings.tls_key_file,
     )
-    await _run(configuration, publisher, gateway, server, listener)
+    await _run(configuration, publisher, gateway, purse, server, listener)
 
 
 async def _run(
     configuration: ConfigurationFile,
     publisher: EventPublisher,
     gateway: Gateway,
+    purse: Purse,
     server: GrpcServer,
     listener: HttpListener,
 ) -> None:
     stop = stop_on_signals()
-    watching = asyncio.create_task(configuration.watch())
+    watching = [asyncio.create_task(configuration.watch()), asyncio.create_task(purse.tend(TEND_SECONDS))]
     await publisher.start()
     try:
         await listener.start()
@@ -81,8 +92,32 @@ async def _run(
         await asyncio.gather(server.stop(), listener.stop())
         # Requests that outlasted the drain were cancelled just now: their events must be in the outbox before it closes.
         await gateway.all_told(seconds=2)
-        watching.cancel()
+        for task in watching:
+            task.cancel()
+        await purse.close(seconds=2)
         await publisher.stop()
+
+
+def _purse(settings: Settings) -> Purse:
+    stale_seconds = settings.budget_stale_seconds
+    return Purse(
+        GrpcBudgets(
+            connect(target_of(settings, "cost"), settings),
+            holder=f"sluice-gateway/{settings.instance}",
+            timeout=settings.budget_seconds,
+        ),
+        limits=PurseLimits(
+            lease_seconds=settings.lease_seconds,
+            most=round(settings.lease_most * NANO_PER_UNIT),
+            stale_seconds=stale_seconds,
+        ),
+        new_id=new_event_id,
+        clock=time.monotonic,
+        memory=KnownUnbudgeted(
+            settings.home / f"gateway-unbudgeted-{settings.instance}.json", stale_seconds=stale_seconds
+        ),
+        on_wrong_bound=lambda caller: WRONG_BOUNDS.labels(caller.model).inc(),
+    )
 
 
 def _configuration(settings: Settings) -> ConfigurationFile:

@@ -24,6 +24,16 @@ class Settings(GrpcServiceSettings):
     """Longest a filter may keep the gateway waiting before it counts as away."""
     max_in_flight: int = Field(512, ge=1)
     """Requests served at once, of all tenants."""
+    budget_seconds: float = Field(1.0, gt=0, le=60)
+    """Longest a request may wait for the cost service; after that it counts as away."""
+    lease_seconds: float = Field(60.0, ge=1, le=3_600)
+    """Life of a lease on a budget, and of the knowledge that no budget stands over a caller."""
+    lease_most: float = Field(100.0, ge=0, le=1_000_000)
+    """Largest lease, in units of the price's currency; 0 holds every request by itself."""
+    budget_least_output_tokens: int = Field(16, ge=1)
+    """Fewest output tokens an answer is begun with when budgets have too little left for all that were asked for."""
+    budget_stale_seconds: float = Field(86_400.0, ge=0)
+    """How long it is believed, while the cost service is away, that no budget stands over a caller."""
     max_messages: int = Field(512, ge=1)
     """Most messages in a conversation."""
     max_characters: int = Field(200_000, ge=1)

@@ -160,6 +160,9 @@ def event_of(completion: Completion) -> gateway_pb2.RequestCompleted:
         output_characters=completion.output_characters,
         refusal=completion.refusal,
         empty_answer=completion.empty_answer,
+        cost_hold_id=completion.cost_hold_id,
+        budget_limited=completion.budget_limited,
+        budget_unchecked=completion.budget_unchecked,
         redacted_prompt=completion.redacted_prompt,
         redacted_answer=completion.redacted_answer,
     )

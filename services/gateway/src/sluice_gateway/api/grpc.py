@@ -351,6 +351,8 @@ def _guard(completion: Completion) -> pb.GuardReport:
         redacted_input=_counts(completion.redacted_input),
         redacted_output=_counts(completion.redacted_output),
         skipped_filters=completion.skipped_filters,
+        budget_limited=completion.budget_limited,
+        budget_unchecked=completion.budget_unchecked,
     )
 
 

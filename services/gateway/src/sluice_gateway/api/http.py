@@ -134,6 +134,9 @@ def _error_headers(rejection: Rejection) -> list[tuple[bytes, bytes]]:
     headers = []
     if rejection.retry_after_seconds is not None:
         headers.append((b"retry-after", str(math.ceil(rejection.retry_after_seconds)).encode()))
+    if rejection.reason == "BUDGET_EXHAUSTED":
+        # OpenAI's clients try every 429 again at once unless they are told not to: a budget does not fill up in seconds.
+        headers.append((b"x-should-retry", b"false"))
     if rejection.kind is Kind.UNAUTHENTICATED:
         headers.append((b"www-authenticate", b"Bearer"))
     if rejection.kind is Kind.TOO_LARGE:

@@ -100,6 +100,8 @@ def guard_object(completion: Completion) -> dict[str, Any]:
         "redacted_input": {found.kind: found.count for found in completion.redacted_input},
         "redacted_output": {found.kind: found.count for found in completion.redacted_output},
         "skipped_filters": completion.skipped_filters,
+        "budget_limited": completion.budget_limited,
+        "budget_unchecked": completion.budget_unchecked,
     }
 
 

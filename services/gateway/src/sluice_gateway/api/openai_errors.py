@@ -35,14 +35,17 @@ _CODE: Mapping[str, str] = {
     "CONTENT_BLOCKED": "content_filter",
     "CONTENT_HELD": "content_filter",
     "RATE_LIMIT": "rate_limit_exceeded",
+    "BUDGET_EXHAUSTED": "insufficient_quota",
 }
+# OpenAI's own type for an account without money, which is its own code as well.
+_TYPE_OF_REASON: Mapping[str, str] = {"BUDGET_EXHAUSTED": "insufficient_quota"}
 
 
 def error_json(rejection: Rejection, request_id: str) -> bytes:
     """An OpenAI error object; ErrorInfo's metadata stands beside it under `sluice`."""
     error: dict[str, Any] = {
         "message": rejection.message,
-        "type": _TYPE.get(rejection.kind, "invalid_request_error"),
+        "type": _TYPE_OF_REASON.get(rejection.reason) or _TYPE.get(rejection.kind, "invalid_request_error"),
         "param": rejection.field or None,
         "code": _CODE.get(rejection.reason, rejection.reason.lower()),
         "sluice": {"reason": rejection.reason, "request_id": request_id, **rejection.metadata},

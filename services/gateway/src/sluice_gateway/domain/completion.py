@@ -99,6 +99,10 @@ class Completion:
     output_characters: int = 0
     refusal: bool | None = None
     empty_answer: bool | None = None
+    # The hold or lease the request was admitted on; empty where no budget stands over its caller.
+    cost_hold_id: str = ""
+    budget_limited: bool = False
+    budget_unchecked: bool = False
     redacted_prompt: str | None = None
     redacted_answer: str | None = None
 

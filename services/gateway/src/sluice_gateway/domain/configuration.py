@@ -57,6 +57,7 @@ class Tenant:
     moderation_policy: str = ""
     redaction_policy: str = ""
     fail_open: bool = False
+    budget_fail_open: bool = False
     limits: Limits = field(default_factory=Limits)
 
 
@@ -107,7 +108,16 @@ def configuration_of(document: object, *, created_at: float = 0.0) -> Configurat
     return Configuration(tenants, Keyring(keys.values()), models, created_at)
 
 
-_TENANT_FIELDS = {"id", "project", "content_capture", "moderation_policy", "redaction_policy", "fail_open", "limits"}
+_TENANT_FIELDS = {
+    "id",
+    "project",
+    "content_capture",
+    "moderation_policy",
+    "redaction_policy",
+    "fail_open",
+    "budget_fail_open",
+    "limits",
+}
 _KEY_FIELDS = {"id", "sha256", "tenant", "project", "enabled", "synthetic"}
 _MODEL_FIELDS = {"alias", "target", "owned_by", "max_output_tokens", "tasks"}
 
@@ -122,6 +132,7 @@ def _tenant(entry: "_Section") -> Tenant:
         moderation_policy=entry.text("moderation_policy", _FREE, default=""),
         redaction_policy=entry.text("redaction_policy", _FREE, default=""),
         fail_open=entry.flag("fail_open", default=False),
+        budget_fail_open=entry.flag("budget_fail_open", default=False),
         limits=Limits(
             requests_per_minute=limits.whole("requests_per_minute", default.requests_per_minute, 1, 10_000_000),
             concurrency=limits.whole("concurrency", default.concurrency, 1, 100_000),

@@ -1,6 +1,7 @@
 """The recipe of one request: admit, check, guard, route, answer, tell. All four routes are this one."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import replace
 from typing import Protocol
 
@@ -8,15 +9,18 @@ from sluice_gateway.domain import validation
 from sluice_gateway.domain.admission import Admission
 from sluice_gateway.domain.answer import HEAD_CHARACTERS, is_empty, is_refusal
 from sluice_gateway.domain.arrival import Arrival, Identity, begin
+from sluice_gateway.domain.budgets import Caller
 from sluice_gateway.domain.chat import ChatRequest, EmbedRequest, FinishReason, Usage, Vectors
 from sluice_gateway.domain.completion import Completion, Operation, Outcome
 from sluice_gateway.domain.configuration import Configuration, Deployment, Task, Tenant
 from sluice_gateway.domain.guard import Guard
 from sluice_gateway.domain.guard import guarded as guarded_request
-from sluice_gateway.domain.neighbours import ModelEnd, Neighbours
+from sluice_gateway.domain.neighbours import ModelEnd, Neighbours, Redaction
+from sluice_gateway.domain.purse import Hold, Purse
 from sluice_gateway.domain.rejection import Kind, Rejection
 from sluice_gateway.domain.relay import Audience, Relay
 from sluice_gateway.domain.segments import Segment, segments_of
+from sluice_gateway.domain.size import Size, size_of_chat, size_of_embed
 from sluice_gateway.domain.subject import pseudonym
 from sluice_gateway.domain.telling import Telling
 
@@ -40,11 +44,15 @@ class Gateway:
         *,
         configuration: Callable[[], Configuration],
         admission: Admission,
+        purse: Purse,
         bounds: validation.Bounds,
         subject_key: bytes,
         filter_timeout: float,
+        least_output_tokens: int,
         clock: Callable[[], float],
     ) -> None:
+        """`least_output_tokens`: shorter answers than that are refused and not cut, where budgets have too little left."""
+        self._purse, self._least_output_tokens = purse, least_output_tokens
         self._model = neighbours.model
         self._guard = Guard(
             neighbours.moderator, neighbours.redactor, bounds=bounds, filter_timeout=filter_timeout, clock=clock
@@ -89,7 +97,7 @@ class Gateway:
                 request = await read()
                 completion.streamed = request.streamed
                 completion.subject_id = self.subject_of(identity, request.user)
-                await self._answer(request, identity.tenant, arrival, completion, audience)
+                await self._answer(request, identity, arrival, completion, audience)
         await audience.end(completion)
 
     async def embed(
@@ -102,7 +110,7 @@ class Gateway:
             with self._admission.admit(identity.tenant):
                 request = await read()
                 completion.subject_id = self.subject_of(identity, request.user)
-                vectors = await self._embed(request, identity.tenant, arrival, completion)
+                vectors = await self._embed(request, identity, arrival, completion)
         return vectors, completion
 
     async def all_told(self, seconds: float) -> bool:
@@ -110,18 +118,37 @@ class Gateway:
         return await self._telling.all_told(seconds)
 
     async def _answer(
-        self, request: ChatRequest, tenant: Tenant, arrival: Arrival, completion: Completion, audience: ChatAudience
+        self, request: ChatRequest, identity: Identity, arrival: Arrival, completion: Completion, audience: ChatAudience
     ) -> None:
+        tenant = identity.tenant
         deployment = self._route(request.model, Task.CHAT, completion)
         validation.check_chat(request, self._bounds)
         most = validation.tokens_allowed(
             request.stopping.max_tokens, deployment.max_output_tokens, tenant.limits.max_tokens
         )
-        request = replace(request, stopping=replace(request.stopping, max_tokens=most))
+        caller = self._expect(deployment, identity, completion)
         completion.message_count = len(request.messages)
         redaction = await self._guard.check(segments_of(request), tenant, arrival, completion)
         guarded = guarded_request(request, redaction)
-        audience.begin(request, completion)
+        size = size_of_chat(guarded, output_tokens=most, least_output_tokens=self._least_output_tokens)
+        async with self._held(caller, size, tenant, arrival, completion) as hold:
+            guarded = _limited(guarded, hold.output_tokens)
+            relay = await self._relay(guarded, redaction, deployment, tenant, arrival, completion, audience)
+            completion.budget_limited = hold.is_limited and completion.finish_reason is FinishReason.LENGTH
+        await self._guard.capture(guarded, relay.judged, redaction, tenant, arrival, completion)
+
+    async def _relay(
+        self,
+        guarded: ChatRequest,
+        redaction: Redaction,
+        deployment: Deployment,
+        tenant: Tenant,
+        arrival: Arrival,
+        completion: Completion,
+        audience: ChatAudience,
+    ) -> Relay:
+        """Carry the model's answer to the caller, and note how it ended and what it used."""
+        audience.begin(guarded, completion)
         completion.generation_began_at = self._clock()
         relay = Relay(
             self._model.generate(
@@ -131,7 +158,7 @@ class Gateway:
                 timeout=arrival.seconds_left(self._clock()),
             ),
             self._guard.moderation_stream(tenant, arrival, completion),
-            self._guard.redaction_stream(tenant, arrival, completion, redaction, as_json=_answers_json(request)),
+            self._guard.redaction_stream(tenant, arrival, completion, redaction, as_json=_answers_json(guarded)),
             completion=completion,
             filter_timeout=self._guard.filter_timeout,
             clock=self._clock,
@@ -144,23 +171,56 @@ class Gateway:
                 completion.usage = _estimate(guarded, relay.tokens_seen)
             raise
         _conclude(completion, end, relay, guarded)
-        await self._guard.capture(guarded, relay.judged, redaction, tenant, arrival, completion)
+        return relay
 
-    async def _embed(self, request: EmbedRequest, tenant: Tenant, arrival: Arrival, completion: Completion) -> Vectors:
+    async def _embed(
+        self, request: EmbedRequest, identity: Identity, arrival: Arrival, completion: Completion
+    ) -> Vectors:
+        tenant = identity.tenant
         deployment = self._route(request.model, Task.EMBED, completion)
         validation.check_embed(request, self._bounds)
+        caller = self._expect(deployment, identity, completion)
         segments = tuple(Segment(f"input[{i}]", text) for i, text in enumerate(request.texts))
         redaction = await self._guard.check(segments, tenant, arrival, completion)
-        completion.generation_began_at = self._clock()
-        vectors = await self._model.embed(
-            replace(request, texts=redaction.texts),
-            target=deployment.target,
-            timeout=arrival.seconds_left(self._clock()),
-        )
+        guarded = replace(request, texts=redaction.texts)
+        async with self._held(caller, size_of_embed(guarded), tenant, arrival, completion):
+            completion.generation_began_at = self._clock()
+            vectors = await self._model.embed(
+                guarded, target=deployment.target, timeout=arrival.seconds_left(self._clock())
+            )
+            completion.served_model, completion.usage = vectors.model, vectors.usage
         completion.generation_ended_at = self._clock()
-        completion.served_model, completion.usage = vectors.model, vectors.usage
         completion.outcome, completion.finish_reason = Outcome.COMPLETED, FinishReason.STOP
         return vectors
+
+    def _expect(self, deployment: Deployment, identity: Identity, completion: Completion) -> Caller | None:
+        """Whose budgets the request is on; none for a self-test, which nobody is charged for."""
+        if identity.key.synthetic:
+            return None
+        caller = Caller(
+            tenant_id=identity.tenant.id,
+            project_id=identity.key.project_id,
+            api_key_id=identity.key.id,
+            model=deployment.alias,
+            target=deployment.target,
+            subject_id=completion.subject_id,
+        )
+        self._purse.expect(caller)
+        return caller
+
+    def _held(
+        self, caller: Caller | None, size: Size, tenant: Tenant, arrival: Arrival, completion: Completion
+    ) -> AbstractAsyncContextManager[Hold]:
+        if caller is None:
+            return nullcontext(Hold("", size.output_tokens))
+        return self._purse.held(
+            caller,
+            size,
+            completion,
+            request_id=arrival.request_id,
+            seconds=arrival.seconds_left(self._clock()),
+            fail_open=tenant.budget_fail_open,
+        )
 
     def _route(self, alias: str, task: Task, completion: Completion) -> Deployment:
         deployment = self._configuration().deployment(alias, task)
@@ -173,6 +233,15 @@ class Gateway:
             )
         completion.model, completion.route = deployment.alias, deployment.route
         return deployment
+
+
+def _limited(request: ChatRequest, output_tokens: int) -> ChatRequest:
+    """The request with the bound that the model is held to: what is paid for, and no more."""
+    least = request.stopping.min_tokens
+    stopping = replace(
+        request.stopping, max_tokens=output_tokens, min_tokens=None if least is None else min(least, output_tokens)
+    )
+    return replace(request, stopping=stopping)
 
 
 def _answers_json(request: ChatRequest) -> bool:
