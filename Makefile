@@ -76,6 +76,7 @@ check-protos: $(DEV_READY)
 	@cd protos && buf lint . && buf format --diff --exit-code . >/dev/null || { echo "protos: run make protos"; exit 1; }
 	@cd protos && for image in released/*.binpb; do buf breaking . --against $$image || exit 1; done
 	@fresh=$$(mktemp -d) && protos/generate.sh $$fresh && diff -r -q -x __pycache__ $$fresh/sluice protos/gen/sluice || { echo "protos/gen is out of step: run make protos"; exit 1; }
+	@python protos/golden.py --check && python protos/catalogue.py --check
 
 check-locks: $(DEV_READY)
 	@python requirements/check.py
@@ -88,8 +89,8 @@ format: $(DEV_READY) ## Format the code
 	@ruff format --quiet . && ruff check --quiet --fix .
 
 .PHONY: protos
-protos: $(DEV_READY) ## Regenerate the Python of the protos and their catalogue
-	@cd protos && buf format -w . && ./generate.sh && python catalogue.py
+protos: $(DEV_READY) ## Regenerate all that is made of the protos: Python, golden bytes, event catalogue, AsyncAPI document
+	@cd protos && buf format -w . && ./generate.sh && python golden.py && python catalogue.py
 
 .PHONY: protos-golden
 protos-golden: $(DEV_READY) ## Write the golden bytes of new events and fields (released ones never change)

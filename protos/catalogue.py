@@ -1,4 +1,7 @@
-"""Writes README.md: the tables of services and events, read off the generated descriptors."""
+"""Writes README.md and, for other teams, docs/events: all read off the descriptors and the comments of the protos.
+
+--check: writes nothing, names what is out of step and fails.
+"""
 
 import importlib
 import pkgutil
@@ -6,9 +9,10 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE / "gen"))
+sys.path[:0] = [str(HERE), str(HERE / "gen")]
 
 import sluice.events.v1  # noqa: E402
+from contracts import asyncapi, event_catalogue, sources  # noqa: E402
 from sluice.events.v1 import options_pb2  # noqa: E402
 
 HEAD = """# The contracts of Sluice
@@ -17,7 +21,9 @@ HEAD = """# The contracts of Sluice
 `sluice/types/v1` values that two of them share.
 Events and services never import each other. Generated Python is in `gen/` and is committed: `make protos` makes it
 anew, `make check` fails when it is out of step,
-`buf breaking` compares with the last release in `released/`. This page is generated too (`protos/catalogue.py`).
+`buf breaking` compares with the last release in `released/`. This page is generated too (`protos/catalogue.py`), and so are
+the [event catalogue](../docs/events/catalogue.md) and the [AsyncAPI document](../docs/events/asyncapi.yaml).
+`released/golden` holds golden bytes of every event (`make protos-golden`); `make protos-release VERSION=...` keeps the protos as a release.
 
 Metadata of every call inside the mesh: `x-request-id`, `x-sluice-tenant-id`, `x-sluice-project-id`,
 `x-sluice-subject-id`, `x-sluice-synthetic`, `traceparent`, and the gRPC deadline.
@@ -81,12 +87,30 @@ def event_row(name: str, topic: options_pb2.TopicOptions) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def readme() -> str:
+    return HEAD + SERVICE_HEAD + "\n".join(service_rows()) + "\n" + EVENT_HEAD + "\n".join(event_rows()) + "\n"
+
+
+def documents() -> dict[Path, str]:
+    """Every generated page and its content."""
+    schema, events = sources.current(), HERE.parent / "docs" / "events"
+    return {
+        HERE / "README.md": readme(),
+        events / "asyncapi.yaml": asyncapi.as_yaml(schema),
+        events / "catalogue.md": event_catalogue.page(schema),
+    }
+
+
 def main() -> None:
-    page = HEAD + SERVICE_HEAD + "\n".join(service_rows()) + "\n" + EVENT_HEAD + "\n".join(event_rows()) + "\n"
     if "--print" in sys.argv:
-        sys.stdout.write(page)
-    else:
-        (HERE / "README.md").write_text(page, encoding="utf-8")
+        sys.stdout.write(readme())
+        return
+    stale = [p for p, text in documents().items() if not p.exists() or p.read_text(encoding="utf-8") != text]
+    if "--check" in sys.argv:
+        names = ", ".join(path.relative_to(HERE.parent).as_posix() for path in stale)
+        sys.exit(f"{names} out of step with the protos (or with who reads them): run make protos" if stale else 0)
+    for path in stale:
+        path.write_text(documents()[path], encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Golden bytes of every event: `released/golden/<version>/<Event>.{binpb,json}`; `next` is what is not released yet.
 
 Writes `next` anew from the protos, and what a released version lacks; a released file that is there is never touched.
+--check: writes nothing, and fails when `next` is out of step.
 """
 
 import hashlib
@@ -64,7 +65,18 @@ def digests(folder: Path) -> str:
     return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)
 
 
+def stale() -> list[str]:
+    """Files of `next` that are missing, out of step or left over."""
+    fresh = dict(golden_files(sources.current()))
+    folder = GOLDEN / NEXT
+    there = {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
+    return sorted(name for name in fresh.keys() | there.keys() if fresh.get(name) != there.get(name))
+
+
 def main() -> None:
+    if "--check" in sys.argv:
+        names = ", ".join(stale())
+        sys.exit(f"no golden bytes, or old ones, in released/golden/next ({names}): run make protos" if names else 0)
     write_missing_released()
     write_next()
 
