@@ -17,15 +17,22 @@ from sluice_cost.adapters.sql_prices import SqlPrices
 from sluice_cost.domain.budget import AccountKey, Budget, Caller, Scope, Standing
 from sluice_cost.domain.holds import (
     BudgetExhausted,
+    CurrenciesMixed,
+    CurrencyNotBudgeted,
+    ExtendOrder,
+    HoldConflict,
+    HoldUnknown,
     LeaseOrder,
+    ModelUnpriced,
     Order,
     ReserveOrder,
+    ReturnOrder,
     SettleOrder,
 )
 from sluice_cost.domain.ledger import Completion
 from sluice_cost.domain.pricing import Price
 from sluice_cost.domain.usage import Usage
-from sluice_cost.domain.windows import WindowKind
+from sluice_cost.domain.windows import DAY_US, MINUTE_US, WindowKind
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 NOON_US = to_microseconds(NOON)
@@ -157,3 +164,313 @@ async def test_a_hold_goes_from_worst_case_to_settled_to_spent(world: World, don
     await world.enter(done(1, hold.hold_id, output_tokens=5_000))
     assert await world.used() == (DIME // 4, 0, 0)
     assert await world.differences() == []
+
+
+async def test_a_request_that_is_sent_again_finds_its_hold_and_one_with_other_content_is_refused(world: World) -> None:
+    await world.put(budget())
+    first, again = await world.all_of(reserve(), reserve())
+    assert first.hold == again.hold
+    assert await world.used() == (0, DIME, 0)
+    other_content = (reserve(max_output_tokens=3, min_output_tokens=3), reserve(caller=replace(CALLER, project_id="x")))
+    for changed in other_content:
+        with pytest.raises(HoldConflict):
+            await world.submit(changed)
+    await world.submit(reserve(caller=replace(CALLER, tenant_id="umbrella")))  # another tenant's request of that id
+    await world.submit(settle())
+    with pytest.raises(HoldConflict):
+        await world.submit(reserve())
+
+
+async def test_settling_again_answers_the_same_and_with_another_amount_is_refused(world: World) -> None:
+    await world.put(budget())
+    await world.submit(reserve())
+    ended = await world.submit(settle(output_tokens=1))
+    assert await world.submit(settle(output_tokens=1)) == ended
+    with pytest.raises(HoldConflict):
+        await world.submit(settle(output_tokens=2))
+    with pytest.raises(HoldUnknown):
+        await world.submit(settle(2))
+    with pytest.raises(HoldUnknown):
+        await world.submit(replace(settle(), tenant_id="umbrella"))
+
+
+async def test_a_request_that_used_nothing_gives_everything_back(world: World) -> None:
+    await world.put(budget())
+    await world.submit(reserve())
+    assert (await world.submit(settle(output_tokens=None))).released == DIME
+    assert await world.used() == (0, 0, 0)
+
+
+async def test_settling_what_the_ledger_has_entered_already_changes_nothing(
+    world: World, done: Callable[..., Completion]
+) -> None:
+    await world.put(budget())
+    hold = (await world.submit(reserve())).hold
+    await world.enter(done(1, hold.hold_id))
+    assert (await world.submit(settle())).amount == DIME
+    assert await world.used() == (DIME, 0, 0)
+    assert await world.differences() == []
+
+
+async def test_where_not_all_fits_as_many_tokens_are_held_as_fit_but_no_fewer_than_are_of_use(world: World) -> None:
+    await world.put(budget(limit_nano=DIME + DIME // 2))
+    await world.submit(reserve(1))
+    with pytest.raises(BudgetExhausted):
+        await world.submit(reserve(2))
+    with pytest.raises(BudgetExhausted):
+        await world.submit(reserve(3, min_output_tokens=10_001))
+    hold = (await world.submit(reserve(4, min_output_tokens=10_000))).hold
+    assert (hold.output_tokens, hold.granted) == (10_000, DIME // 2)
+    with pytest.raises(BudgetExhausted):
+        await world.submit(reserve(5, max_output_tokens=20_000, min_output_tokens=1))
+
+
+async def test_a_hold_grows_while_there_is_something_left_and_stays_as_it_was_when_not(world: World) -> None:
+    await world.put(budget(limit_nano=2 * DIME))
+    await world.submit(reserve())
+    more = ExtendOrder("acme", "request-1", 10_000, 20_000)
+    for _ in range(2):  # sent again, it changes nothing
+        assert (await world.submit(more)).hold.output_tokens == 30_000
+    assert await world.used() == (0, DIME + DIME // 2, 0)
+    with pytest.raises(BudgetExhausted):
+        await world.submit(ExtendOrder("acme", "request-1", 10_001, 0))
+    assert await world.used() == (0, DIME + DIME // 2, 0)
+    await world.submit(settle())
+    with pytest.raises(HoldConflict):
+        await world.submit(more)
+
+
+async def test_every_budget_over_a_caller_is_held_and_the_tightest_refuses(world: World) -> None:
+    await world.put(
+        budget("organisation", scope=Scope.ORGANISATION, tenant_ids=("acme", "umbrella"), scope_id="holding"),
+        budget("tenant"),
+        budget("project", scope=Scope.PROJECT, scope_id="shop", limit_nano=3 * DIME),
+        budget("key", scope=Scope.API_KEY, scope_id="key-1", limit_nano=2 * DIME),
+        budget("other-key", scope=Scope.API_KEY, scope_id="key-2", limit_nano=0),
+        budget("person", scope=Scope.SUBJECT, limit_nano=DIME),
+    )
+    await world.submit(reserve(1))
+    for who, tightest in ((CALLER, "person"), (replace(CALLER, subject_id="bert"), None)):
+        order = reserve(2, caller=who)
+        if tightest:
+            with pytest.raises(BudgetExhausted, match=tightest):
+                await world.submit(order)
+        else:
+            await world.submit(order)
+    with pytest.raises(BudgetExhausted, match="key"):
+        await world.submit(reserve(3, caller=replace(CALLER, subject_id="carl")))
+    await world.submit(reserve(4, caller=Caller("umbrella")))
+    assert await world.used("organisation") == (0, 3 * DIME, 0)
+    assert await world.used("tenant") == await world.used("project") == await world.used("key") == (0, 2 * DIME, 0)
+    assert await world.used("person", "anna") == await world.used("person", "bert") == (0, DIME, 0)
+    assert await world.differences() == []
+
+
+async def test_what_is_refused_is_held_nowhere(world: World) -> None:
+    await world.put(budget("wide"), budget("narrow", limit_nano=1))
+    with pytest.raises(BudgetExhausted, match="narrow"):
+        await world.submit(reserve())
+    assert await world.used("wide") == await world.used("narrow") == (0, 0, 0)
+
+
+async def test_a_soft_budget_counts_and_refuses_nothing(world: World, done: Callable[..., Completion]) -> None:
+    await world.put(budget(is_hard=False, limit_nano=DIME))
+    holds = [(await world.submit(reserve(number))).hold for number in range(3)]
+    await world.enter(*(done(number, hold.hold_id) for number, hold in enumerate(holds)))
+    assert await world.used() == (3 * DIME, 0, 0)
+
+
+async def test_a_model_without_a_price_is_refused_under_a_hard_budget_only(world: World) -> None:
+    await world.put(budget(is_hard=False))
+    assert (await world.submit(reserve(model="unheard-of"))).hold is None
+    await world.put(budget())
+    for order in (reserve(2, model="unheard-of"), lease(2, model="unheard-of", amount=None)):
+        with pytest.raises(ModelUnpriced):
+            await world.submit(order)
+    assert (await world.submit(reserve(3, model="alias", served_models=("small",)))).hold.granted == DIME
+
+
+async def test_budgets_of_several_currencies_each_bound_their_own(
+    world: World, make_price: Callable[..., Price]
+) -> None:
+    euros = make_price(model="euros", currency="EUR", reasoning=5_000_000_000)
+    await world.prices.put(euros, recorded_at=NOON)
+    await world.put(budget("dollars"))
+    with pytest.raises(CurrencyNotBudgeted):
+        await world.submit(reserve(1, model="euros"))
+    await world.put(budget("euros", currency="EUR", limit_nano=DIME))
+    await world.submit(reserve(2, model="euros"))
+    await world.submit(reserve(3))
+    assert await world.used("dollars") == await world.used("euros") == (0, DIME, 0)
+    with pytest.raises(BudgetExhausted, match="euros"):
+        await world.submit(reserve(4, model="euros"))
+    with pytest.raises(CurrenciesMixed):
+        await world.submit(reserve(5, model="small", served_models=("small", "euros")))
+    with pytest.raises(CurrenciesMixed):
+        await world.submit(lease(currency="EUR"))
+
+
+async def test_the_worst_case_is_at_the_dearest_price_until_the_hold_expires(
+    world: World, make_price: Callable[..., Price]
+) -> None:
+    later = NOON + timedelta(minutes=5)
+    dearer = make_price(effective_from=later, output=50_000_000_000)
+    await world.prices.put(dearer, recorded_at=NOON)
+    await world.put(budget())
+    assert (await world.submit(reserve(1, lasts=299 * SECOND))).hold.granted == DIME
+    assert (await world.submit(reserve(2, lasts=300 * SECOND))).hold.granted == 10 * DIME
+
+
+async def test_a_lease_is_a_slice_that_the_ledger_uses_up(world: World, done: Callable[..., Completion]) -> None:
+    await world.put(budget(limit_nano=3 * DIME))
+    answer = await world.submit(lease(amount=2 * DIME))
+    assert (answer.hold.granted, answer.left, answer.price.output) == (2 * DIME, DIME, 5_000_000_000)
+    assert await world.submit(lease(amount=2 * DIME)) == answer
+    assert await world.used() == (0, 2 * DIME, 2 * DIME)
+    await world.enter(done(1, "lease-1"))
+    assert await world.used() == (DIME, DIME, DIME)
+    assert (await world.submit(lease(2, amount=9 * DIME))).hold.granted == DIME
+    nothing = await world.submit(lease(3))
+    assert (nothing.hold, nothing.left) == (None, 0)
+    assert nothing.retry_at == NOON_US + 2 * SECOND  # what is missing is only held
+    assert await world.differences() == []
+
+
+async def test_what_is_spent_of_a_returned_lease_counts_until_the_ledger_has_it(
+    world: World, done: Callable[..., Completion]
+) -> None:
+    await world.put(budget())
+    await world.submit(lease(amount=10 * DIME))
+    back = ReturnOrder("acme", "lease-1", 3 * DIME, "USD")
+    assert (await world.submit(back)).released == 7 * DIME
+    assert (await world.submit(back)).released == 7 * DIME
+    assert await world.used() == (0, 3 * DIME, 3 * DIME)
+    assert (await world.submit(replace(back, spent=2 * DIME))).released == 8 * DIME
+    with pytest.raises(HoldConflict):
+        await world.submit(replace(back, spent=4 * DIME))
+    await world.enter(done(1, "lease-1"))
+    assert await world.used() == (DIME, DIME, DIME)
+    await world.enter(done(2, "lease-1"))
+    assert await world.used() == (2 * DIME, 0, 0)
+    with pytest.raises(HoldConflict):
+        await world.submit(lease(amount=10 * DIME))
+
+
+async def test_a_question_for_a_lease_tells_what_is_left_and_takes_nothing(world: World) -> None:
+    await world.put(budget(), budget("person", scope=Scope.SUBJECT, limit_nano=2 * DIME))
+    answer = await world.submit(lease(amount=None))
+    assert (answer.hold, answer.left, answer.is_by_person, answer.price.model) == (None, 2 * DIME, True, "small")
+    assert await world.used() == (0, 0, 0)
+
+
+async def test_what_expired_is_free_only_after_the_grace(world: World, done: Callable[..., Completion]) -> None:
+    await world.put(budget())
+    hold = (await world.submit(reserve(lasts=60 * SECOND))).hold
+    await world.submit(lease())
+    world.now = NOON + timedelta(minutes=60, seconds=59)
+    assert await world.holds.sweep() == 0
+    assert await world.used() == (0, 2 * DIME, DIME)
+    world.now += timedelta(seconds=1)
+    assert await world.holds.sweep() == 2
+    assert await world.used() == (0, 0, 0)
+    await world.enter(done(1, hold.hold_id), done(2, "lease-1"))  # too late to be relieved, never too late to count
+    assert await world.used() == (2 * DIME, 0, 0)
+    assert await world.differences() == []
+    world.now += timedelta(days=2)
+    await world.holds.sweep()
+    with pytest.raises(HoldUnknown):
+        await world.submit(settle())
+
+
+async def test_a_day_begins_with_nothing_spent_and_keeps_what_is_held(
+    world: World, done: Callable[..., Completion]
+) -> None:
+    await world.put(budget())
+    late, early = [(await world.submit(reserve(number))).hold for number in (1, 2)]
+    await world.enter(done(3))
+    world.now = datetime(2026, 11, 25, 0, 0, 1, tzinfo=UTC)
+    assert await world.used() == (0, 2 * DIME, 0)
+    await world.enter(
+        done(1, late.hold_id, occurred_at=datetime(2026, 11, 24, 23, 59, 59, tzinfo=UTC)),
+        done(2, early.hold_id, occurred_at=world.now),
+    )
+    assert await world.used() == (DIME, 0, 0)
+    standing = await world.standing()
+    assert (standing.account.window_start, standing.window_end) == (NOON_US + DAY_US // 2, NOON_US + DAY_US * 3 // 2)
+    assert await world.differences() == []
+
+
+async def test_a_month_ends_with_the_month(world: World, done: Callable[..., Completion]) -> None:
+    await world.put(budget(window=WindowKind.MONTH))
+    await world.enter(done(1, occurred_at=datetime(2026, 11, 1, tzinfo=UTC)))
+    await world.enter(done(2, occurred_at=datetime(2026, 10, 31, 23, 59, tzinfo=UTC)))
+    assert await world.used() == (DIME, 0, 0)
+    world.now = datetime(2026, 12, 31, 23, tzinfo=UTC)
+    assert await world.used() == (0, 0, 0)
+    assert (await world.standing()).window_end == to_microseconds(datetime(2027, 1, 1, tzinfo=UTC))
+
+
+async def test_a_rolling_window_forgets_minute_by_minute(world: World, done: Callable[..., Completion]) -> None:
+    await world.put(budget(window=WindowKind.ROLLING, rolling_minutes=60, limit_nano=2 * DIME))
+    at = [NOON, NOON + timedelta(minutes=20), NOON + timedelta(minutes=40)]
+    for number, moment in enumerate(at[:2]):
+        world.now = moment
+        hold = (await world.submit(reserve(number))).hold
+        await world.enter(done(number, hold.hold_id, occurred_at=moment))
+    world.now = at[2]
+    with pytest.raises(BudgetExhausted) as caught:
+        await world.submit(reserve(2))
+    assert caught.value.retry_at == to_microseconds(at[2]) + MINUTE_US
+    for minutes, spent in ((60, 2 * DIME), (61, DIME), (80, DIME), (81, 0)):
+        world.now = NOON + timedelta(minutes=minutes)
+        assert await world.used() == (spent, 0, 0)
+        assert await world.differences() == []
+    await world.enter(done(7, occurred_at=NOON))  # long after its window
+    assert await world.used() == (0, 0, 0)
+
+
+async def test_a_budget_that_is_put_late_counts_what_was_spent_and_is_held_already(
+    world: World, done: Callable[..., Completion]
+) -> None:
+    await world.put(budget("first"))
+    await world.submit(reserve(1))
+    await world.submit(lease())
+    await world.enter(done(2), done(3, tenant_id="umbrella"), done(4, subject_id="bert"))
+    await world.put(budget(), budget("person", scope=Scope.SUBJECT), budget("other", tenant_ids=("umbrella",)))
+    assert await world.used() == (2 * DIME, 2 * DIME, DIME)
+    assert await world.used("person", "anna") == (DIME, 2 * DIME, DIME)
+    assert await world.used("person", "bert") == (DIME, 0, 0)
+    assert await world.used("other") == (DIME, 0, 0)
+    await world.submit(settle(output_tokens=None))
+    await world.put(budget(is_disabled=True))
+    assert await world.used("person", "anna") == (DIME, DIME, DIME)
+    assert await world.differences() == []
+
+
+async def test_a_new_limit_holds_at_once_and_every_version_is_audited(world: World, database: Database) -> None:
+    await world.put(budget())
+    await world.submit(reserve(1))
+    await world.put(budget(limit_nano=DIME))
+    with pytest.raises(BudgetExhausted):
+        await world.submit(reserve(2))
+    await world.put(budget(limit_nano=2 * DIME))
+    await world.submit(reserve(3))
+    assert (await world.standing()).budget.version == 3
+    assert await world.used() == (0, 2 * DIME, 0)
+
+
+async def test_a_request_is_not_counted_twice_however_often_its_event_comes(
+    world: World, done: Callable[..., Completion]
+) -> None:
+    await world.put(budget())
+    hold = (await world.submit(reserve())).hold
+    for _ in range(2):
+        await world.enter(done(1, hold.hold_id), done(1, hold.hold_id))
+    assert await world.used() == (DIME, 0, 0)
+
+
+async def test_another_tenants_event_relieves_nobodys_hold(world: World, done: Callable[..., Completion]) -> None:
+    await world.put(budget())
+    hold = (await world.submit(reserve())).hold
+    await world.enter(done(1, hold.hold_id, tenant_id="umbrella"))
+    assert await world.used() == (0, DIME, 0)

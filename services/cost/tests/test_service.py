@@ -207,6 +207,7 @@ async def test_the_service_starts_before_its_broker_and_answers_meanwhile(
         ("database_url", "sqlite:////proc/nowhere/cost.db", "cannot be opened"),
         ("database_url", "postgresql://a:secret@127.0.0.1:1/x", "cannot be opened"),
         ("price_book_file", "/nowhere/book.yaml", "cannot be read"),
+        ("budgets_file", "/nowhere/budgets.yaml", "is no folder"),
     ],
 )
 async def test_what_the_service_can_not_start_with_is_one_sentence_without_secrets(

@@ -6,6 +6,7 @@ from functools import partial
 
 from sluice.cost.v1 import cost_service_pb2, cost_service_pb2_grpc
 from sluice.events.v1.gateway_pb2 import RequestCompleted
+from sluice_kit.configuration import ConfigurationRefused
 from sluice_kit.consumer import EventConsumer
 from sluice_kit.process import StartFailed, run
 from sluice_kit.publisher import EventPublisher
@@ -13,6 +14,7 @@ from sluice_kit.server import GrpcServer
 from sluice_kit.settings import load
 from sluice_kit.telemetry import configure
 
+from sluice_cost.adapters.budget_file import WatchedBudgets
 from sluice_cost.adapters.cost_events import CostRelay, encode
 from sluice_cost.adapters.database import Database, open_database
 from sluice_cost.adapters.price_file import load_price_book
@@ -41,17 +43,30 @@ async def serve(settings: CostSettings) -> None:
         book = load_price_book(settings.price_book_file)
         database = await asyncio.to_thread(open_database, settings.database)
         await SqlPrices(database, default_currency=book.currency).load(book, recorded_at=now())
+        budgets = await budgets_of(settings, database)
     except PriceBookMistakes as error:
         raise StartFailed(f"{error}. Mend it, or unset SLUICE_COST_PRICE_BOOK_FILE.") from None
     except LedgerUnavailable as error:
         raise StartFailed(f"{error}: see to it, or set SLUICE_COST_DATABASE_URL.") from None
+    except ConfigurationRefused as error:
+        raise StartFailed(f"{error}\nMend it, or unset SLUICE_COST_BUDGETS_FILE.") from None
     try:
-        await serve_with(settings, database, book)
+        await serve_with(settings, database, book, budgets)
     finally:
         await database.close()
 
 
-async def serve_with(settings: CostSettings, database: Database, book: PriceBook) -> None:
+async def budgets_of(settings: CostSettings, database: Database) -> WatchedBudgets | None:
+    if settings.budgets_file is None:
+        return None
+    watched = WatchedBudgets(settings.budgets_file, SqlBudgets(database), clock=now)
+    await watched.store()
+    return watched
+
+
+async def serve_with(
+    settings: CostSettings, database: Database, book: PriceBook, budgets: WatchedBudgets | None
+) -> None:
     server = GrpcServer(service="cost", settings=settings)
     publisher = EventPublisher(producer=f"sluice-cost/{settings.instance}", settings=settings)
     ledger = SqlLedger(database, default_currency=book.currency)
@@ -89,6 +104,8 @@ async def serve_with(settings: CostSettings, database: Database, book: PriceBook
             tasks.create_task(consumer.run(stop))
             tasks.create_task(relay.run(stop))
             tasks.create_task(sweep_for_ever(holds, stop))
+            if budgets is not None:
+                tasks.create_task(budgets.run(stop))
             await server.run(service_names=[SERVICE_NAME])
             stop.set()
             relay.wake()

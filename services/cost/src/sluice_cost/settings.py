@@ -15,6 +15,8 @@ class CostSettings(GrpcServiceSettings):
     """`sqlite:///file` or `postgresql://user:password@host/name`; empty means cost.db under SLUICE_HOME."""
     price_book_file: Path | None = None
     """Price book in YAML; absent means the one that is shipped."""
+    budgets_file: Path | None = None
+    """Budgets in YAML, read again when it changes; absent means that budgets are put by PutBudget alone."""
     expired_grace_seconds: int = Field(3600, ge=0, le=30 * 86_400)
     """How long after its end a hold or lease still counts in full, because its events may be under way."""
 

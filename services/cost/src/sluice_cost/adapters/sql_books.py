@@ -29,23 +29,23 @@ _NEWEST = select(
 
 
 class Terms:
-    """Budgets and prices as they are now: read again only when something was put. One a thread that writes."""
+    """Budgets and prices as they are now: read again only when something was put. Threads may share it."""
 
     def __init__(self, *, default_currency: str) -> None:
         self._default_currency = default_currency
-        self._seen = (-1, -1)
-        self._budgets = BudgetIndex([])
-        self._prices = PriceHistory([], default_currency=default_currency)
+        # Replaced whole: another thread never sees new numbers beside old terms.
+        self._known = (-1, BudgetIndex([])), (-1, PriceHistory([], default_currency=default_currency))
 
     def read(self, connection: Connection) -> tuple[BudgetIndex, PriceHistory]:
         """Asked in every transaction: what another replica put is in force at once."""
         put_id, price_id = connection.execute(_NEWEST).one()
-        if put_id != self._seen[0]:
-            self._budgets = read_budgets(connection)
-        if price_id != self._seen[1]:
-            self._prices = read_prices(connection, default_currency=self._default_currency)
-        self._seen = (put_id, price_id)
-        return self._budgets, self._prices
+        (known_put_id, budgets), (known_price_id, prices) = self._known
+        if put_id != known_put_id:
+            budgets = read_budgets(connection)
+        if price_id != known_price_id:
+            prices = read_prices(connection, default_currency=self._default_currency)
+        self._known = (put_id, budgets), (price_id, prices)
+        return budgets, prices
 
 
 def guard(connection: Connection, *, alone: bool = False) -> None:
@@ -72,6 +72,15 @@ def open_books(
     if any(key not in accounts for hold in holds for key in hold.accounts):
         raise BeginAgain  # a hold appeared meanwhile whose accounts are not locked
     return BudgetBooks(budgets, prices, accounts=accounts, holds=holds, now=now)
+
+
+def look_into_books(
+    connection: Connection, budgets: BudgetIndex, prices: PriceHistory, *, keys: Iterable[AccountKey], now: int
+) -> BudgetBooks:
+    """The books as they stand, for a question: nothing is locked, and nothing can be stored."""
+    found = ((key, budgets.find(key.budget_id)) for key in keys)
+    accounts = {key: read_account(connection, budget, key, at=now) for key, budget in found if budget is not None}
+    return BudgetBooks(budgets, prices, accounts=accounts, holds=[], now=now)
 
 
 def close_books(connection: Connection, books: BudgetBooks) -> None:

@@ -184,8 +184,10 @@ def _ledger_buckets(connection: Connection, budget: Budget, now: int) -> dict[tu
         ledger.currency == budget.currency,
         ledger.amount_nano != 0,
     ]
-    if column := {Scope.PROJECT: ledger.project_id, Scope.API_KEY: ledger.api_key_id}.get(budget.scope):
-        chosen.append(column == budget.scope_id)
+    if budget.scope is Scope.PROJECT:
+        chosen.append(ledger.project_id == budget.scope_id)
+    if budget.scope is Scope.API_KEY:
+        chosen.append(ledger.api_key_id == budget.scope_id)
     if budget.scope is Scope.SUBJECT:
         chosen.append(ledger.subject_id == budget.scope_id if budget.scope_id else ledger.subject_id != "")
     by = (minute, ledger.subject_id) if budget.is_for_every_person else (minute,)

@@ -14,7 +14,7 @@ from sluice_cost.adapters import budget_tables as tables
 from sluice_cost.adapters.budget_events import put_crossings
 from sluice_cost.adapters.database import Database
 from sluice_cost.adapters.moments import DAY_US, to_microseconds
-from sluice_cost.adapters.sql_books import Terms, close_books, guard, open_books
+from sluice_cost.adapters.sql_books import Terms, close_books, guard, look_into_books, open_books
 from sluice_cost.domain.budget import AccountKey, BudgetIndex
 from sluice_cost.domain.holds import Answer, ExpireOrder, HoldRefused, HoldState, LeaseOrder, Order, ReserveOrder
 from sluice_cost.domain.ledger import LedgerUnavailable
@@ -54,6 +54,9 @@ class SqlHolds:
 
     async def submit(self, order: Order) -> Answer:
         """Carries out an order, durably; see domain.holds.HoldDesk."""
+        if isinstance(order, LeaseOrder) and not order.amount:
+            now = to_microseconds(self._clock())
+            return await self._database.read(lambda connection: self._answer(connection, order, now))
         waiting = _Waiting(order, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if self._carrying is None or self._carrying.done():
@@ -72,6 +75,11 @@ class SqlHolds:
         await asyncio.gather(*(self.submit(ExpireOrder(hold_id)) for hold_id in expired))
         await self._database.write_beside(lambda connection: _forget(connection, now - self._grace - _REMEMBERED_US))
         return len(expired)
+
+    def _answer(self, connection: Connection, question: LeaseOrder, now: int) -> Answer:
+        budgets, prices = self._terms.read(connection)
+        keys = _keys_of(question, budgets)
+        return look_into_books(connection, budgets, prices, keys=keys, now=now).carry_out(question)
 
     async def _carry_out_waiting(self) -> None:
         while self._waiting:

@@ -97,12 +97,13 @@ class BudgetBooks:
         key, bucket = budget.account_of(posting.caller), budget.bucket_of(posting.occurred_at)
         self.spent[key, bucket] = self.spent.get((key, bucket), 0) + posting.amount
         account = self._accounts[key]
+        # Stored also for a cost of long ago: its bucket must never be taken off a window that did not have it.
+        self.changed_accounts.add(key)
         is_in_window = (
             bucket >= account.window_start if budget.window is WindowKind.ROLLING else bucket == account.window_start
         )
         if is_in_window:
             account.spent += posting.amount
-            self.changed_accounts.add(key)
             for percent in account.crossed(budget, at=self._now):
                 self._tell(budget, account, percent, is_refusal=False)
 
