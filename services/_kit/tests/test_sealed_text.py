@@ -18,6 +18,7 @@ from sluice_kit.sealing.text import (
     TextReader,
     TextSealer,
     TextUnreadable,
+    key_name,
     sealed_texts,
 )
 
@@ -220,6 +221,11 @@ async def test_a_store_that_comes_late_is_found(tmp_path: Path, clock: Clock) ->
 async def test_a_text_without_an_owner_is_not_sealed(sealer: TextSealer, owners: list[str]) -> None:
     with pytest.raises(ValueError, match="needs an owner"):
         await sealer.seal("x", owners=owners, place=PLACE)
+
+
+def test_a_slash_in_a_tenants_id_makes_no_two_owners_one() -> None:
+    names = {key_name("a/b", "c"), key_name("a", "b/c"), key_name("a%2Fb", "c")}
+    assert len(names) == 3
 
 
 async def test_a_text_of_another_installation_is_told_from_an_erased_one(

@@ -22,7 +22,8 @@ from sluice_feedback.adapters.feedback_events import encode
 from sluice_feedback.adapters.grpc_redactor import GrpcRedactor
 from sluice_feedback.adapters.sql_feedback import SqlFeedback
 from sluice_feedback.api import DatasetServicer, FeedbackServicer, ReviewServicer
-from sluice_feedback.domain.feedback import Desk, KnownRequest
+from sluice_feedback.domain.desk import Desk
+from sluice_feedback.domain.known_requests import KnownRequest
 from sluice_feedback.settings import FeedbackSettings
 from sluice_kit.channel import connect
 from sluice_kit.server import GrpcServer

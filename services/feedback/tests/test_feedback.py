@@ -8,8 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sluice_feedback.adapters.feedback_events import feedback_received
 from sluice_feedback.domain.feedback import (
-    LONGEST_COMMENT,
-    LONGEST_CORRECTION,
     Feedback,
     Kind,
     Preference,
@@ -17,8 +15,8 @@ from sluice_feedback.domain.feedback import (
     StoredFeedback,
     Thumb,
     Value,
-    find_mistakes,
 )
+from sluice_feedback.domain.mistakes import LONGEST_COMMENT, LONGEST_CORRECTION, find_mistakes
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 UP = Value(Kind.THUMB, thumb=Thumb.UP)

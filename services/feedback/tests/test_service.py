@@ -23,6 +23,8 @@ from sluice_feedback.settings import FeedbackSettings
 from sluice_kit.broker import ensure_topics, install_empty_fetch_guard
 from sluice_kit.events import decode, encode, topic_of
 from sluice_kit.process import StartFailed
+from sluice_kit.sealing.file_keys import FileKeyStore
+from sluice_kit.sealing.text import Place, TextErased, TextReader
 from sluice_kit.settings import MeshSettings
 
 NOIDA = find_spec("noida_db")
@@ -147,7 +149,18 @@ async def test_feedback_that_comes_before_its_request_is_told_at_once_and_judged
     by_id = {event.metadata.event_id: event for event in events}
     told = sorted((event.feedback_id, event.retracted) for event in by_id.values())
     assert told == [("on-foreign", False), ("on-foreign", True), ("on-own", False)]
-    assert {event.redacted_comment for event in events} == {"Ask <PERSON_1>"}
+    assert {(event.WhichOneof("value"), event.redacted_comment) for event in events} == {("redacted_comment", "")}
+    reader = TextReader(lambda: FileKeyStore(mesh.home / "keys"))
+    opened = {
+        event.feedback_id: reader.open(event.encrypted_text, Place.in_event(event, "encrypted_text"))
+        for event in events
+        if event.feedback_id == "on-own"
+    }
+    assert opened == {"on-own": "Ask <PERSON_1>"}
+    for event in events:
+        if event.feedback_id == "on-foreign" and not event.retracted:
+            with pytest.raises(TextErased):
+                reader.open(event.encrypted_text, Place.in_event(event, "encrypted_text"))
     assert service.stop() == 0
 
 

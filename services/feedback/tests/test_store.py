@@ -19,8 +19,6 @@ from sluice_feedback.domain.feedback import (
     Feedback,
     ForeignRequest,
     Kind,
-    KnownRequest,
-    Partition,
     Preference,
     Standing,
     Thumb,
@@ -28,6 +26,7 @@ from sluice_feedback.domain.feedback import (
     UnknownFeedback,
     Value,
 )
+from sluice_feedback.domain.known_requests import KnownRequest, Partition
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 LATER = NOON + timedelta(hours=1)

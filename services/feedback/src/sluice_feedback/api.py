@@ -23,6 +23,7 @@ from sluice_kit.errors import (
     InvalidInput,
     NotFound,
     PermissionDenied,
+    PreconditionFailed,
     ResourceExhausted,
     Unavailable,
     Unimplemented,
@@ -30,24 +31,24 @@ from sluice_kit.errors import (
 from sluice_kit.events import new_event_id
 
 from sluice_feedback.adapters.feedback_events import PREFERENCES, SOURCES, THUMBS
+from sluice_feedback.domain.desk import Desk, FeedbackStore
 from sluice_feedback.domain.feedback import (
     MOST_PER_REQUEST,
+    CaptureRefused,
     ContentDiffers,
-    Desk,
     Feedback,
-    FeedbackStore,
     ForeignRequest,
+    KeysUnavailable,
     Kind,
+    ReadFeedback,
     RedactionUnavailable,
     Source,
-    StoredFeedback,
     StoreUnavailable,
     TooMuchFeedback,
     UnknownFeedback,
     Value,
-    find_mistakes,
-    is_feedback_id,
 )
+from sluice_feedback.domain.mistakes import find_mistakes, is_feedback_id
 
 T = TypeVar("T")
 
@@ -101,8 +102,8 @@ class FeedbackServicer(pb_grpc.FeedbackServiceServicer):
         """The tenant's feedback of one request."""
         if not 0 < len(request.request_id) <= 128 or "\0" in request.request_id:
             raise InvalidInput("request_id must have 1 to 128 characters.", field="request_id")
-        found, is_known = await _mapped(self._store.of_request(_tenant(), request.request_id))
-        return pb.ListFeedbackResponse(feedback=[_stored_message(one) for one in found], request_known=is_known)
+        found, is_known = await _mapped(self._desk.of_request(_tenant(), request.request_id))
+        return pb.ListFeedbackResponse(feedback=[_shown_message(one) for one in found], request_known=is_known)
 
 
 async def _mapped(work: Awaitable[T]) -> T:
@@ -124,6 +125,18 @@ async def _mapped(work: Awaitable[T]) -> T:
             "The text cannot be redacted now, so nothing was stored; try again.",
             reason="REDACTION_UNAVAILABLE",
             retry_after_seconds=1,
+        ) from None
+    except KeysUnavailable:
+        raise Unavailable(
+            "The text cannot be encrypted now, so nothing was stored; try again.",
+            reason="KEY_STORE_UNAVAILABLE",
+            retry_after_seconds=2,
+        ) from None
+    except CaptureRefused:
+        raise PreconditionFailed(
+            "The tenant captures no text (content_capture: none), so no comments and corrections are taken; a thumb or a"
+            " rating is.",
+            reason="CONTENT_CAPTURE_OFF",
         ) from None
     except StoreUnavailable as error:
         raise Unavailable(f"{error}; try again.", retry_after_seconds=1) from None
@@ -170,21 +183,26 @@ def _value(request: pb.SubmitFeedbackRequest) -> Value:
     return Value(kind, text=request.comment if kind is Kind.COMMENT else request.correction)
 
 
-def _stored_message(stored: StoredFeedback) -> pb.StoredFeedback:
+def _shown_message(shown: ReadFeedback) -> pb.StoredFeedback:
+    stored = shown.stored
     feedback, value = stored.feedback, stored.feedback.value
     said: dict[str, Any] = {}
     if value.thumb is not None:
         said["thumb"] = THUMBS[value.thumb]
     elif value.rating is not None:
         said["rating"] = value.rating
-    elif value.text is not None:
-        said["redacted_comment" if value.kind is Kind.COMMENT else "redacted_correction"] = value.text
+    elif value.has_text:
+        said["redacted_comment" if value.kind is Kind.COMMENT else "redacted_correction"] = value.text or ""
     elif value.preference is not None:
         said["comparison"] = pb.Comparison(
             other_request_id=value.other_request_id or "", preference=PREFERENCES[value.preference]
         )
     message = pb.StoredFeedback(
-        feedback_id=feedback.feedback_id, source=SOURCES[feedback.source], tags=feedback.tags, **said
+        feedback_id=feedback.feedback_id,
+        source=SOURCES[feedback.source],
+        tags=feedback.tags,
+        text_left_out=shown.left_out,
+        **said,
     )
     message.received_at.FromDatetime(stored.received_at)
     if stored.ended_at is not None:

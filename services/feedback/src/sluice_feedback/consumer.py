@@ -1,17 +1,20 @@
-"""RequestCompleted in: which request is whose."""
+"""RequestCompleted and SubjectErased in: which request is whose, and whose texts must go."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from aiokafka import TopicPartition
 from prometheus_client import Counter
+from sluice.events.v1.gateway_pb2 import CONTENT_CAPTURE_NONE, RequestCompleted
+from sluice.events.v1.privacy_pb2 import SubjectErased
 from sluice_kit.consumer import ConsumedEvent
 from sluice_kit.errors import Unavailable
 from sluice_kit.telemetry import logger
 
-from sluice_feedback.domain.feedback import KnownRequest, Partition, RequestRegister, StoreUnavailable
+from sluice_feedback.domain.feedback import KeysUnavailable, StoreUnavailable
+from sluice_feedback.domain.known_requests import DoomedText, Erasure, KnownRequest, Partition, RequestRegister
 
 log = logger(__name__)
 
@@ -22,8 +25,18 @@ _OFFSET_ATTEMPTS = 20
 _OFFSET_PAUSE_SECONDS = 0.5
 
 
+class Keys(Protocol):
+    """What is done with the keys of erased texts."""
+
+    async def destroy_of(self, texts: Sequence[DoomedText]) -> None:
+        """Destroy the keys that stand for the requests of these texts. Raises KeysUnavailable."""
+
+    def forget(self, tenant_id: str, subject_id: str) -> None:
+        """Use nothing any more that this process still holds of a person's key."""
+
+
 class CompletionConsumer:
-    """Learns completed requests, for a while; fits EventConsumer's `handle` and `starting_offsets`."""
+    """Learns completed requests, for a while, and erases texts; fits EventConsumer's `handle` and `starting_offsets`."""
 
     def __init__(
         self,
@@ -34,7 +47,10 @@ class CompletionConsumer:
         clock: Callable[[], datetime],
         keep_for: timedelta,
         keep_at_most: int,
+        keys: Keys | None = None,
     ) -> None:
+        """Without keys encryption is switched off, and only texts in the store are erased."""
+        self._keys = keys
         self._register, self._clock = register, clock
         self._on_rejected, self._report_health = on_rejected, report_health
         self._keep_for, self._keep_at_most = keep_for, keep_at_most
@@ -44,13 +60,20 @@ class CompletionConsumer:
         """Learns a batch. Raises Unavailable while the database is away, so that the batch is tried for ever."""
         now = self._clock()
         requests = [known for event in events if (known := _known_request(event)) is not None]
+        erasures = [erasure for event in events if (erasure := _erasure(event)) is not None]
         try:
-            rejected = await self._register.learn(requests, _next_offsets(events), at=now)
+            await self._destroy_keys(requests, erasures)
+            rejected = await self._register.learn(requests, _next_offsets(events), at=now, erasures=erasures)
             await self._forget(now)
         except StoreUnavailable as error:
             self._report_health("database", False)
             raise Unavailable(str(error)) from None
+        except KeysUnavailable as error:
+            self._report_health("key_store", False)
+            raise Unavailable(f"texts cannot be erased: {error}") from None
         self._report_health("database", True)
+        if erasures:
+            log.info("feedback.subjects_erased", count=len(erasures))
         if rejected:
             REJECTED.inc(rejected)
             log.warning("feedback.rejected", count=rejected)
@@ -70,6 +93,17 @@ class CompletionConsumer:
                 return {TopicPartition(found.topic, found.number): offset for found, offset in stored.items()}
         raise AssertionError("unreachable")
 
+    async def _destroy_keys(self, requests: Sequence[KnownRequest], erasures: Sequence[Erasure]) -> None:
+        """Before the store forgets which they were."""
+        if self._keys is None:
+            return
+        for erasure in erasures:
+            self._keys.forget(erasure.tenant_id, erasure.subject_id)
+        texts = await self._register.doomed(requests, erasures)
+        if texts:
+            await self._keys.destroy_of(texts)
+            self._report_health("key_store", True)
+
     async def _forget(self, now: datetime) -> None:
         if now < self._forget_at:
             return
@@ -82,9 +116,23 @@ class CompletionConsumer:
 def _known_request(event: ConsumedEvent) -> KnownRequest | None:
     message: Any = event.message
     metadata = message.metadata
-    if not metadata.request_id or not metadata.tenant_id:
+    if not isinstance(message, RequestCompleted) or not metadata.request_id or not metadata.tenant_id:
         return None  # nobody can give feedback on it
-    return KnownRequest(metadata.request_id, metadata.tenant_id, metadata.occurred_at.ToDatetime(tzinfo=UTC))
+    return KnownRequest(
+        metadata.request_id,
+        metadata.tenant_id,
+        metadata.occurred_at.ToDatetime(tzinfo=UTC),
+        subject_id=metadata.subject_id,
+        captures_text=message.content_capture != CONTENT_CAPTURE_NONE,
+    )
+
+
+def _erasure(event: ConsumedEvent) -> Erasure | None:
+    message = event.message
+    if not isinstance(message, SubjectErased) or not message.metadata.tenant_id or not message.metadata.subject_id:
+        return None
+    metadata = message.metadata
+    return Erasure(metadata.tenant_id, metadata.subject_id, metadata.occurred_at.ToDatetime(tzinfo=UTC))
 
 
 def _next_offsets(events: Sequence[ConsumedEvent]) -> dict[Partition, int]:

@@ -68,7 +68,8 @@ class Place:
 
 def key_name(tenant_id: str, owner: str) -> str:
     """The name of the key of an owner: a subject's pseudonym, or what stands for one."""
-    return f"{tenant_id}/{owner}"
+    tenant = tenant_id.replace("%", "%25").replace("/", "%2F")  # or a/b of c would be a of b/c
+    return f"{tenant}/{owner}"
 
 
 def key_id(name: str, version: int) -> str:

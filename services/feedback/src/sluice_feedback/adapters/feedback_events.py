@@ -76,6 +76,9 @@ def _fill_in_value(event: feedback_pb2.FeedbackReceived, feedback: Feedback) -> 
     elif value.preference is not None:
         event.comparison.other_request_id = value.other_request_id or ""
         event.comparison.preference = PREFERENCES[value.preference]
+    # A retraction says what is taken back, and need not say it again.
+    if value.sealed_text is not None and not event.retracted:
+        event.encrypted_text.ParseFromString(value.sealed_text)
 
 
 def encode(stored: StoredFeedback) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from sluice_feedback.adapters import tables
+from sluice_feedback.adapters import sql_erasure, tables
 from sluice_feedback.adapters.database import Database
 from sluice_feedback.adapters.moments import from_microseconds, to_microseconds
 from sluice_feedback.domain.feedback import (
@@ -17,8 +17,6 @@ from sluice_feedback.domain.feedback import (
     Feedback,
     ForeignRequest,
     Kind,
-    KnownRequest,
-    Partition,
     Preference,
     Source,
     Standing,
@@ -28,6 +26,7 @@ from sluice_feedback.domain.feedback import (
     UnknownFeedback,
     Value,
 )
+from sluice_feedback.domain.known_requests import DoomedText, Erasure, KnownRequest, Partition, RequestFacts
 
 Encode = Callable[[StoredFeedback], bytes]
 
@@ -48,7 +47,8 @@ class SqlFeedback:
             _lock(connection, feedback.request_ids)
             is_known = _check_owner(connection, feedback.tenant_id, feedback.request_ids)
             stored = StoredFeedback(feedback, received_at)
-            added = self._insert(tables.feedback).values(_as_row(stored)).on_conflict_do_nothing()
+            row = _as_row(stored) | {"request_subject_id": _facts(connection, feedback.request_id).subject_id}
+            added = self._insert(tables.feedback).values(row).on_conflict_do_nothing()
             if connection.execute(added.returning(tables.feedback.c.entry_id)).first() is None:
                 return _same_as_stored(connection, feedback), is_known
             if _count(connection, feedback) > MOST_PER_REQUEST:
@@ -84,26 +84,64 @@ class SqlFeedback:
 
         return await self._database.read(work)
 
-    async def check_owner(self, tenant_id: str, request_ids: Sequence[str]) -> None:
-        """Raises ForeignRequest when one of the requests is known to be another tenant's."""
-        await self._database.read(lambda connection: _check_owner(connection, tenant_id, request_ids))
+    async def check_owner(self, tenant_id: str, request_ids: Sequence[str]) -> RequestFacts:
+        """What is known of the first of the requests. Raises ForeignRequest when one is another tenant's."""
+
+        def work(connection: Connection) -> RequestFacts:
+            _check_owner(connection, tenant_id, request_ids)
+            return _facts(connection, request_ids[0])
+
+        return await self._database.read(work)
 
     # --- RequestRegister ---
 
     async def learn(
-        self, requests: Sequence[KnownRequest], next_offsets: Mapping[Partition, int], *, at: datetime
+        self,
+        requests: Sequence[KnownRequest],
+        next_offsets: Mapping[Partition, int],
+        *,
+        at: datetime,
+        erasures: Sequence[Erasure] = (),
     ) -> int:
-        """Remembers requests, rejects feedback that another tenant gave on them, keeps the offsets."""
+        """Remembers requests, rejects feedback that another tenant gave on them, erases texts, keeps the offsets."""
         owners = {request.request_id: request for request in requests}
 
         def work(connection: Connection) -> int:
             _lock(connection, owners)
             self._remember(connection, owners)
             rejected = self._reject_foreign(connection, owners, at)
+            sql_erasure.erase(connection, sql_erasure.doomed(connection, requests, erasures))
+            sql_erasure.adopt(connection, requests)
+            sql_erasure.remember(connection, self._insert, erasures)
             self._keep_offsets(connection, next_offsets)
             return rejected
 
         return await self._database.write(work)
+
+    async def doomed(self, requests: Sequence[KnownRequest], erasures: Sequence[Erasure]) -> Sequence[DoomedText]:
+        """The texts that `learn` will erase."""
+        return await self._database.read(lambda connection: sql_erasure.doomed(connection, requests, erasures))
+
+    async def texts_in_clear(self, *, limit: int) -> Sequence[tuple[StoredFeedback, str]]:
+        """Feedback whose text is not sealed, oldest first, each with the subject of its request."""
+        c = tables.feedback.c
+        query = select(tables.feedback).where(c.text.is_not(None)).order_by(c.entry_id).limit(limit)
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
+        return [(_as_stored(row), row.request_subject_id) for row in rows]
+
+    async def put_sealed(self, sealed: Sequence[Feedback]) -> None:
+        """Puts sealed texts in the place of those in clear."""
+
+        def work(connection: Connection) -> None:
+            for one in sealed:
+                values = {"text": None, "sealed_text": one.value.sealed_text, "digest": one.digest()}
+                connection.execute(update(tables.feedback).where(_is(one.tenant_id, one.feedback_id)).values(values))
+
+        await self._database.write(work)
+
+    async def scrub(self) -> None:
+        """Leaves no copy of what was overwritten, as far as the database lets us."""
+        await self._database.scrub()
 
     async def forget(self, *, before: datetime, keep_at_most: int) -> int:
         """Drops what completed before a moment, and the oldest beyond a number."""
@@ -150,7 +188,13 @@ class SqlFeedback:
         if not owners:
             return
         rows = [
-            {"request_id": key, "tenant_id": one.tenant_id, "completed_at_us": to_microseconds(one.completed_at)}
+            {
+                "request_id": key,
+                "tenant_id": one.tenant_id,
+                "completed_at_us": to_microseconds(one.completed_at),
+                "subject_id": one.subject_id[:128],
+                "captures_text": int(one.captures_text),
+            }
             for key, one in sorted(owners.items())
         ]
         connection.execute(self._insert(tables.known_requests).on_conflict_do_nothing(), rows)
@@ -214,6 +258,12 @@ def _check_owner(connection: Connection, tenant_id: str, request_ids: Sequence[s
     return len(owners) == len(set(request_ids))
 
 
+def _facts(connection: Connection, request_id: str) -> RequestFacts:
+    c = tables.known_requests.c
+    row = connection.execute(select(c.subject_id, c.captures_text).where(c.request_id == request_id)).first()
+    return RequestFacts(True, row.subject_id, bool(row.captures_text)) if row is not None else RequestFacts()
+
+
 def _count(connection: Connection, feedback: Feedback) -> int:
     c = tables.feedback.c
     query = select(func.count()).where(c.request_id == feedback.request_id, c.tenant_id == feedback.tenant_id)
@@ -250,6 +300,7 @@ def _as_row(stored: StoredFeedback) -> dict[str, Any]:
         "thumb": value.thumb,
         "rating": value.rating,
         "text": value.text,
+        "sealed_text": value.sealed_text,
         "other_request_id": value.other_request_id,
         "preference": value.preference,
         "source": feedback.source.value,
@@ -268,6 +319,7 @@ def _as_stored(row: Row[Any]) -> StoredFeedback:
         text=row.text,
         other_request_id=row.other_request_id,
         preference=Preference(row.preference) if row.preference else None,
+        sealed_text=row.sealed_text,
     )
     feedback = Feedback(
         row.feedback_id,

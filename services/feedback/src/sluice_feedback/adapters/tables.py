@@ -30,9 +30,13 @@ feedback = Table(
     Column("standing", String(16), nullable=False),
     Column("received_at_us", BigInteger, nullable=False),
     Column("ended_at_us", BigInteger),
+    Column("sealed_text", LargeBinary),
+    Column("request_subject_id", String(128), nullable=False, server_default=""),
     Index("feedback_by_id", "tenant_id", "feedback_id", unique=True),
     Index("feedback_by_request", "request_id"),
     Index("feedback_by_other_request", "other_request_id"),
+    Index("feedback_by_subject", "tenant_id", "subject_id"),
+    Index("feedback_by_request_subject", "tenant_id", "request_subject_id"),
 )
 
 known_requests = Table(
@@ -41,7 +45,17 @@ known_requests = Table(
     Column("request_id", String(128), primary_key=True),
     Column("tenant_id", String(128), nullable=False),
     Column("completed_at_us", BigInteger, nullable=False),
+    Column("subject_id", String(128), nullable=False, server_default=""),
+    Column("captures_text", Integer, nullable=False, server_default="1"),
     Index("feedback_known_requests_by_age", "completed_at_us"),
+)
+
+erasures = Table(
+    "feedback_erasures",
+    metadata,
+    Column("tenant_id", String(128), primary_key=True),
+    Column("subject_id", String(128), primary_key=True),
+    Column("erased_at_us", BigInteger, nullable=False),
 )
 
 outbox = Table(
