@@ -8,17 +8,30 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import grpc
 import psycopg
 import pytest
+from sluice.cost.v1 import cost_service_pb2_grpc as pb_grpc
+from sluice_cost.adapters.cost_events import encode
 from sluice_cost.adapters.database import Database, open_database
+from sluice_cost.adapters.sql_budgets import SqlBudgets
+from sluice_cost.adapters.sql_chain import SqlChainVerifier
+from sluice_cost.adapters.sql_holds import SqlHolds
+from sluice_cost.adapters.sql_ledger import SqlLedger
+from sluice_cost.adapters.sql_prices import SqlPrices
+from sluice_cost.adapters.sql_recompute import SqlRecomputer
+from sluice_cost.adapters.sql_spend import SqlSpend
+from sluice_cost.api import CostServicer
 from sluice_cost.domain.ledger import Completion, Partition
 from sluice_cost.domain.pricing import Price
 from sluice_cost.domain.usage import Usage
+from sluice_cost.settings import CostSettings
+from sluice_kit.server import GrpcServer
 
 TOPIC = "sluice.gateway.request_completed.v1"
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -139,6 +152,19 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[call-overload]
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of each kind without any schema."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        return
+    server, name = request.getfixturevalue("postgres"), f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+        yield _within(server, name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[call-overload]
+
+
 @pytest.fixture
 async def database(database_url: str) -> Any:
     opened = Database(database_url)
@@ -193,3 +219,37 @@ def make_completion() -> Callable[..., Completion]:
         return Completion(**{**values, **changes})
 
     return make
+
+
+@pytest.fixture
+async def stub(
+    database: Database, make_price: Callable[..., Price], make_completion: Callable[..., Completion], tmp_path: Any
+) -> AsyncIterator[Any]:
+    """CostService over real gRPC, with four requests in its ledger."""
+    prices = SqlPrices(database, default_currency="USD")
+    await prices.put(make_price(), recorded_at=NOON)
+    completions = [
+        make_completion(1),
+        make_completion(2, tenant_id="umbrella"),
+        make_completion(3, served_model="unheard-of"),
+        make_completion(4, is_synthetic=True),
+    ]
+    ledger = SqlLedger(database, default_currency="USD")
+    await ledger.append(completions, {Partition("t", 1): 9}, recorded_at=NOON, encode=encode)
+    settings = CostSettings(home=tmp_path, grpc_listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", drain_seconds=0)
+    server = GrpcServer(service="cost", settings=settings)
+    now = lambda: NOON + timedelta(minutes=10)  # noqa: E731
+    servicer = CostServicer(
+        spend=SqlSpend(database),
+        prices=prices,
+        budgets=SqlBudgets(database),
+        holds=SqlHolds(database, default_currency="USD", expired_grace=timedelta(hours=1), clock=now),
+        verifier=SqlChainVerifier(database),
+        recomputer=SqlRecomputer(database, default_currency="USD", encode=encode),
+        clock=now,
+    )
+    pb_grpc.add_CostServiceServicer_to_server(servicer, server.grpc)
+    await server.start(service_names=["sluice.cost.v1.CostService"])
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        yield pb_grpc.CostServiceStub(channel)
+    await server.stop()

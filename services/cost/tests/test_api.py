@@ -1,6 +1,5 @@
 """CostService over real gRPC."""
 
-from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,19 +7,6 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from sluice.cost.v1 import cost_service_pb2 as pb
-from sluice.cost.v1 import cost_service_pb2_grpc as pb_grpc
-from sluice_cost.adapters.cost_events import encode
-from sluice_cost.adapters.database import Database
-from sluice_cost.adapters.sql_budgets import SqlBudgets
-from sluice_cost.adapters.sql_holds import SqlHolds
-from sluice_cost.adapters.sql_ledger import SqlLedger
-from sluice_cost.adapters.sql_prices import SqlPrices
-from sluice_cost.adapters.sql_spend import SqlSpend
-from sluice_cost.api import CostServicer
-from sluice_cost.domain.ledger import Completion, Partition
-from sluice_cost.domain.pricing import Price
-from sluice_cost.settings import CostSettings
-from sluice_kit.server import GrpcServer
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 ACME = (("x-sluice-tenant-id", "acme"),)
@@ -30,34 +16,6 @@ def moment(at: datetime) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(at)
     return stamp
-
-
-@pytest.fixture
-async def stub(
-    database: Database, make_price: Callable[..., Price], make_completion: Callable[..., Completion], tmp_path: Any
-) -> AsyncIterator[Any]:
-    prices = SqlPrices(database, default_currency="USD")
-    await prices.put(make_price(), recorded_at=NOON)
-    completions = [
-        make_completion(1),
-        make_completion(2, tenant_id="umbrella"),
-        make_completion(3, served_model="unheard-of"),
-        make_completion(4, is_synthetic=True),
-    ]
-    ledger = SqlLedger(database, default_currency="USD")
-    await ledger.append(completions, {Partition("t", 1): 9}, recorded_at=NOON, encode=encode)
-    settings = CostSettings(home=tmp_path, grpc_listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", drain_seconds=0)
-    server = GrpcServer(service="cost", settings=settings)
-    now = lambda: NOON + timedelta(minutes=10)  # noqa: E731
-    holds = SqlHolds(database, default_currency="USD", expired_grace=timedelta(hours=1), clock=now)
-    servicer = CostServicer(
-        spend=SqlSpend(database), prices=prices, budgets=SqlBudgets(database), holds=holds, clock=now
-    )
-    pb_grpc.add_CostServiceServicer_to_server(servicer, server.grpc)
-    await server.start(service_names=["sluice.cost.v1.CostService"])
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        yield pb_grpc.CostServiceStub(channel)
-    await server.stop()
 
 
 async def test_spend_tells_sums_and_how_complete_they_are(stub: Any) -> None:

@@ -94,6 +94,8 @@ def completion_of(event: ConsumedEvent) -> Completion:
         partition=Partition(event.topic, event.partition),
         offset=event.offset,
         cost_hold_id=message.cost_hold_id,
+        prompt_version=_column_text(message.prompt_version),
+        experiment_arm=_column_text(message.experiment_arm),
     )
 
 

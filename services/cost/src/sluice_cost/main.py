@@ -17,11 +17,14 @@ from sluice_kit.telemetry import configure
 from sluice_cost.adapters.budget_file import WatchedBudgets
 from sluice_cost.adapters.cost_events import CostRelay, encode
 from sluice_cost.adapters.database import Database, open_database
+from sluice_cost.adapters.head_events import HeadTeller
 from sluice_cost.adapters.price_file import load_price_book
 from sluice_cost.adapters.sql_budgets import SqlBudgets
+from sluice_cost.adapters.sql_chain import SqlChainVerifier
 from sluice_cost.adapters.sql_holds import SqlHolds, sweep_for_ever
 from sluice_cost.adapters.sql_ledger import SqlLedger
 from sluice_cost.adapters.sql_prices import SqlPrices
+from sluice_cost.adapters.sql_recompute import SqlRecomputer
 from sluice_cost.adapters.sql_spend import SqlSpend
 from sluice_cost.api import CostServicer
 from sluice_cost.consumer import CompletionConsumer
@@ -89,11 +92,14 @@ async def serve_with(
         clock=now,
         on_told=relay.wake,
     )
+    verifier = SqlChainVerifier(database)
     servicer = CostServicer(
         spend=SqlSpend(database),
         prices=SqlPrices(database, default_currency=book.currency),
         budgets=SqlBudgets(database),
         holds=holds,
+        verifier=verifier,
+        recomputer=SqlRecomputer(database, default_currency=book.currency, encode=encode),
         clock=now,
     )
     cost_service_pb2_grpc.add_CostServiceServicer_to_server(servicer, server.grpc)
@@ -106,6 +112,7 @@ async def serve_with(
             tasks.create_task(sweep_for_ever(holds, stop))
             if budgets is not None:
                 tasks.create_task(budgets.run(stop))
+            tasks.create_task(HeadTeller(verifier, publisher, every_seconds=settings.seal_seconds).run(stop))
             await server.run(service_names=[SERVICE_NAME])
             stop.set()
             relay.wake()

@@ -19,6 +19,8 @@ class CostSettings(GrpcServiceSettings):
     """Budgets in YAML, read again when it changes; absent means that budgets are put by PutBudget alone."""
     expired_grace_seconds: int = Field(3600, ge=0, le=30 * 86_400)
     """How long after its end a hold or lease still counts in full, because its events may be under way."""
+    seal_seconds: float = Field(60.0, ge=1, le=86_400)
+    """How often the ends of the ledger's hash chains are told to the outside."""
 
     @property
     def database(self) -> str:

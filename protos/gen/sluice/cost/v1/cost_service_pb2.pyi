@@ -137,6 +137,16 @@ class _SpendDimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SpendD
     """Kind of ledger row, such as `inference`, `correction`."""
     SPEND_DIMENSION_OUTCOME: _SpendDimension.ValueType  # 9
     """Outcome of the request, such as `completed`, `blocked_input`."""
+    SPEND_DIMENSION_SERVED_MODEL: _SpendDimension.ValueType  # 10
+    """Id of the model that answered."""
+    SPEND_DIMENSION_PROMPT_VERSION: _SpendDimension.ValueType  # 11
+    """Prompt, `name@version`."""
+    SPEND_DIMENSION_EXPERIMENT_ARM: _SpendDimension.ValueType  # 12
+    """Experiment, `experiment/arm`."""
+    SPEND_DIMENSION_OPERATION: _SpendDimension.ValueType  # 13
+    """Operation, such as `chat`."""
+    SPEND_DIMENSION_HOUR: _SpendDimension.ValueType  # 14
+    """Hour, UTC, as `2026-11-24T13`."""
 
 class SpendDimension(_SpendDimension, metaclass=_SpendDimensionEnumTypeWrapper):
     """By what spend is grouped or chosen."""
@@ -161,6 +171,16 @@ SPEND_DIMENSION_CHARGE_KIND: SpendDimension.ValueType  # 8
 """Kind of ledger row, such as `inference`, `correction`."""
 SPEND_DIMENSION_OUTCOME: SpendDimension.ValueType  # 9
 """Outcome of the request, such as `completed`, `blocked_input`."""
+SPEND_DIMENSION_SERVED_MODEL: SpendDimension.ValueType  # 10
+"""Id of the model that answered."""
+SPEND_DIMENSION_PROMPT_VERSION: SpendDimension.ValueType  # 11
+"""Prompt, `name@version`."""
+SPEND_DIMENSION_EXPERIMENT_ARM: SpendDimension.ValueType  # 12
+"""Experiment, `experiment/arm`."""
+SPEND_DIMENSION_OPERATION: SpendDimension.ValueType  # 13
+"""Operation, such as `chat`."""
+SPEND_DIMENSION_HOUR: SpendDimension.ValueType  # 14
+"""Hour, UTC, as `2026-11-24T13`."""
 Global___SpendDimension: _TypeAlias = SpendDimension  # noqa: Y015
 
 @_typing.final
@@ -887,12 +907,18 @@ class SpendGroup(_message.Message):
     REQUEST_COUNT_FIELD_NUMBER: _builtins.int
     UNPRICED_REQUEST_COUNT_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
+    CPU_SECONDS_FIELD_NUMBER: _builtins.int
+    ACCELERATOR_SECONDS_FIELD_NUMBER: _builtins.int
     row_count: _builtins.int
     """Number of ledger rows."""
     request_count: _builtins.int
     """Number of requests."""
     unpriced_request_count: _builtins.int
     """Requests whose model has no price; their cost is not in amount."""
+    cpu_seconds: _builtins.float
+    """Processor time, in seconds."""
+    accelerator_seconds: _builtins.float
+    """Accelerator time, in seconds."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Values of the group_by dimensions, in their order."""
@@ -914,10 +940,12 @@ class SpendGroup(_message.Message):
         request_count: _builtins.int = ...,
         unpriced_request_count: _builtins.int = ...,
         usage: _usage_pb2.TokenUsage | None = ...,
+        cpu_seconds: _builtins.float = ...,
+        accelerator_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "request_count", b"request_count", "row_count", b"row_count", "unpriced_request_count", b"unpriced_request_count", "usage", b"usage", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator_seconds", b"accelerator_seconds", "amount", b"amount", "cpu_seconds", b"cpu_seconds", "request_count", b"request_count", "row_count", b"row_count", "unpriced_request_count", b"unpriced_request_count", "usage", b"usage", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1127,6 +1155,9 @@ class PutPriceRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PRICE_FIELD_NUMBER: _builtins.int
+    PUTS_RIGHT_THE_PAST_FIELD_NUMBER: _builtins.int
+    puts_right_the_past: _builtins.bool
+    """True to put right a price of the past: effective_from may then lie before now though the model has a price. Requests that are charged already stay as they are until Recompute."""
     @_builtins.property
     def price(self) -> Global___Price:
         """The price; its version is set by the service."""
@@ -1135,10 +1166,11 @@ class PutPriceRequest(_message.Message):
         self,
         *,
         price: Global___Price | None = ...,
+        puts_right_the_past: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "puts_right_the_past", b"puts_right_the_past"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1215,3 +1247,256 @@ class ListPricesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListPricesResponse: _TypeAlias = ListPricesResponse  # noqa: Y015
+
+@_typing.final
+class ChainHead(_message.Message):
+    """The end of a chain: its number of rows and the hash of the last."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAIN_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    HASH_FIELD_NUMBER: _builtins.int
+    chain: _builtins.str
+    """The chain, `topic/partition`."""
+    row_count: _builtins.int
+    """Number of its rows."""
+    hash: _builtins.str
+    """SHA-256 of the last, in hexadecimal."""
+    def __init__(
+        self,
+        *,
+        chain: _builtins.str = ...,
+        row_count: _builtins.int = ...,
+        hash: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "hash", b"hash", "row_count", b"row_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChainHead: _TypeAlias = ChainHead  # noqa: Y015
+
+@_typing.final
+class VerifyLedgerRequest(_message.Message):
+    """Asks for the proof that nothing in the ledger was changed, taken out or put in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLISHED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def published(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChainHead]:
+        """Heads that were told to the outside earlier (LedgerSealed): the ledger must still contain each of them. At most 100,000."""
+
+    def __init__(
+        self,
+        *,
+        published: _abc.Iterable[Global___ChainHead] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["published", b"published"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyLedgerRequest: _TypeAlias = VerifyLedgerRequest  # noqa: Y015
+
+@_typing.final
+class VerifyLedgerResponse(_message.Message):
+    """How far the walk is; the last one has `finished`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    BROKEN_FIELD_NUMBER: _builtins.int
+    HEADS_FIELD_NUMBER: _builtins.int
+    SUMS_AGREE_FIELD_NUMBER: _builtins.int
+    row_count: _builtins.int
+    """Rows walked."""
+    finished: _builtins.bool
+    """True in the last message."""
+    sums_agree: _builtins.bool
+    """True when the sums that GetSpend reads are those of the rows; only in the last message of a ledger that is whole."""
+    @_builtins.property
+    def broken(self) -> Global___LedgerBreak:
+        """Where the ledger is not what was sealed; absent when all of it is."""
+
+    @_builtins.property
+    def heads(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChainHead]:
+        """The heads, in the last message of a ledger that is whole."""
+
+    def __init__(
+        self,
+        *,
+        row_count: _builtins.int = ...,
+        finished: _builtins.bool = ...,
+        broken: Global___LedgerBreak | None = ...,
+        heads: _abc.Iterable[Global___ChainHead] | None = ...,
+        sums_agree: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["broken", b"broken"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broken", b"broken", "finished", b"finished", "heads", b"heads", "row_count", b"row_count", "sums_agree", b"sums_agree"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyLedgerResponse: _TypeAlias = VerifyLedgerResponse  # noqa: Y015
+
+@_typing.final
+class LedgerBreak(_message.Message):
+    """The first place where a chain is not what was sealed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHAIN_FIELD_NUMBER: _builtins.int
+    ROW_NUMBER_FIELD_NUMBER: _builtins.int
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    chain: _builtins.str
+    """The chain."""
+    row_number: _builtins.int
+    """Number of the row on it."""
+    entry_id: _builtins.int
+    """The row's number in the database; 0 when it is missing."""
+    event_id: _builtins.str
+    """Id of the event the row was made from; empty when it is missing."""
+    reason: _builtins.str
+    """What is wrong."""
+    def __init__(
+        self,
+        *,
+        chain: _builtins.str = ...,
+        row_number: _builtins.int = ...,
+        entry_id: _builtins.int = ...,
+        event_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "entry_id", b"entry_id", "event_id", b"event_id", "reason", b"reason", "row_number", b"row_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LedgerBreak: _TypeAlias = LedgerBreak  # noqa: Y015
+
+@_typing.final
+class RecomputeRequest(_message.Message):
+    """Asks for corrections."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    APPROVED_BY_FIELD_NUMBER: _builtins.int
+    PLAN_DIGEST_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Only rows of this model, alias or served; empty means all."""
+    dry_run: _builtins.bool
+    """True to be told the differences without entering anything."""
+    approved_by: _builtins.str
+    """Who signs the corrections off; needed unless dry_run."""
+    plan_digest: _builtins.str
+    """plan_digest of a dry run: enters nothing when the differences are others by now. Empty means whatever they are."""
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """Moment after the last."""
+
+    def __init__(
+        self,
+        *,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        model: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+        approved_by: _builtins.str = ...,
+        plan_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_by", b"approved_by", "dry_run", b"dry_run", "from", b"from", "model", b"model", "plan_digest", b"plan_digest", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecomputeRequest: _TypeAlias = RecomputeRequest  # noqa: Y015
+
+@_typing.final
+class RecomputeResponse(_message.Message):
+    """The differences."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    CORRECTION_COUNT_FIELD_NUMBER: _builtins.int
+    PLAN_DIGEST_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    row_count: _builtins.int
+    """Rows that were priced anew."""
+    correction_count: _builtins.int
+    """Corrections: those to be entered (dry_run), or those entered by this call."""
+    plan_digest: _builtins.str
+    """Digest of all the corrections, to be given when they are entered."""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecomputeGroup]:
+        """Sums, largest difference first."""
+
+    def __init__(
+        self,
+        *,
+        row_count: _builtins.int = ...,
+        correction_count: _builtins.int = ...,
+        plan_digest: _builtins.str = ...,
+        groups: _abc.Iterable[Global___RecomputeGroup] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction_count", b"correction_count", "groups", b"groups", "plan_digest", b"plan_digest", "row_count", b"row_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecomputeResponse: _TypeAlias = RecomputeResponse  # noqa: Y015
+
+@_typing.final
+class RecomputeGroup(_message.Message):
+    """The differences of one tenant, model and currency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    CORRECTION_COUNT_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Tenant."""
+    model: _builtins.str
+    """Model that answered, or else the alias."""
+    correction_count: _builtins.int
+    """Corrections."""
+    @_builtins.property
+    def before(self) -> _money_pb2.Money:
+        """What the corrected rows were charged until now."""
+
+    @_builtins.property
+    def after(self) -> _money_pb2.Money:
+        """What they should have cost."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        correction_count: _builtins.int = ...,
+        before: _money_pb2.Money | None = ...,
+        after: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "correction_count", b"correction_count", "model", b"model", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecomputeGroup: _TypeAlias = RecomputeGroup  # noqa: Y015

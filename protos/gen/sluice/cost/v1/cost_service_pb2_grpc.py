@@ -95,6 +95,16 @@ class CostServiceStub:
                 request_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListPricesRequest.SerializeToString,
                 response_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListPricesResponse.FromString,
                 _registered_method=True)
+        self.VerifyLedger = channel.unary_stream(
+                '/sluice.cost.v1.CostService/VerifyLedger',
+                request_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyLedgerRequest.SerializeToString,
+                response_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyLedgerResponse.FromString,
+                _registered_method=True)
+        self.Recompute = channel.unary_unary(
+                '/sluice.cost.v1.CostService/Recompute',
+                request_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.RecomputeRequest.SerializeToString,
+                response_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.RecomputeResponse.FromString,
+                _registered_method=True)
 
 
 class CostServiceServicer:
@@ -185,6 +195,20 @@ class CostServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyLedger(self, request, context):
+        """Walks the ledger's hash chains and tells how far it is, then what it found. An operator's call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Recompute(self, request, context):
+        """Prices the past anew by the prices as they are in the book now, and enters the differences as corrections. An operator's call. Twice gives the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CostServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -247,6 +271,16 @@ def add_CostServiceServicer_to_server(servicer, server):
                     servicer.ListPrices,
                     request_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListPricesRequest.FromString,
                     response_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListPricesResponse.SerializeToString,
+            ),
+            'VerifyLedger': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyLedger,
+                    request_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyLedgerRequest.FromString,
+                    response_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyLedgerResponse.SerializeToString,
+            ),
+            'Recompute': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recompute,
+                    request_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.RecomputeRequest.FromString,
+                    response_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.RecomputeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -574,6 +608,60 @@ class CostService:
             '/sluice.cost.v1.CostService/ListPrices',
             sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListPricesRequest.SerializeToString,
             sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListPricesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyLedger(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sluice.cost.v1.CostService/VerifyLedger',
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyLedgerRequest.SerializeToString,
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyLedgerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recompute(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sluice.cost.v1.CostService/Recompute',
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.RecomputeRequest.SerializeToString,
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.RecomputeResponse.FromString,
             options,
             channel_credentials,
             insecure,

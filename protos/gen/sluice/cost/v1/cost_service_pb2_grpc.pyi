@@ -57,6 +57,10 @@ class CostServiceStub:
     """Puts a new version of a price into the price book."""
     ListPrices: _grpc.UnaryUnaryMultiCallable[_cost_service_pb2.ListPricesRequest, _cost_service_pb2.ListPricesResponse]
     """Lists the prices in force."""
+    VerifyLedger: _grpc.UnaryStreamMultiCallable[_cost_service_pb2.VerifyLedgerRequest, _cost_service_pb2.VerifyLedgerResponse]
+    """Walks the ledger's hash chains and tells how far it is, then what it found. An operator's call."""
+    Recompute: _grpc.UnaryUnaryMultiCallable[_cost_service_pb2.RecomputeRequest, _cost_service_pb2.RecomputeResponse]
+    """Prices the past anew by the prices as they are in the book now, and enters the differences as corrections. An operator's call. Twice gives the same."""
 
 @_typing.type_check_only
 class CostServiceAsyncStub(CostServiceStub):
@@ -87,6 +91,10 @@ class CostServiceAsyncStub(CostServiceStub):
     """Puts a new version of a price into the price book."""
     ListPrices: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.ListPricesRequest, _cost_service_pb2.ListPricesResponse]  # type: ignore[assignment]
     """Lists the prices in force."""
+    VerifyLedger: _aio.UnaryStreamMultiCallable[_cost_service_pb2.VerifyLedgerRequest, _cost_service_pb2.VerifyLedgerResponse]  # type: ignore[assignment]
+    """Walks the ledger's hash chains and tells how far it is, then what it found. An operator's call."""
+    Recompute: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.RecomputeRequest, _cost_service_pb2.RecomputeResponse]  # type: ignore[assignment]
+    """Prices the past anew by the prices as they are in the book now, and enters the differences as corrections. An operator's call. Twice gives the same."""
 
 class CostServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reserve before a call, settle after it; the ledger itself is written from events, exactly once."""
@@ -186,5 +194,21 @@ class CostServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cost_service_pb2.ListPricesResponse, _abc.Awaitable[_cost_service_pb2.ListPricesResponse]]:
         """Lists the prices in force."""
+
+    @_abc_1.abstractmethod
+    def VerifyLedger(
+        self,
+        request: _cost_service_pb2.VerifyLedgerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cost_service_pb2.VerifyLedgerResponse], _abc.AsyncIterator[_cost_service_pb2.VerifyLedgerResponse]]:
+        """Walks the ledger's hash chains and tells how far it is, then what it found. An operator's call."""
+
+    @_abc_1.abstractmethod
+    def Recompute(
+        self,
+        request: _cost_service_pb2.RecomputeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cost_service_pb2.RecomputeResponse, _abc.Awaitable[_cost_service_pb2.RecomputeResponse]]:
+        """Prices the past anew by the prices as they are in the book now, and enters the differences as corrections. An operator's call. Twice gives the same."""
 
 def add_CostServiceServicer_to_server(servicer: CostServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

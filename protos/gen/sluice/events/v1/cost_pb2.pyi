@@ -41,6 +41,12 @@ class CostRecorded(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     LINES_FIELD_NUMBER: _builtins.int
     SERVED_MODEL_FIELD_NUMBER: _builtins.int
+    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_ARM_FIELD_NUMBER: _builtins.int
+    CORRECTS_EVENT_ID_FIELD_NUMBER: _builtins.int
+    APPROVED_BY_FIELD_NUMBER: _builtins.int
+    CPU_SECONDS_FIELD_NUMBER: _builtins.int
+    ACCELERATOR_SECONDS_FIELD_NUMBER: _builtins.int
     source_event_id: _builtins.str
     """Id of the event that was priced."""
     model: _builtins.str
@@ -50,7 +56,7 @@ class CostRecorded(_message.Message):
     api_key_id: _builtins.str
     """API key id."""
     charge_kind: _builtins.str
-    """Kind of row: `inference`, `correction`."""
+    """Kind of row: `inference`, `synthetic`, `correction`, `compute`, `guardrail`, `retry`, `shadow`, `idle`. A request has one row of the first two."""
     unpriced: _builtins.bool
     """True when the model has no price: the cost is not known, and not zero."""
     price_book: _builtins.str
@@ -61,6 +67,18 @@ class CostRecorded(_message.Message):
     """Outcome of the request, such as `completed`."""
     served_model: _builtins.str
     """Id of the model that answered."""
+    prompt_version: _builtins.str
+    """`name@version` of the prompt; empty when none."""
+    experiment_arm: _builtins.str
+    """`experiment/arm`; empty when none."""
+    corrects_event_id: _builtins.str
+    """Of a correction: source_event_id of the row it corrects. amount is then what that row should have cost less what it was charged until now, and may be negative."""
+    approved_by: _builtins.str
+    """Of a correction: who signed it off."""
+    cpu_seconds: _builtins.float
+    """Processor time it is for, in seconds."""
+    accelerator_seconds: _builtins.float
+    """Accelerator time it is for, in seconds."""
     @_builtins.property
     def metadata(self) -> _metadata_pb2.EventMetadata:
         """Who, when, which request."""
@@ -94,10 +112,16 @@ class CostRecorded(_message.Message):
         outcome: _builtins.str = ...,
         lines: _abc.Iterable[Global___CostLine] | None = ...,
         served_model: _builtins.str = ...,
+        prompt_version: _builtins.str = ...,
+        experiment_arm: _builtins.str = ...,
+        corrects_event_id: _builtins.str = ...,
+        approved_by: _builtins.str = ...,
+        cpu_seconds: _builtins.float = ...,
+        accelerator_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "metadata", b"metadata", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "api_key_id", b"api_key_id", "charge_kind", b"charge_kind", "lines", b"lines", "metadata", b"metadata", "model", b"model", "outcome", b"outcome", "price_book", b"price_book", "price_version", b"price_version", "route", b"route", "served_model", b"served_model", "source_event_id", b"source_event_id", "unpriced", b"unpriced", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator_seconds", b"accelerator_seconds", "amount", b"amount", "api_key_id", b"api_key_id", "approved_by", b"approved_by", "charge_kind", b"charge_kind", "corrects_event_id", b"corrects_event_id", "cpu_seconds", b"cpu_seconds", "experiment_arm", b"experiment_arm", "lines", b"lines", "metadata", b"metadata", "model", b"model", "outcome", b"outcome", "price_book", b"price_book", "price_version", b"price_version", "prompt_version", b"prompt_version", "route", b"route", "served_model", b"served_model", "source_event_id", b"source_event_id", "unpriced", b"unpriced", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -114,11 +138,11 @@ class CostLine(_message.Message):
     UNIT_PRICE_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
     bucket: _builtins.str
-    """Bucket, such as `input`, `cached_input`, `cache_write`, `output`, `reasoning`, `request`, `minimum`."""
+    """Bucket, such as `input`, `cached_input`, `cache_write`, `output`, `reasoning`, `request`, `minimum`, `cpu_microseconds`, `accelerator_microseconds`."""
     quantity: _builtins.int
-    """Tokens, or 1 for `request` and `minimum`."""
+    """Tokens, microseconds, or 1 for `request` and `minimum`; 0 in a correction, which changes no quantity."""
     unit_price: _builtins.str
-    """Price per million tokens (or per request) as decimal text."""
+    """Price per million tokens, per second (a million microseconds) or per request, as decimal text."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """What the line costs."""
@@ -184,3 +208,39 @@ class BudgetChanged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BudgetChanged: _TypeAlias = BudgetChanged  # noqa: Y015
+
+@_typing.final
+class LedgerSealed(_message.Message):
+    """The end of one of the ledger's hash chains, told to the outside: a ledger that was rewritten or cut off later contradicts it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METADATA_FIELD_NUMBER: _builtins.int
+    CHAIN_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    HEAD_HASH_FIELD_NUMBER: _builtins.int
+    chain: _builtins.str
+    """The chain, `topic/partition` of the events its rows were made from."""
+    row_count: _builtins.int
+    """Number of rows on the chain."""
+    head_hash: _builtins.str
+    """Hash of the last of them, SHA-256 in hexadecimal."""
+    @_builtins.property
+    def metadata(self) -> _metadata_pb2.EventMetadata:
+        """Who, when."""
+
+    def __init__(
+        self,
+        *,
+        metadata: _metadata_pb2.EventMetadata | None = ...,
+        chain: _builtins.str = ...,
+        row_count: _builtins.int = ...,
+        head_hash: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain", b"chain", "head_hash", b"head_hash", "metadata", b"metadata", "row_count", b"row_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LedgerSealed: _TypeAlias = LedgerSealed  # noqa: Y015

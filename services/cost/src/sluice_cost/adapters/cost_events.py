@@ -2,29 +2,35 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+from google.protobuf.message import Message
 from prometheus_client import Counter
-from sluice.events.v1 import cost_pb2
+from sluice.events.v1 import alert_pb2, cost_pb2
 from sluice.types.v1 import money_pb2, usage_pb2
 from sluice_kit.errors import SluiceError
 from sluice_kit.process import describe
 from sluice_kit.publisher import EventPublisher
 from sluice_kit.telemetry import logger
 
+from sluice_cost.adapters.sql_entries import Telling
 from sluice_cost.adapters.sql_ledger import SqlLedger
-from sluice_cost.domain.ledger import LedgerEntry, LedgerUnavailable
+from sluice_cost.domain.ledger import LedgerEntry, LedgerUnavailable, Partition
 from sluice_cost.domain.money import from_nano
 from sluice_cost.domain.pricing import Charge, Priced
 from sluice_cost.domain.usage import TOKEN_BUCKETS, Usage
 
 log = logger(__name__)
 
-HANDED_OVER = Counter("sluice_cost_events_handed_over_total", "CostRecorded events given to the publisher.")
+HANDED_OVER = Counter("sluice_cost_events_handed_over_total", "Events of the outbox given to the publisher.")
 
 _BATCH = 500
 _IDLE_SECONDS = 1.0  # the relay is woken by every batch; this is for what a former process left
+
+_EVENTS: Mapping[str, type[Message]] = {
+    event.DESCRIPTOR.name: event for event in (cost_pb2.CostRecorded, cost_pb2.BudgetChanged, alert_pb2.AlertRaised)
+}
 
 # Bucket in the event, field of Charge and Price, and the token count it is for.
 _BUCKETS = tuple(
@@ -40,6 +46,12 @@ def cost_recorded(entry: LedgerEntry) -> cost_pb2.CostRecorded:
         source_event_id=completion.event_id,
         model=completion.model,
         served_model=completion.served_model,
+        prompt_version=completion.prompt_version,
+        experiment_arm=completion.experiment_arm,
+        corrects_event_id=entry.corrects,
+        approved_by=entry.approved_by,
+        cpu_seconds=completion.usage.cpu_us / 1e6,
+        accelerator_seconds=completion.usage.accelerator_us / 1e6,
         route=completion.route,
         api_key_id=completion.api_key_id,
         charge_kind=entry.charge_kind,
@@ -71,16 +83,19 @@ def _fill_in_metadata(event: cost_pb2.CostRecorded, entry: LedgerEntry) -> None:
 def _lines(charge: Charge, usage: Usage) -> list[cost_pb2.CostLine]:
     if charge.price is None:
         return []
-    lines = [
-        _line(bucket, getattr(usage, tokens), getattr(charge.price, field), getattr(charge, field), charge.currency)
-        for bucket, field, tokens in _BUCKETS
-        if getattr(usage, tokens)
+    price = charge.price.for_input(usage.input_tokens)
+    quantities = [
+        *((bucket, getattr(usage, tokens), field, field) for bucket, field, tokens in _BUCKETS),
+        ("request", int(charge.per_request != 0), "per_request", "per_request"),
+        ("minimum", int(charge.minimum_top_up != 0), "minimum", "minimum_top_up"),
+        ("cpu_microseconds", usage.cpu_us, "cpu_second", "cpu"),
+        ("accelerator_microseconds", usage.accelerator_us, "accelerator_second", "accelerator"),
     ]
-    if charge.per_request:
-        lines.append(_line("request", 1, charge.price.per_request, charge.per_request, charge.currency))
-    if charge.minimum_top_up:
-        lines.append(_line("minimum", 1, charge.price.minimum, charge.minimum_top_up, charge.currency))
-    return lines
+    return [
+        _line(bucket, quantity, getattr(price, of_price), getattr(charge, of_charge), charge.currency)
+        for bucket, quantity, of_price, of_charge in quantities
+        if quantity or getattr(charge, of_charge)  # a correction has amounts without quantities
+    ]
 
 
 def _line(bucket: str, quantity: int, unit_nano: int, amount_nano: int, currency: str) -> cost_pb2.CostLine:
@@ -109,6 +124,11 @@ def encode(entry: LedgerEntry) -> bytes:
     return cost_recorded(entry).SerializeToString(deterministic=True)
 
 
+def chain_name(chain: Partition) -> str:
+    """`topic/partition`."""
+    return f"{chain.topic}/{chain.number}"
+
+
 class CostRelay:
     """Hands the outbox over to the publisher, oldest first, for ever."""
 
@@ -131,8 +151,8 @@ class CostRelay:
     async def _hand_over(self) -> int:
         loop = asyncio.get_running_loop()
 
-        def deliver(payloads: Sequence[bytes]) -> None:
-            asyncio.run_coroutine_threadsafe(self._publish(payloads), loop).result(timeout=30)
+        def deliver(waiting: Sequence[Telling]) -> None:
+            asyncio.run_coroutine_threadsafe(self._publish(waiting), loop).result(timeout=30)
 
         try:
             count = await self._ledger.hand_over(deliver, limit=_BATCH)
@@ -142,5 +162,5 @@ class CostRelay:
         HANDED_OVER.inc(count)
         return count
 
-    async def _publish(self, payloads: Sequence[bytes]) -> None:
-        await self._publisher.publish(*(cost_pb2.CostRecorded.FromString(payload) for payload in payloads))
+    async def _publish(self, waiting: Sequence[Telling]) -> None:
+        await self._publisher.publish(*(_EVENTS[one.event_type].FromString(one.payload) for one in waiting))

@@ -4,20 +4,20 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, delete, func, select
+from sqlalchemy import Connection, Row, delete, func, select
 
 from sluice_cost.adapters import tables
-from sluice_cost.adapters.bulk import add_up, insert_new, replace
+from sluice_cost.adapters.bulk import replace
 from sluice_cost.adapters.database import Database
-from sluice_cost.adapters.moments import HOUR_US, to_microseconds
+from sluice_cost.adapters.moments import to_microseconds
 from sluice_cost.adapters.sql_books import Terms
+from sluice_cost.adapters.sql_entries import Telling, insert_entries
 from sluice_cost.adapters.sql_prices import read_prices
 from sluice_cost.adapters.sql_spent import count_spent
 from sluice_cost.domain.budget import Caller
 from sluice_cost.domain.holds import Posting
 from sluice_cost.domain.ledger import Completion, LedgerEntry, Partition, enter
-from sluice_cost.domain.pricing import Priced, PriceHistory
-from sluice_cost.domain.usage import TOKEN_BUCKETS
+from sluice_cost.domain.pricing import PriceHistory
 
 
 class SqlLedger:
@@ -42,15 +42,11 @@ class SqlLedger:
 
         def work(connection: Connection) -> list[LedgerEntry]:
             prices = self._current_prices(connection)
-            entries = {
-                completion.event_id: enter(completion, prices, recorded_at=recorded_at) for completion in completions
-            }
-            new = _insert_new(connection, entries)
-            _add_to_spend(connection, new)
-            _put_in_outbox(connection, new, encode)
+            entries = [enter(completion, prices, recorded_at=recorded_at) for completion in completions]
+            new = insert_entries(connection, entries, encode)
             _keep_offsets(connection, next_offsets)
             # Last: it locks the budgets' accounts until the commit.
-            count_spent(connection, [_posting(entry) for entry in new], self._terms, now=to_microseconds(recorded_at))
+            count_spent(connection, [posting_of(entry) for entry in new], self._terms, now=to_microseconds(recorded_at))
             return new
 
         return await self._database.write(work)
@@ -60,7 +56,7 @@ class SqlLedger:
         positions = await self._database.read(read_positions)
         return {partition: positions[partition] for partition in partitions if partition in positions}
 
-    async def hand_over(self, deliver: Callable[[Sequence[bytes]], None], *, limit: int) -> int:
+    async def hand_over(self, deliver: Callable[[Sequence[Telling]], None], *, limit: int) -> int:
         """Gives the oldest waiting events to `deliver` and takes them out of the outbox when it returns.
 
         Runs `deliver` in a thread, inside the transaction: when it raises, the events wait on. Returns how many went.
@@ -71,7 +67,7 @@ class SqlLedger:
             # Other replicas take other rows meanwhile. (SQLite has one writer and ignores the lock.)
             rows = connection.execute(oldest.with_for_update(skip_locked=True)).all()
             if rows:
-                deliver([row.payload for row in rows])
+                deliver([Telling(row.cost_event_id, row.event_type, row.payload) for row in rows])
                 sent = [row.outbox_id for row in rows]
                 connection.execute(delete(tables.outbox).where(tables.outbox.c.outbox_id.in_(sent)))
             return len(rows)
@@ -85,33 +81,6 @@ class SqlLedger:
             self._prices = read_prices(connection, default_currency=self._default_currency)
             self._newest_price_id = newest
         return self._prices
-
-
-def _insert_new(connection: Connection, entries: Mapping[str, LedgerEntry]) -> list[LedgerEntry]:
-    if not entries:
-        return []
-    # Sorted: two replicas that insert the same events during a rebalance then wait for, and never deadlock, each other.
-    rows = [_as_row(entries[event_id]) for event_id in sorted(entries)]
-    inserted = insert_new(connection, tables.ledger, rows, key="event_id")
-    return [entry for event_id, entry in entries.items() if event_id in inserted]
-
-
-def _add_to_spend(connection: Connection, new: Sequence[LedgerEntry]) -> None:
-    sums: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for entry in new:
-        key, amounts = _spend_of(entry)
-        group = sums.setdefault(key, dict.fromkeys(tables.SPEND_SUMS, 0))
-        for name, amount in amounts.items():
-            group[name] += amount
-    if sums:
-        rows = [dict(zip(tables.SPEND_KEY, key, strict=True)) | sums[key] for key in sorted(sums)]
-        add_up(connection, tables.spend_hours, rows, key=tables.SPEND_KEY, sums=tables.SPEND_SUMS)
-
-
-def _put_in_outbox(connection: Connection, new: Sequence[LedgerEntry], encode: Callable[[LedgerEntry], bytes]) -> None:
-    if new:
-        rows = [{"cost_event_id": entry.cost_event_id, "payload": encode(entry)} for entry in new]
-        insert_new(connection, tables.outbox, rows, key="cost_event_id")
 
 
 def _keep_offsets(connection: Connection, next_offsets: Mapping[Partition, int]) -> None:
@@ -131,7 +100,8 @@ def read_positions(connection: Connection) -> dict[Partition, int]:
     return {Partition(row.topic, row.partition_number): row.next_offset for row in rows}
 
 
-def _posting(entry: LedgerEntry) -> Posting:
+def posting_of(entry: LedgerEntry) -> Posting:
+    """What an entry is to the budgets over its caller."""
     completion = entry.completion
     return Posting(
         Caller(completion.tenant_id, completion.project_id, completion.api_key_id, completion.subject_id),
@@ -140,70 +110,3 @@ def _posting(entry: LedgerEntry) -> Posting:
         entry.charge.total,
         completion.cost_hold_id,
     )
-
-
-def _as_row(entry: LedgerEntry) -> dict[str, Any]:
-    completion, charge, usage = entry.completion, entry.charge, entry.completion.usage
-    return {
-        "event_id": completion.event_id,
-        "cost_event_id": entry.cost_event_id,
-        "charge_kind": entry.charge_kind,
-        "occurred_at_us": to_microseconds(completion.occurred_at),
-        "recorded_at_us": to_microseconds(entry.recorded_at),
-        "request_id": completion.request_id,
-        "tenant_id": completion.tenant_id,
-        "project_id": completion.project_id,
-        "subject_id": completion.subject_id,
-        "api_key_id": completion.api_key_id,
-        "model": completion.model,
-        "served_model": completion.served_model,
-        "route": completion.route,
-        "operation": completion.operation,
-        "outcome": completion.outcome,
-        "priced": charge.priced.value,
-        "price_id": charge.price.price_id if charge.price else None,
-        "currency": charge.currency,
-        "amount_nano": charge.total,
-        **{line: getattr(charge, line.removesuffix("_nano")) for line in tables.LINES},
-        **{bucket: getattr(usage, bucket) for bucket in TOKEN_BUCKETS},
-        "usage_estimated": int(usage.is_estimated),
-        "source_topic": completion.partition.topic,
-        "source_partition": completion.partition.number,
-        "source_offset": completion.offset,
-    }
-
-
-def _spend_of(entry: LedgerEntry) -> tuple[tuple[Any, ...], dict[str, int]]:
-    """The group of the hourly sums an entry belongs to, in the order of SPEND_KEY, and what it adds."""
-    completion, usage = entry.completion, entry.completion.usage
-    moment = to_microseconds(completion.occurred_at)
-    key = (
-        moment - moment % HOUR_US,
-        completion.tenant_id,
-        completion.project_id,
-        completion.model,
-        completion.api_key_id,
-        completion.route,
-        entry.charge_kind,
-        completion.outcome,
-        entry.charge.currency,
-    )
-    amounts = {
-        "row_count": 1,
-        "request_count": 1,
-        "unpriced_request_count": int(entry.charge.priced is Priced.UNPRICED),
-        "estimated_request_count": int(usage.is_estimated),
-        "amount_nano": entry.charge.total,
-    }
-    return key, amounts | {bucket: getattr(usage, bucket) for bucket in TOKEN_BUCKETS}
-
-
-# The same sums over ledger rows, for the parts of a range that are no whole hours.
-LEDGER_SUMS: Mapping[str, Any] = {
-    "row_count": func.count(),
-    "request_count": func.count(),
-    "unpriced_request_count": func.sum(case((tables.ledger.c.priced == Priced.UNPRICED.value, 1), else_=0)),
-    "estimated_request_count": func.sum(tables.ledger.c.usage_estimated),
-    "amount_nano": func.sum(tables.ledger.c.amount_nano),
-    **{bucket: func.sum(tables.ledger.c[bucket]) for bucket in TOKEN_BUCKETS},
-}

@@ -12,9 +12,9 @@ from sluice_cost.adapters import tables
 from sluice_cost.adapters.database import Database, serialise
 from sluice_cost.adapters.moments import from_microseconds, to_microseconds
 from sluice_cost.domain.price_book import PriceBook, PriceBookMistakes
-from sluice_cost.domain.pricing import Price, PriceHistory
+from sluice_cost.domain.pricing import BUCKETS, Price, PriceHistory, Tier
 
-_AMOUNTS = ("uncached_input", "cached_input", "cache_write", "output", "reasoning", "per_request", "minimum")
+_AMOUNTS = (*BUCKETS, "per_request", "minimum", "cpu_second", "accelerator_second")
 
 
 class SqlPrices:
@@ -54,6 +54,7 @@ def _as_price(row: Any) -> Price:
         row.currency,
         from_microseconds(row.effective_from_us),
         **{name: getattr(row, name) for name in _AMOUNTS},
+        tiers=tuple(Tier(**tier) for tier in json.loads(row.tiers)),
         book=row.book,
         approved_by=row.approved_by,
         version=row.version,
@@ -102,6 +103,7 @@ def _add(connection: Connection, price: Price, recorded_at: datetime) -> Price:
         "currency": price.currency,
         "effective_from_us": to_microseconds(price.effective_from),
         **amounts,
+        "tiers": json.dumps([asdict(tier) for tier in price.tiers]),
         "book": price.book,
         "approved_by": price.approved_by,
         "recorded_at_us": to_microseconds(recorded_at),

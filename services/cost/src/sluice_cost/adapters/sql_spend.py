@@ -1,7 +1,7 @@
 """Sums what was spent: whole hours from the hourly sums, the rest of a range from the ledger rows themselves."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, select
@@ -9,7 +9,8 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, sel
 from sluice_cost.adapters import tables
 from sluice_cost.adapters.database import Database
 from sluice_cost.adapters.moments import DAY_US, HOUR_US, from_microseconds, to_microseconds
-from sluice_cost.adapters.sql_ledger import LEDGER_SUMS, read_positions
+from sluice_cost.adapters.sql_entries import LEDGER_SUMS
+from sluice_cost.adapters.sql_ledger import read_positions
 from sluice_cost.domain.spend import (
     MOST_GROUPS,
     Dimension,
@@ -21,6 +22,7 @@ from sluice_cost.domain.spend import (
     largest_first,
 )
 
+_LENGTHS = {Dimension.DAY: DAY_US, Dimension.HOUR: HOUR_US}
 _HOUR_SUMS: Mapping[str, Any] = {name: func.sum(tables.spend_hours.c[name]) for name in tables.SPEND_SUMS}
 
 
@@ -65,7 +67,8 @@ def _sums(
     table: Table, moment: ColumnElement[int], sums: Mapping[str, Any], query: SpendQuery, start: int, end: int
 ) -> Select[Any]:
     def column(dimension: Dimension) -> ColumnElement[Any]:
-        return moment - moment % DAY_US if dimension is Dimension.DAY else table.c[dimension.value]
+        length = _LENGTHS.get(dimension)
+        return table.c[dimension.value] if length is None else moment - moment % length
 
     def chosen(dimension: Dimension, values: Sequence[str]) -> ColumnElement[bool]:
         return column(dimension).in_([_stored(dimension, value) for value in values])
@@ -79,10 +82,10 @@ def _sums(
 
 
 def _stored(dimension: Dimension, value: str) -> Any:
-    if dimension is not Dimension.DAY:
-        return value
-    return to_microseconds(datetime.combine(date.fromisoformat(value), time(), UTC))
+    return value if dimension not in _LENGTHS else to_microseconds(datetime.fromisoformat(value).replace(tzinfo=UTC))
 
 
 def _text(dimension: Dimension, value: Any) -> str:
-    return from_microseconds(value).date().isoformat() if dimension is Dimension.DAY else str(value)
+    if dimension is Dimension.DAY:
+        return from_microseconds(value).date().isoformat()
+    return f"{from_microseconds(value):%Y-%m-%dT%H}" if dimension is Dimension.HOUR else str(value)

@@ -1,8 +1,8 @@
 """The tables, for queries. The migrations make them; a test keeps both in step."""
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table, Text, text
 
-from sluice_cost.domain.usage import TOKEN_BUCKETS
+from sluice_cost.domain.usage import COMPUTE_BUCKETS, TOKEN_BUCKETS
 
 metadata = MetaData()
 
@@ -24,6 +24,9 @@ prices = Table(
     Column("reasoning", BigInteger, nullable=False),
     Column("per_request", BigInteger, nullable=False),
     Column("minimum", BigInteger, nullable=False),
+    Column("cpu_second", BigInteger, nullable=False),
+    Column("accelerator_second", BigInteger, nullable=False),
+    Column("tiers", Text, nullable=False),
     Column("book", String(401), nullable=False),
     Column("approved_by", String(200), nullable=False),
     Column("recorded_at_us", BigInteger, nullable=False),
@@ -48,7 +51,10 @@ LINES = (
     "reasoning_nano",
     "per_request_nano",
     "minimum_top_up_nano",
+    "cpu_nano",
+    "accelerator_nano",
 )
+_CORRECTIONS_ONLY = text("corrects <> ''")
 
 ledger = Table(
     "cost_ledger",
@@ -75,22 +81,45 @@ ledger = Table(
     Column("amount_nano", BigInteger, nullable=False),
     *(Column(line, BigInteger, nullable=False) for line in LINES),
     *(Column(bucket, BigInteger, nullable=False) for bucket in TOKEN_BUCKETS),
+    *(Column(bucket, BigInteger, nullable=False) for bucket in COMPUTE_BUCKETS),
     Column("usage_estimated", Integer, nullable=False),
     Column("source_topic", String(249), nullable=False),
     Column("source_partition", Integer, nullable=False),
     Column("source_offset", BigInteger, nullable=False),
+    Column("prompt_version", String(200), nullable=False),
+    Column("experiment_arm", String(200), nullable=False),
+    Column("corrects", String(64), nullable=False),
+    Column("approved_by", String(200), nullable=False),
+    Column("request_count", Integer, nullable=False),
+    # 0 and NULL: written before there was a chain. The chain's first sealed row vouches for those.
+    Column("chain_number", BigInteger, nullable=False),
+    Column("entry_hash", LargeBinary(32)),
     Index("cost_ledger_by_tenant", "tenant_id", "occurred_at_us"),
     Index("cost_ledger_by_time", "occurred_at_us"),
     Index("cost_ledger_by_request", "request_id"),
+    Index("cost_ledger_by_corrected", "corrects", sqlite_where=_CORRECTIONS_ONLY, postgresql_where=_CORRECTIONS_ONLY),
 )
 
-SPEND_KEY = (
-    "hour_us",
+chain_heads = Table(
+    "cost_chain_heads",
+    metadata,
+    Column("topic", String(249), primary_key=True),
+    Column("partition_number", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
+    Column("hash", LargeBinary(32), nullable=False),
+    Column("unsealed", BigInteger, nullable=False),
+)
+
+SPEND_DIMENSIONS = (
     "tenant_id",
     "project_id",
     "model",
+    "served_model",
     "api_key_id",
     "route",
+    "operation",
+    "prompt_version",
+    "experiment_arm",
     "charge_kind",
     "outcome",
     "currency",
@@ -102,20 +131,16 @@ SPEND_SUMS = (
     "estimated_request_count",
     "amount_nano",
     *TOKEN_BUCKETS,
+    *COMPUTE_BUCKETS,
 )
 
 spend_hours = Table(
     "cost_spend_hours",
     metadata,
     Column("hour_us", BigInteger, primary_key=True, autoincrement=False),
-    Column("tenant_id", String(128), primary_key=True),
-    Column("project_id", String(128), primary_key=True),
-    Column("model", String(200), primary_key=True),
-    Column("api_key_id", String(128), primary_key=True),
-    Column("route", String(200), primary_key=True),
-    Column("charge_kind", String(16), primary_key=True),
-    Column("outcome", String(32), primary_key=True),
-    Column("currency", String(3), primary_key=True),
+    # Digest of the dimensions: an index over twelve texts would be most of the table (tests/bench/ledger_speed.py).
+    Column("series", LargeBinary(16), primary_key=True),
+    *(Column(name, ledger.c[name].type, nullable=False) for name in SPEND_DIMENSIONS),
     *(Column(name, BigInteger, nullable=False) for name in SPEND_SUMS),
 )
 
@@ -124,6 +149,7 @@ outbox = Table(
     metadata,
     Column("outbox_id", _ROW_ID, primary_key=True, autoincrement=True),
     Column("cost_event_id", String(64), nullable=False, unique=True),
+    Column("event_type", String(64), nullable=False),
     Column("payload", LargeBinary, nullable=False),
 )
 

@@ -42,9 +42,11 @@ class PriceMethods:
         price = _price(request.price, now=now)
         try:
             history = await self._prices.prices()
-            if history.newest_version(price.model) and price.effective_from < now - _PUT_GRACE:
+            reaches_back = history.newest_version(price.model) and price.effective_from < now - _PUT_GRACE
+            if reaches_back and not request.puts_right_the_past:
                 raise InvalidInput(
-                    "effective_from lies in the past: what was charged is not charged anew. Leave it out for now, or name a later time.",
+                    "effective_from lies in the past: what was charged is not charged anew. Leave it out for now, name a later time, "
+                    "or set puts_right_the_past and then Recompute.",
                     field="price.effective_from",
                 )
             stored = await self._prices.put(price, recorded_at=now)

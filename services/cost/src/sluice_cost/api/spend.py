@@ -34,6 +34,11 @@ _DIMENSIONS = {
     pb.SPEND_DIMENSION_ROUTE: Dimension.ROUTE,
     pb.SPEND_DIMENSION_CHARGE_KIND: Dimension.CHARGE_KIND,
     pb.SPEND_DIMENSION_OUTCOME: Dimension.OUTCOME,
+    pb.SPEND_DIMENSION_SERVED_MODEL: Dimension.SERVED_MODEL,
+    pb.SPEND_DIMENSION_PROMPT_VERSION: Dimension.PROMPT_VERSION,
+    pb.SPEND_DIMENSION_EXPERIMENT_ARM: Dimension.EXPERIMENT_ARM,
+    pb.SPEND_DIMENSION_OPERATION: Dimension.OPERATION,
+    pb.SPEND_DIMENSION_HOUR: Dimension.HOUR,
 }
 _MOST_FILTER_VALUES = 1000
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -93,6 +98,8 @@ def _filter(chosen: pb.SpendFilter, field: str) -> SpendFilter:
         raise InvalidInput(f"A filter takes 1 to {_MOST_FILTER_VALUES} values.", field=f"{field}.values")
     if dimension is Dimension.DAY:
         _check_days(chosen.values, f"{field}.values")
+    if dimension is Dimension.HOUR:
+        _check_hours(chosen.values, f"{field}.values")
     if any("\0" in value for value in chosen.values):
         raise InvalidInput("A filter value must not hold NUL.", field=f"{field}.values")
     return SpendFilter(dimension, list(chosen.values))
@@ -104,6 +111,14 @@ def _check_days(values: Sequence[str], field: str) -> None:
             date.fromisoformat(value)
     except ValueError:
         raise InvalidInput("A day is written as 2026-11-24.", field=field) from None
+
+
+def _check_hours(values: Sequence[str], field: str) -> None:
+    try:
+        for value in values:
+            datetime.strptime(value, "%Y-%m-%dT%H").replace(tzinfo=UTC)
+    except ValueError:
+        raise InvalidInput("An hour is written as 2026-11-24T13.", field=field) from None
 
 
 def _dimension(number: int, field: str) -> Dimension:
@@ -121,4 +136,6 @@ def _group(group: SpendGroup, spend: Spend) -> pb.SpendGroup:
         request_count=spend.request_count,
         unpriced_request_count=spend.unpriced_request_count,
         usage=usage_pb2.TokenUsage(**buckets, estimated=spend.estimated_request_count > 0),
+        cpu_seconds=spend.cpu_us / 1e6,
+        accelerator_seconds=spend.accelerator_us / 1e6,
     )

@@ -6,15 +6,21 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID, uuid5
 
-from sluice_cost.domain.pricing import Charge, Price, PriceHistory, charge
+from sluice_cost.domain.pricing import Charge, Price, Priced, PriceHistory, charge
 from sluice_cost.domain.usage import Usage
 
 # Fixed for ever: it makes the id of a CostRecorded from the id of its RequestCompleted.
 _COST_RECORDED_NAMESPACE = UUID("b1f6b7be-30b2-5a3f-9d0e-6f8f4a1f6c55")
 
-# Kinds of ledger row. Corrections come with the issue that makes them.
+# Kinds of ledger row.
 INFERENCE = "inference"
+"""The tokens of a request."""
 SYNTHETIC = "synthetic"
+"""A self-test of the mesh."""
+CORRECTION = "correction"
+"""What an entry of another kind should have cost, less what it was charged until now."""
+REQUEST_KINDS = (INFERENCE, SYNTHETIC)
+"""One row a request; rows of every other kind stand beside them and count no request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,10 @@ class Completion:
     offset: int
     cost_hold_id: str = ""
     """Hold or lease the request was admitted on; empty when no budget stands over the caller."""
+    prompt_version: str = ""
+    """`name@version`; empty when no prompt of the registry was used."""
+    experiment_arm: str = ""
+    """`experiment/arm`; empty outside experiments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +72,23 @@ class LedgerEntry:
     completion: Completion
     charge: Charge
     recorded_at: datetime
+    charge_kind: str = INFERENCE
+    corrects: str = ""
+    """Event id of the entry that a correction is for; empty otherwise."""
+    approved_by: str = ""
+    """Who signed a correction off; empty otherwise."""
 
     @property
-    def charge_kind(self) -> str:
-        return SYNTHETIC if self.completion.is_synthetic else INFERENCE
+    def request_count(self) -> int:
+        """1 for the row that stands for a request."""
+        return int(self.charge_kind in REQUEST_KINDS)
+
+    @property
+    def unpriced_count(self) -> int:
+        """1 for a request whose cost is unknown, -1 for the correction that makes it known."""
+        if self.charge.priced is Priced.NEWLY_PRICED:
+            return -1
+        return int(self.charge.priced is Priced.UNPRICED)
 
     @property
     def cost_event_id(self) -> str:
@@ -83,17 +106,22 @@ def enter(completion: Completion, prices: PriceHistory, *, recorded_at: datetime
         raise UnusableCompletion("event_id, request_id and tenant_id must be set")
     charged = charge(
         completion.usage,
-        _price_of(completion, prices),
+        price_of(completion, prices),
         is_synthetic=completion.is_synthetic,
         currency=prices.default_currency,
     )
-    return LedgerEntry(completion, charged, recorded_at)
+    kind = SYNTHETIC if completion.is_synthetic else INFERENCE
+    return LedgerEntry(completion, charged, recorded_at, kind)
 
 
-def _price_of(completion: Completion, prices: PriceHistory) -> Price | None:
-    """The price of the model that answered, else of the alias it was asked for by."""
-    served = prices.find(completion.served_model, completion.occurred_at)
-    return served or prices.find(completion.model, completion.occurred_at)
+def price_of(completion: Completion, prices: PriceHistory) -> Price | None:
+    """The price in force when it happened."""
+    return prices.for_call(
+        route=completion.route,
+        served_model=completion.served_model,
+        model=completion.model,
+        at=completion.occurred_at,
+    )
 
 
 class Ledger(Protocol):

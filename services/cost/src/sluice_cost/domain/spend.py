@@ -25,6 +25,12 @@ class Dimension(StrEnum):
     ROUTE = "route"
     CHARGE_KIND = "charge_kind"
     OUTCOME = "outcome"
+    SERVED_MODEL = "served_model"
+    PROMPT_VERSION = "prompt_version"
+    EXPERIMENT_ARM = "experiment_arm"
+    OPERATION = "operation"
+    HOUR = "hour"
+    """UTC, as `2026-11-24T13`."""
 
 
 class TooManyGroups(ValueError):
@@ -63,6 +69,8 @@ class Spend:
     cache_write_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    cpu_us: int = 0
+    accelerator_us: int = 0
 
     def add(self, other: "Spend") -> None:
         for name in SUMS:

@@ -29,7 +29,8 @@ def dearest_price(
                 return None
             own = [*own, *alias]
         candidates += own
-    return _dearest_of(candidates)
+    candidates += prices.of_routes(model, start, end)  # which deployment answers is not known yet
+    return _dearest_of(price.dearest() for price in candidates)
 
 
 def _dearest_of(candidates: Iterable[Price]) -> Price:
