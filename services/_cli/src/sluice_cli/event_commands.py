@@ -12,7 +12,7 @@ from sluice_cli import events as event_stream
 from sluice_cli.mesh import demo_env
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
-from sluice_cli.proof import showing, verification
+from sluice_cli.proof import replays, showing, verification
 
 events = typer.Typer(no_args_is_help=True, help="Look at the events of the mesh, and prove them complete.")
 
@@ -80,6 +80,34 @@ def verify(
     )
     showing.show(found, console, as_json=json)
     raise typer.Exit(0 if found.is_sound else 1)
+
+
+@events.command()
+def replay(
+    projection: Annotated[str, typer.Argument(help="What to rebuild: `ledger`.")],
+    from_: Annotated[
+        str, typer.Option("--from", help="Offset or time (2026-11-24T12:00:00+00:00) to begin at; all without it.")
+    ] = "",
+    into: Annotated[str, typer.Option(help="Name of the new version; one of this name is replaced.")] = "replay",
+    export: Annotated[Path | None, typer.Option(help="Also write the rows, canonical, to this file.")] = None,
+    switch: Annotated[
+        bool, typer.Option("--switch", help="Put it in the live one's place if all rows are the same.")
+    ] = False,
+    accept_differences: Annotated[
+        bool, typer.Option("--accept-differences", help="Switch although rows differ: those in the topics are right.")
+    ] = False,
+) -> None:
+    """Rebuild a projection from the topics beside the live one, and compare both. Exit code 1 when they differ."""
+    found = replays.projection(projection)
+    if switch and from_:
+        raise MeshProblem("A part cannot be switched to: leave out --from.")
+    home = Home.here()
+    report = replays.build(found, home, into=into, begin=from_, export=export)
+    replays.show(report, console)
+    if switch and (report["same"] or accept_differences):
+        report = replays.switch(found, home, into=into, accept_differences=accept_differences)
+        replays.show(report, console)
+    raise typer.Exit(0 if report["same"] or report["kept_as"] else 1)
 
 
 def _ids(file: Path | None) -> list[str]:

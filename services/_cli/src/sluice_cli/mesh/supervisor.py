@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,6 +174,19 @@ class Supervisor:
     def start_services(self) -> None:
         """Starts all services at once, without waiting for them."""
         self._call("startProcessGroup", SERVICES_GROUP, False)
+
+    @contextlib.contextmanager
+    def without(self, service: str) -> Iterator[None]:
+        """Inside, this service does not run; afterwards it is started again. Nothing is done where no supervisor runs."""
+        name = f"{SERVICES_GROUP}:{service}"
+        stopped = bool(self.pid()) and any(one.name == service and one.pid for one in self.states())
+        if stopped:
+            self._call("stopProcess", name, True)
+        try:
+            yield
+        finally:
+            if stopped:
+                self._call("startProcess", name, False)
 
     def stop(self) -> bool:
         """Stops everything, the supervisor last, and returns when no process is left. False when none was running."""

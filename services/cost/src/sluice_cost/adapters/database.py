@@ -60,6 +60,10 @@ class Database:
         """Runs `work` on one consistent view of the data."""
         return await self._run(self._readers, self._in_snapshot, work)
 
+    def read_now(self, work: Callable[[Connection], T]) -> T:
+        """Runs `work` on one consistent view, in the caller's thread: for work on two databases side by side."""
+        return self._in_snapshot(work)
+
     async def close(self) -> None:
         """Waits for the work under way, then closes all connections."""
         await asyncio.to_thread(self._shut_down)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TypeVar
@@ -16,7 +15,6 @@ from sluice.cost.v1 import cost_service_pb2_grpc as rpc
 from sluice.types.v1 import money_pb2
 from sluice_kit import context
 from sluice_kit.errors import SluiceError, from_rpc_error
-from sluice_kit.events import new_event_id
 from sluice_kit.telemetry import logger
 
 from sluice_gateway.adapters.tokens import usage_message
@@ -54,7 +52,7 @@ class GrpcBudgets:
         self._holder, self._timeout = holder, timeout
 
     async def ask(self, caller: Caller, *, seconds: float) -> Standing:
-        request = self._lease_request(caller, new_event_id(), seconds)
+        request = self._lease_request(caller, "", seconds)
         try:
             answer = await self._call("ask", caller, self._stub.AcquireLease, request)
         except _NoBudgets:
@@ -79,8 +77,7 @@ class GrpcBudgets:
     async def give_back(self, caller: Caller, lease_id: str, *, spent: int, currency: str) -> None:
         money = money_pb2.Money(currency_code=currency, nano_units=spent)
         request = pb.ReturnLeaseRequest(lease_id=lease_id, spent=money)
-        with suppress(_NotKnown):
-            await self._call("give_back", caller, self._stub.ReturnLease, request)
+        await self._call("give_back", caller, self._stub.ReturnLease, request)
 
     async def reserve(self, caller: Caller, request_id: str, size: Size, *, seconds: float) -> Reservation:
         request = pb.ReserveRequest(
@@ -104,8 +101,7 @@ class GrpcBudgets:
 
     async def settle(self, caller: Caller, request_id: str, usage: Usage | None, served_model: str) -> None:
         request = pb.SettleRequest(request_id=request_id, usage=usage_message(usage), served_model=served_model)
-        with suppress(_NotKnown):
-            await self._call("settle", caller, self._stub.Settle, request)
+        await self._call("settle", caller, self._stub.Settle, request)
 
     def _lease_request(self, caller: Caller, lease_id: str, seconds: float) -> pb.AcquireLeaseRequest:
         return pb.AcquireLeaseRequest(
@@ -138,19 +134,8 @@ class GrpcBudgets:
         return answer
 
 
-class _NotKnown(BudgetsAway):
-    """There is no such hold or lease: nothing is counted for it, which is all that ending it is for."""
-
-
 class _NoBudgets(BudgetsAway):
     """A cost service from before there were budgets."""
-
-
-_CANNOT_HOLD = {
-    "MODEL_UNPRICED": "nobody knows what this model costs",
-    "CURRENCY_NOT_BUDGETED": "this model is priced in another currency",
-    "CURRENCIES_MIXED": "this model is priced in several currencies",
-}
 
 
 def _failure(error: AioRpcError) -> Exception:
@@ -158,13 +143,11 @@ def _failure(error: AioRpcError) -> Exception:
     match error.code():
         case grpc.StatusCode.RESOURCE_EXHAUSTED if told.reason == "BUDGET_EXHAUSTED":
             return _exhausted(told)
-        case grpc.StatusCode.FAILED_PRECONDITION if told.reason in _CANNOT_HOLD:
+        case grpc.StatusCode.FAILED_PRECONDITION if told.reason == "MODEL_UNPRICED":
             message = (
-                f"A budget stands over you, and {_CANNOT_HOLD[told.reason]}; use another model, or ask an operator."
+                "This model has no price, so no budget can hold what it may cost; use another model or ask for a price."
             )
-            return Rejection(Kind.UNSUPPORTED, message, reason=told.reason, field="model")
-        case grpc.StatusCode.NOT_FOUND if told.reason == "HOLD_NOT_FOUND":
-            return _NotKnown()
+            return Rejection(Kind.UNSUPPORTED, message, reason="MODEL_UNPRICED", field="model")
         case grpc.StatusCode.UNIMPLEMENTED:
             return _NoBudgets()
     if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):

@@ -15,7 +15,6 @@ from typing import Protocol
 
 import faust
 from faust.types import TP, EventT
-
 from sluice_kit.telemetry import logger
 
 log = logger(__name__)

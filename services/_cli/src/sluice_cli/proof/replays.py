@@ -1,0 +1,104 @@
+"""Replays: projections rebuilt from the topics by the services that own them, as processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sluice_cli.mesh import demo_env
+from sluice_cli.mesh.home import Home
+from sluice_cli.mesh.problem import MeshProblem
+from sluice_cli.mesh.supervisor import Supervisor
+
+# What a service answers when the rebuilt projection is not the live one: no failure of the replay.
+DIFFERENT = 3
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Something that a service derives from events."""
+
+    service: str
+    module: str
+    """Run as `python -m`: the command may not import a service."""
+    can_switch: bool
+
+
+PROJECTIONS = {"ledger": Projection("cost", "sluice_cost.replay", can_switch=True)}
+REFUSED = {
+    "metrics": "The windows of quality and drift cannot be replayed yet: their processors read with Faust and have no batch entry.",
+    "read-models": "The read models need no replay of their own: insight rebuilds its board from the topics at every start, "
+    "and feedback's register of requests is kept for days only and reads on from the offsets in its own database.",
+}
+
+
+def projection(name: str) -> Projection:
+    """The projection of this name; MeshProblem for one that cannot be replayed, saying why."""
+    if name in REFUSED:
+        raise MeshProblem(REFUSED[name])
+    if name not in PROJECTIONS:
+        known = ", ".join([*PROJECTIONS, *REFUSED])
+        raise MeshProblem(f"There is no projection {name}; there are {known}.")
+    return PROJECTIONS[name]
+
+
+def build(found: Projection, home: Home, *, into: str, begin: str, export: Path | None) -> dict[str, Any]:
+    """Rebuild beside the live one; the service's report."""
+    export_to = ["--export", str(export.absolute())] if export else []
+    return _run(found, home, ["--into", into, *(["--from", begin] if begin else []), *export_to])
+
+
+def switch(found: Projection, home: Home, *, into: str, accept_differences: bool) -> dict[str, Any]:
+    """Stop the service where this home's supervisor runs it, exchange, and start it again."""
+    accept = ["--accept-differences"] if accept_differences else []
+    with Supervisor(home).without(found.service):
+        return _run(found, home, ["--into", into, "--switch", *accept])
+
+
+def show(report: Mapping[str, Any], console: Console) -> None:
+    """What was replayed, and how it differs."""
+    difference = report["difference"]
+    for span in report["spans"]:
+        _line(console, f"partition {span['partition']}: offsets {span['from']} to {span['until']}")
+    for partition, offset in report["deleted_before"].items():
+        _line(
+            console,
+            f"partition {partition} begins at {offset}: what was before is deleted, and stands only in the live one",
+        )
+    for reason, count in report["skipped"].items():
+        _line(console, f"{count} records can never be entered ({reason})")
+    _line(console, f"{report['events']} events into `{report['into']}`, sha256 {report['sha256']}")
+    _line(
+        console,
+        f"{difference['same']} rows the same, {difference['different']} different, {difference['only_live']} only live, "
+        f"{difference['only_replayed']} only replayed"
+        + (f", {difference['begun_before']} begun before the range" if difference["begun_before"] else "")
+        + {True: "; sums the same", False: "; SUMS DIFFERENT", None: ""}[report["sums_same"]],
+    )
+    for example in difference["examples"]:
+        _line(console, f"  {example}")
+    if report["kept_as"]:
+        _line(console, f"Switched. The former one is kept: {report['kept_as']}")
+
+
+def _run(found: Projection, home: Home, arguments: Sequence[str]) -> dict[str, Any]:
+    known = demo_env.read(home) if home.demo_env.exists() else {}
+    # The environment of the caller wins, as it does for the services themselves.
+    environment = {"SLUICE_HOME": str(home.path)} | known | dict(os.environ)
+    command = [sys.executable, "-m", found.module, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, DIFFERENT):
+        told = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise MeshProblem(told[-1] if told else f"{found.module} ended with exit code {done.returncode}.")
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
