@@ -13,6 +13,7 @@ from sluice.insight.v1 import insight_service_pb2_grpc as pb_grpc
 from sluice.types.v1 import metric_pb2
 from sluice_kit.errors import InvalidInput, ResourceExhausted
 
+from sluice_insight.adapters.sources import SHOWN_RANGES, Source, Sources
 from sluice_insight.domain.board import MINUTE, Board, Point, Query
 from sluice_insight.domain.catalogue import UnknownMetric, metric
 from sluice_insight.domain.part import DIMENSIONS, Series
@@ -39,7 +40,15 @@ _DIMENSIONS = {
 class InsightService(pb_grpc.InsightServiceServicer):
     """Answers questions about what the mesh measures, and pushes what changes."""
 
-    def __init__(self, *, board: Board, watchers: Watchers, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        *,
+        board: Board,
+        watchers: Watchers,
+        sources: Sources | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._sources = sources or Sources(now=now)
         self._board = board
         self._watchers = watchers
         self._now = now
@@ -82,6 +91,12 @@ class InsightService(pb_grpc.InsightServiceServicer):
         """No alert rules exist yet, so there are no alerts."""
         return pb.ListAlertsResponse()
 
+    async def ListSources(
+        self, request: pb.ListSourcesRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ListSourcesResponse:
+        """Up to where each producer's events have come in without a gap."""
+        return pb.ListSourcesResponse(sources=[_source(source) for source in self._sources.snapshot()])
+
     async def _next(self, watcher: Watcher, query: dict) -> pb.WatchMetricsResponse:
         changed = await watcher.changed(timeout=HEARTBEAT_SECONDS, settle=SETTLE_SECONDS)
         if changed is None:
@@ -113,6 +128,8 @@ class InsightService(pb_grpc.InsightServiceServicer):
 
     def _complete_up_to(self) -> Timestamp | None:
         moment = self._board.complete_up_to(self._microseconds())
+        held = self._sources.held_back_to()
+        moment = moment if held is None else min(moment, held)
         return _timestamp(moment) if moment else None
 
     def _microseconds(self) -> int:
@@ -185,6 +202,20 @@ def _point(point: Point) -> metric_pb2.MetricPoint:
         revision=point.revision,
         closed=point.closed,
         verdict=point.verdict,
+    )
+
+
+def _source(source: Source) -> pb.Source:
+    return pb.Source(
+        topic=source.topic,
+        producer=source.producer,
+        begins_at_sequence=source.begins_at,
+        last_sequence=source.last_sequence,
+        complete_up_to_sequence=source.complete_up_to_sequence,
+        complete_up_to=_timestamp(source.complete_up_to) if source.complete_up_to else None,
+        missing_count=sum(last - first + 1 for first, last in source.missing),
+        missing=[pb.SequenceRange(first=first, last=last) for first, last in source.missing[:SHOWN_RANGES]],
+        repeated_count=source.repeated,
     )
 
 

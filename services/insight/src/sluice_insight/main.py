@@ -11,6 +11,7 @@ from sluice_kit.consumer import EventConsumer
 from sluice_kit.server import GrpcServer
 
 from sluice_insight.adapters.exposition import LiveWindows
+from sluice_insight.adapters.sources import SourceGauges, Sources
 from sluice_insight.api import SERVICE_NAME, InsightService
 from sluice_insight.consumer import EVENTS, Feed, consume, follow_readiness, from_the_beginning
 from sluice_insight.domain.board import Board
@@ -25,10 +26,12 @@ async def serve(configured: InsightSettings) -> None:
     """Serve until a signal."""
     history = configured.history_hours * HOUR
     board, watchers = Board(history=history), Watchers(limit=configured.watchers_limit)
+    sources = Sources()
     REGISTRY.register(LiveWindows(board=board, limit=configured.exposed_series))
+    REGISTRY.register(SourceGauges(sources))
     server = GrpcServer(service="insight", settings=configured)
-    add_InsightServiceServicer_to_server(InsightService(board=board, watchers=watchers), server.grpc)
-    feed = Feed(board=board, costs=Costs(history=history), watchers=watchers)
+    add_InsightServiceServicer_to_server(InsightService(board=board, watchers=watchers, sources=sources), server.grpc)
+    feed = Feed(board=board, costs=Costs(history=history), watchers=watchers, sources=sources)
     consumer = EventConsumer(
         service="insight",
         group=f"sluice-insight-{configured.instance}",  # a group per instance: everyone has the whole picture

@@ -221,7 +221,9 @@ class QueryMetricsResponse(_message.Message):
 
     @_builtins.property
     def complete_up_to(self) -> _timestamp_pb2.Timestamp:
-        """Event time up to which the values are complete; absent when nothing was seen yet."""
+        """Event time up to which the values are complete; absent when nothing was seen yet. While an event of a source is missing,
+        no later than the event before it.
+        """
 
     def __init__(
         self,
@@ -459,3 +461,128 @@ class ListAlertsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAlertsResponse: _TypeAlias = ListAlertsResponse  # noqa: Y015
+
+@_typing.final
+class ListSourcesRequest(_message.Message):
+    """Asks for sources."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSourcesRequest: _TypeAlias = ListSourcesRequest  # noqa: Y015
+
+@_typing.final
+class Source(_message.Message):
+    """One producer's events on one topic, since this instance began to read live."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: _builtins.int
+    PRODUCER_FIELD_NUMBER: _builtins.int
+    BEGINS_AT_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    COMPLETE_UP_TO_SEQUENCE_FIELD_NUMBER: _builtins.int
+    COMPLETE_UP_TO_FIELD_NUMBER: _builtins.int
+    MISSING_COUNT_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    REPEATED_COUNT_FIELD_NUMBER: _builtins.int
+    topic: _builtins.str
+    """Topic."""
+    producer: _builtins.str
+    """Producer, `sluice-<service>/<instance>#<outbox>`."""
+    begins_at_sequence: _builtins.int
+    """The producer_sequence from which on every one is expected; what stood on the topic before is proved by `sluice events verify`."""
+    last_sequence: _builtins.int
+    """Highest producer_sequence that has come."""
+    complete_up_to_sequence: _builtins.int
+    """Highest producer_sequence below which none is missing; begins_at_sequence - 1 when that one has not come."""
+    missing_count: _builtins.int
+    """How many are missing."""
+    repeated_count: _builtins.int
+    """Copies of events that had come before, counted once."""
+    @_builtins.property
+    def complete_up_to(self) -> _timestamp_pb2.Timestamp:
+        """Event time of that event; absent when there is none."""
+
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedCompositeFieldContainer[Global___SequenceRange]:
+        """Which are missing, at most 20 ranges."""
+
+    def __init__(
+        self,
+        *,
+        topic: _builtins.str = ...,
+        producer: _builtins.str = ...,
+        begins_at_sequence: _builtins.int = ...,
+        last_sequence: _builtins.int = ...,
+        complete_up_to_sequence: _builtins.int = ...,
+        complete_up_to: _timestamp_pb2.Timestamp | None = ...,
+        missing_count: _builtins.int = ...,
+        missing: _abc.Iterable[Global___SequenceRange] | None = ...,
+        repeated_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_up_to", b"complete_up_to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begins_at_sequence", b"begins_at_sequence", "complete_up_to", b"complete_up_to", "complete_up_to_sequence", b"complete_up_to_sequence", "last_sequence", b"last_sequence", "missing", b"missing", "missing_count", b"missing_count", "producer", b"producer", "repeated_count", b"repeated_count", "topic", b"topic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Source: _TypeAlias = Source  # noqa: Y015
+
+@_typing.final
+class SequenceRange(_message.Message):
+    """Numbers in a row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    first: _builtins.int
+    """The lowest."""
+    last: _builtins.int
+    """The highest, inclusive."""
+    def __init__(
+        self,
+        *,
+        first: _builtins.int = ...,
+        last: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "last", b"last"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SequenceRange: _TypeAlias = SequenceRange  # noqa: Y015
+
+@_typing.final
+class ListSourcesResponse(_message.Message):
+    """The sources."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___Source]:
+        """By topic and producer."""
+
+    def __init__(
+        self,
+        *,
+        sources: _abc.Iterable[Global___Source] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSourcesResponse: _TypeAlias = ListSourcesResponse  # noqa: Y015

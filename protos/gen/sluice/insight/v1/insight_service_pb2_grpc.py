@@ -50,6 +50,11 @@ class InsightServiceStub:
                 request_serializer=sluice_dot_insight_dot_v1_dot_insight__service__pb2.ListAlertsRequest.SerializeToString,
                 response_deserializer=sluice_dot_insight_dot_v1_dot_insight__service__pb2.ListAlertsResponse.FromString,
                 _registered_method=True)
+        self.ListSources = channel.unary_unary(
+                '/sluice.insight.v1.InsightService/ListSources',
+                request_serializer=sluice_dot_insight_dot_v1_dot_insight__service__pb2.ListSourcesRequest.SerializeToString,
+                response_deserializer=sluice_dot_insight_dot_v1_dot_insight__service__pb2.ListSourcesResponse.FromString,
+                _registered_method=True)
 
 
 class InsightServiceServicer:
@@ -77,6 +82,13 @@ class InsightServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSources(self, request, context):
+        """Lists the producers whose events are read, and up to where each has come in without a gap.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InsightServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +106,11 @@ def add_InsightServiceServicer_to_server(servicer, server):
                     servicer.ListAlerts,
                     request_deserializer=sluice_dot_insight_dot_v1_dot_insight__service__pb2.ListAlertsRequest.FromString,
                     response_serializer=sluice_dot_insight_dot_v1_dot_insight__service__pb2.ListAlertsResponse.SerializeToString,
+            ),
+            'ListSources': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSources,
+                    request_deserializer=sluice_dot_insight_dot_v1_dot_insight__service__pb2.ListSourcesRequest.FromString,
+                    response_serializer=sluice_dot_insight_dot_v1_dot_insight__service__pb2.ListSourcesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +195,33 @@ class InsightService:
             '/sluice.insight.v1.InsightService/ListAlerts',
             sluice_dot_insight_dot_v1_dot_insight__service__pb2.ListAlertsRequest.SerializeToString,
             sluice_dot_insight_dot_v1_dot_insight__service__pb2.ListAlertsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSources(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sluice.insight.v1.InsightService/ListSources',
+            sluice_dot_insight_dot_v1_dot_insight__service__pb2.ListSourcesRequest.SerializeToString,
+            sluice_dot_insight_dot_v1_dot_insight__service__pb2.ListSourcesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class InsightServiceStub:
     """Streams values whenever they change; a slow reader gets the newest of each, never a backlog."""
     ListAlerts: _grpc.UnaryUnaryMultiCallable[_insight_service_pb2.ListAlertsRequest, _insight_service_pb2.ListAlertsResponse]
     """Lists alerts."""
+    ListSources: _grpc.UnaryUnaryMultiCallable[_insight_service_pb2.ListSourcesRequest, _insight_service_pb2.ListSourcesResponse]
+    """Lists the producers whose events are read, and up to where each has come in without a gap."""
 
 @_typing.type_check_only
 class InsightServiceAsyncStub(InsightServiceStub):
@@ -51,6 +53,8 @@ class InsightServiceAsyncStub(InsightServiceStub):
     """Streams values whenever they change; a slow reader gets the newest of each, never a backlog."""
     ListAlerts: _aio.UnaryUnaryMultiCallable[_insight_service_pb2.ListAlertsRequest, _insight_service_pb2.ListAlertsResponse]  # type: ignore[assignment]
     """Lists alerts."""
+    ListSources: _aio.UnaryUnaryMultiCallable[_insight_service_pb2.ListSourcesRequest, _insight_service_pb2.ListSourcesResponse]  # type: ignore[assignment]
+    """Lists the producers whose events are read, and up to where each has come in without a gap."""
 
 class InsightServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers questions about what the mesh measures, and pushes what changes."""
@@ -78,5 +82,13 @@ class InsightServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_insight_service_pb2.ListAlertsResponse, _abc.Awaitable[_insight_service_pb2.ListAlertsResponse]]:
         """Lists alerts."""
+
+    @_abc_1.abstractmethod
+    def ListSources(
+        self,
+        request: _insight_service_pb2.ListSourcesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_insight_service_pb2.ListSourcesResponse, _abc.Awaitable[_insight_service_pb2.ListSourcesResponse]]:
+        """Lists the producers whose events are read, and up to where each has come in without a gap."""
 
 def add_InsightServiceServicer_to_server(servicer: InsightServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

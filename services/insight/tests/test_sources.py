@@ -1,0 +1,179 @@
+"""The watermark of every producer, and what a withheld event does to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from prometheus_client import REGISTRY, CollectorRegistry
+from sluice.events.v1.cost_pb2 import CostRecorded
+from sluice.events.v1.quality_pb2 import QualityMeasured
+from sluice.insight.v1 import insight_service_pb2 as pb
+from sluice.insight.v1.insight_service_pb2_grpc import InsightServiceStub, add_InsightServiceServicer_to_server
+from sluice_insight.adapters.sources import GRACE_SECONDS, SourceGauges, Sources
+from sluice_insight.api import SERVICE_NAME, InsightService
+from sluice_insight.consumer import Feed
+from sluice_insight.domain.board import MINUTE, Board
+from sluice_insight.domain.costs import Costs
+from sluice_insight.domain.watch import Watchers
+from sluice_insight.settings import InsightSettings
+from sluice_kit.consumer import ConsumedEvent
+from sluice_kit.events import topic_of
+from sluice_kit.server import GrpcServer
+
+BEGAN = 1_760_000_040
+COST = "sluice-cost/0#aaaaaaaa"
+RECORDED = topic_of(CostRecorded).name
+DAY = 24 * 60 * MINUTE
+
+
+class Mesh:
+    """A read model whose clock is set by hand."""
+
+    def __init__(self) -> None:
+        self.clock = float(BEGAN)
+        self.sources = Sources(now=lambda: self.clock)
+        self.board, self.watchers = Board(history=DAY), Watchers(limit=3)
+        self.feed = Feed(
+            board=self.board,
+            costs=Costs(history=DAY),
+            watchers=self.watchers,
+            sources=self.sources,
+            now=lambda: self.clock,
+        )
+        self.stub: InsightServiceStub
+        self.offset = 0
+
+    async def charge(self, *numbers: int, written: int = 0, producer: str = COST) -> None:
+        """Ledger rows of 5 nano-units with these numbers, a second apart; written when they happened or at a moment."""
+        for number in numbers:
+            event = CostRecorded(source_event_id=f"event-{number}", model="small", charge_kind="inference")
+            event.amount.currency_code, event.amount.nano_units = "USD", 5
+            event.metadata.producer, event.metadata.producer_sequence = producer, number
+            event.metadata.event_id, event.metadata.tenant_id = f"{producer}-{number}", "acme"
+            event.metadata.occurred_at.FromSeconds(BEGAN + number)
+            await self._handle(event, RECORDED, number % 4, (written or BEGAN + number) * 1000)
+
+    async def measure(self, at: int) -> None:
+        """A window of quality that says it is complete up to a moment."""
+        event = QualityMeasured()
+        event.window.start.FromSeconds(BEGAN)
+        event.window.length.FromMicroseconds(MINUTE)
+        event.part.part_key, event.part.revision = "quality|acme", at
+        event.part.complete_up_to.FromSeconds(at)
+        await self._handle(event, topic_of(QualityMeasured).name, 0, at * 1000)
+
+    async def _handle(self, event: CostRecorded | QualityMeasured, topic: str, partition: int, written_ms: int) -> None:
+        self.offset += 1
+        await self.feed.handle(
+            [
+                ConsumedEvent(
+                    message=event, topic=topic, partition=partition, offset=self.offset, key=b"", headers={},
+                    event_id=event.metadata.event_id, timestamp_ms=written_ms,
+                )
+            ]
+        )  # fmt: skip
+
+    async def source(self, producer: str = COST) -> pb.Source:
+        answer = await self.stub.ListSources(pb.ListSourcesRequest())
+        return next(source for source in answer.sources if source.producer == producer)
+
+    async def query(self, metric: str) -> pb.QueryMetricsResponse:
+        request = pb.QueryMetricsRequest(query=pb.MetricQuery(metrics=[metric]))
+        request.start_time.FromSeconds(BEGAN - 3600)
+        request.end_time.FromSeconds(BEGAN + 3600)
+        return await self.stub.QueryMetrics(request)
+
+
+@pytest.fixture()
+async def mesh() -> AsyncIterator[Mesh]:
+    made = Mesh()
+    settings = InsightSettings(grpc_listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", drain_seconds=0.1)
+    server = GrpcServer(service="insight", settings=settings)
+    service = InsightService(board=made.board, watchers=made.watchers, sources=made.sources, now=lambda: made.clock)
+    add_InsightServiceServicer_to_server(service, server.grpc)
+    await server.start(service_names=[SERVICE_NAME])
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        made.stub = InsightServiceStub(channel)
+        yield made
+    await server.stop()
+
+
+def gaps() -> float:
+    return REGISTRY.get_sample_value("sluice_events_gaps_total", {"topic": RECORDED}) or 0.0
+
+
+async def test_a_source_is_complete_up_to_its_last_event_however_its_partitions_come(mesh: Mesh) -> None:
+    await mesh.charge(1, 5, 3, 2, 4)
+    source = await mesh.source()
+    assert (source.begins_at_sequence, source.last_sequence, source.complete_up_to_sequence) == (1, 5, 5)
+    assert (source.complete_up_to.seconds, source.missing_count) == (BEGAN + 5, 0)
+
+
+async def test_a_withheld_event_holds_the_watermark_back_until_it_comes(mesh: Mesh) -> None:
+    await mesh.measure(BEGAN + 60)
+    await mesh.charge(1, 2, 3, 5, 6)
+    source = await mesh.source()
+    assert (source.complete_up_to_sequence, source.complete_up_to.seconds) == (3, BEGAN + 3)
+    assert [(hole.first, hole.last) for hole in source.missing] == [(4, 4)]
+    assert (await mesh.query("cost.records")).complete_up_to.seconds == BEGAN + 3
+    await mesh.charge(4)
+    assert (await mesh.source()).missing_count == 0
+    assert (await mesh.query("cost.records")).complete_up_to.seconds == BEGAN + 60
+
+
+async def test_the_common_watermark_is_that_of_the_producer_who_is_furthest_behind(mesh: Mesh) -> None:
+    await mesh.measure(BEGAN + 60)
+    await mesh.charge(1, 2, 9)
+    await mesh.charge(1, 7, producer="sluice-cost/1#bbbbbbbb")
+    assert (await mesh.query("cost.records")).complete_up_to.seconds == BEGAN + 1
+
+
+async def test_a_gap_is_counted_once_and_only_when_it_lasts(mesh: Mesh) -> None:
+    before = gaps()
+    await mesh.charge(1, 2, 5)
+    await mesh.charge(6)
+    assert gaps() == before
+    mesh.clock += GRACE_SECONDS + 1
+    await mesh.charge(7)
+    await mesh.charge(8)
+    assert gaps() == before + 2
+    await mesh.charge(3)
+    mesh.clock += GRACE_SECONDS + 1
+    await mesh.charge(9)
+    assert gaps() == before + 2
+    assert (await mesh.source()).missing_count == 1
+
+
+async def test_what_was_deleted_from_the_topic_before_the_start_is_no_gap(mesh: Mesh) -> None:
+    await mesh.charge(90, 40, 70, written=BEGAN - 100)
+    await mesh.charge(91, 92)
+    source = await mesh.source()
+    assert (source.begins_at_sequence, source.complete_up_to_sequence, source.missing_count) == (91, 92, 0)
+    await mesh.charge(94)
+    assert (await mesh.source()).missing_count == 1
+
+
+async def test_a_producer_without_any_history_begins_with_the_first_number_seen(mesh: Mesh) -> None:
+    await mesh.charge(501, 500, 502)
+    source = await mesh.source()
+    assert (source.begins_at_sequence, source.complete_up_to_sequence, source.missing_count) == (500, 502, 0)
+
+
+async def test_an_event_that_comes_again_at_another_offset_is_counted_once(mesh: Mesh) -> None:
+    await mesh.charge(1, 2, 2, 1, 2)
+    values = {point.metric: point.value for point in (await mesh.query("cost.nano_units")).points}
+    assert values == {"cost.nano_units": 10}
+    assert (await mesh.source()).repeated_count == 3
+
+
+async def test_prometheus_sees_the_watermark_of_every_source(mesh: Mesh) -> None:
+    await mesh.charge(1, 2, 5)
+    registry = CollectorRegistry()
+    registry.register(SourceGauges(mesh.sources))
+    assert (
+        registry.get_sample_value("sluice_insight_complete_up_to_seconds", {"topic": RECORDED, "producer": COST})
+        == BEGAN + 2
+    )
+    assert registry.get_sample_value("sluice_insight_missing_events", {"topic": RECORDED}) == 2
