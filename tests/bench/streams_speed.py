@@ -42,7 +42,7 @@ import os
 import faust
 from prometheus_client import Counter
 from sluice_kit import broker, settings
-from sluice_quality.adapters.worker import add_pages, create_app, run
+from sluice_kit.streams.worker import add_pages, create_app, run
 from sluice_quality.settings import QualitySettings
 configured = settings.load(QualitySettings)
 broker.install_empty_fetch_guard(configured)

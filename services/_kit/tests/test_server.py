@@ -237,6 +237,28 @@ async def test_health_is_the_sum_of_the_checks(server):
     await until(overall_is_serving)
 
 
+async def test_a_part_that_is_only_told_has_a_status_of_its_own(server):
+    serving = health_pb2.HealthCheckResponse.SERVING
+    server.health.tell("test.v1.TestService/part", False)
+
+    async def part_is_known() -> bool:
+        try:
+            return await status_of(server, "test.v1.TestService/part") != serving
+        except grpc.aio.AioRpcError:
+            return False
+
+    async def part_serves() -> bool:
+        return await status_of(server, "test.v1.TestService/part") == serving
+
+    await until(part_is_known)
+    assert await status_of(server) == serving
+    assert "test.v1.TestService/part" not in server.health.checks
+    server.health.tell("test.v1.TestService/part", True)
+    await until(part_serves)
+    server.health.stop()
+    await until(part_is_known)
+
+
 async def test_health_can_be_listed_and_watched(server):
     server.health.set("model", False)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sluice.events.v1 import cost_pb2
 from sluice_cost.adapters.cost_events import encode
 from sluice_cost.adapters.database import Database
 from sluice_cost.adapters.moments import to_microseconds
@@ -14,7 +15,9 @@ from sluice_cost.adapters.sql_budgets import SqlBudgets
 from sluice_cost.adapters.sql_holds import SqlHolds
 from sluice_cost.adapters.sql_ledger import SqlLedger
 from sluice_cost.adapters.sql_prices import SqlPrices
+from sluice_cost.adapters.sql_recompute import SqlRecomputer
 from sluice_cost.domain.budget import AccountKey, Budget, Caller, Scope, Standing
+from sluice_cost.domain.corrections import Scope as RecomputeScope
 from sluice_cost.domain.holds import (
     BudgetExhausted,
     CurrenciesMixed,
@@ -30,7 +33,7 @@ from sluice_cost.domain.holds import (
     SettleOrder,
 )
 from sluice_cost.domain.ledger import Completion
-from sluice_cost.domain.pricing import Price
+from sluice_cost.domain.pricing import Price, Tier
 from sluice_cost.domain.usage import Usage
 from sluice_cost.domain.windows import DAY_US, MINUTE_US, WindowKind
 
@@ -474,3 +477,103 @@ async def test_another_tenants_event_relieves_nobodys_hold(world: World, done: C
     hold = (await world.submit(reserve())).hold
     await world.enter(done(1, hold.hold_id, tenant_id="umbrella"))
     assert await world.used() == (0, DIME, 0)
+
+
+async def told(world: World) -> list[Any]:
+    """The BudgetChanged events of the outbox, oldest first."""
+    events: list[Any] = []
+
+    def take(waiting: Any) -> None:
+        events.extend(
+            cost_pb2.BudgetChanged.FromString(one.payload) for one in waiting if one.event_type == "BudgetChanged"
+        )
+
+    while await world.ledger.hand_over(take, limit=100):
+        pass
+    return events
+
+
+async def test_every_share_of_the_limit_is_told_once_a_window(world: World, done: Callable[..., Completion]) -> None:
+    await world.put(budget(limit_nano=10 * DIME, notify_percent=(50, 80), is_hard=False))
+    told_by_cost = []
+    for number in range(12):
+        await world.enter(done(number))
+        told_by_cost.append([(event.percent, event.spent.nano_units // DIME) for event in await told(world)])
+    assert told_by_cost == [[], [], [], [], [(50, 5)], [], [], [(80, 8)], [], [(100, 10)], [], []]
+    world.now += timedelta(days=1)
+    await world.enter(*(done(100 + number, occurred_at=world.now) for number in range(9)))
+    events = await told(world)
+    assert [event.percent for event in events] == [50, 80]
+    (first, _) = events
+    assert (first.metadata.tenant_id, first.budget_id, first.budget_version, first.hard) == (
+        "acme",
+        "acme-day",
+        1,
+        False,
+    )
+    assert (first.state, first.reason) == (cost_pb2.BUDGET_STATE_NOTIFIED, cost_pb2.BUDGET_CHANGE_REASON_SPENT)
+    assert first.window_start.ToDatetime(tzinfo=UTC) == datetime(2026, 11, 25, tzinfo=UTC)
+    assert first.window_end.ToDatetime(tzinfo=UTC) == datetime(2026, 11, 26, tzinfo=UTC)
+
+
+async def test_the_first_refusal_of_a_window_is_told_and_no_other(world: World) -> None:
+    await world.put(
+        budget("organisation", scope=Scope.ORGANISATION, scope_id="holding", limit_nano=DIME),
+        budget("person", scope=Scope.SUBJECT),
+    )
+    await world.submit(reserve(1))
+    for number in (2, 3):
+        with pytest.raises(BudgetExhausted):
+            await world.submit(reserve(number))
+    (event,) = await told(world)
+    assert (event.budget_id, event.percent, event.metadata.tenant_id) == ("organisation", 100, "")
+    assert (event.state, event.reason) == (cost_pb2.BUDGET_STATE_EXHAUSTED, cost_pb2.BUDGET_CHANGE_REASON_REFUSED)
+    assert (event.spent.nano_units, event.held.nano_units) == (0, DIME)
+    world.now += timedelta(days=1)
+    with pytest.raises(BudgetExhausted):
+        await world.submit(reserve(4))
+    assert len(await told(world)) == 1
+    await world.put(budget("organisation", scope=Scope.ORGANISATION, scope_id="holding", limit_nano=0))
+    with pytest.raises(BudgetExhausted):
+        await world.submit(reserve(5))
+    assert [event.budget_version for event in await told(world)] == [2]
+
+
+async def test_a_rolling_window_tells_again_only_when_a_whole_window_has_passed(
+    world: World, done: Callable[..., Completion]
+) -> None:
+    rolling = budget(window=WindowKind.ROLLING, rolling_minutes=60, limit_nano=2 * DIME, notify_percent=(50,))
+    await world.put(rolling)
+    counts = []
+    for number, minutes in enumerate((0, 30, 59, 90, 130, 200)):
+        world.now = NOON + timedelta(minutes=minutes)
+        await world.enter(done(number, occurred_at=world.now))
+        counts.append([event.percent for event in await told(world)])
+    # At 130 minutes half of the limit was reached all along, so only the limit is crossed anew.
+    assert counts == [[50], [100], [], [], [100], [50]]
+
+
+async def test_a_deployments_own_price_and_every_tier_are_in_the_worst_case(
+    world: World, make_price: Callable[..., Price]
+) -> None:
+    await world.put(budget(limit_nano=100 * DIME))
+    long = Tier(1000, 2_000_000_000, 1_000_000_000, 3_000_000_000, 10_000_000_000, 5_000_000_000)
+    await world.prices.put(make_price("tiered", reasoning=5_000_000_000, tiers=(long,)), recorded_at=NOON)
+    assert (await world.submit(reserve(1, model="tiered"))).hold.granted == 2 * DIME
+    dear = make_price("route:small/gpu", output=20_000_000_000)
+    await world.prices.put(dear, recorded_at=NOON)
+    assert (await world.submit(reserve(2))).hold.granted == 4 * DIME
+
+
+async def test_a_correction_changes_what_was_spent_in_the_window_it_is_for(
+    world: World, done: Callable[..., Completion], make_price: Callable[..., Price]
+) -> None:
+    await world.put(budget())
+    await world.enter(done(1))
+    cheaper = make_price(output=1_000_000_000, effective_from=NOON - timedelta(hours=1))
+    await world.prices.put(cheaper, recorded_at=NOON)
+    recomputer = SqlRecomputer(world.database, default_currency="USD", encode=encode)
+    scope = RecomputeScope(NOON - timedelta(hours=2), NOON + timedelta(hours=2))
+    await recomputer.correct(scope, approved_by="test", plan_digest="", recorded_at=NOON)
+    assert await world.used() == (DIME // 5, 0, 0)
+    assert await world.differences() == []

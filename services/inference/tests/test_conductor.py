@@ -321,6 +321,62 @@ async def test_a_silent_engine_is_given_up_and_health_follows() -> None:
     assert theater.notes.health == [False, True]
 
 
+class SlowBackend(ScriptedBackend):
+    """Works on one prompt only: the request `waits` hears nothing, the others a token now and then."""
+
+    def start(self, generation: Generation, *, slot: int, may_reuse_cache: bool) -> ScriptedRun:
+        waits = [PromptProgress(5, 0), HANG]
+        tokens = [PromptProgress(5, 0), *(NewTokens("a", number) for number in range(1, 40)), END]
+        self.runs.append(SlowRun(waits if generation.request_id == "waits" else tokens))
+        return self.runs[-1]
+
+
+class SlowRun(ScriptedRun):
+    async def __aiter__(self) -> AsyncIterator[EngineStep]:
+        async for step in super().__aiter__():
+            yield step
+            await asyncio.sleep(0.01)
+
+
+async def test_a_request_whose_prompt_waits_for_others_is_not_given_up_while_they_get_tokens() -> None:
+    theater = stage([], slots=2, stall=0.1)
+    theater.backend = theater.conductor._backend = SlowBackend([])
+    waiting, talking = theater.conductor.submit(request("waits")), theater.conductor.submit(request("talks"))
+    events = waiting.events()
+    assert isinstance(await anext(events), Started)
+    assert text_of(await collect(talking.events())).startswith("aaa")  # takes four times as long as a stall
+    assert theater.notes.health == []
+    with pytest.raises(EngineUnavailable):  # from here on the engine is silent to everybody
+        await anext(events)
+    await until(lambda: theater.notes.health == [False, True])
+
+
+class TidyingBackend(ScriptedBackend):
+    """Takes a moment to tidy up after each run, as a thread that ends does."""
+
+    def start(self, generation: Generation, *, slot: int, may_reuse_cache: bool) -> ScriptedRun:
+        self.runs.append(TidyingRun(self.script))
+        return self.runs[-1]
+
+
+class TidyingRun(ScriptedRun):
+    async def closed(self) -> None:
+        if not self.is_closed:
+            await asyncio.sleep(0.005)
+        await super().closed()
+
+
+async def test_the_slot_is_free_when_the_caller_hears_of_an_end_that_the_engine_made() -> None:
+    theater = stage(HELLO, queue=0)
+    theater.backend = theater.conductor._backend = TidyingBackend(HELLO)
+    for number in range(20):
+        # With one slot and no queue the next request is refused where the slot is not free.
+        await collect(theater.conductor.submit(request(str(number))).events())
+        for _ in range(5):  # a network takes longer than some turns of the loop
+            await asyncio.sleep(0)
+    await until(lambda: len(theater.notes.measurements) == 20)
+
+
 async def test_the_next_request_runs_when_the_slot_is_free_again() -> None:
     theater = stage(HELLO, queue=3)
     sessions = [theater.conductor.submit(request(str(number))) for number in range(4)]

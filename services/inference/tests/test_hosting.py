@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import grpc
 import pytest
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from sluice_inference.adapters.recorder import ModelWitness, Recorder
 from sluice_inference.domain.admission import Admission
 from sluice_inference.domain.attribution import ShareMeter
 from sluice_inference.domain.backend import EngineEnded, ModelFacts, NewTokens, PromptProgress
@@ -14,8 +19,13 @@ from sluice_inference.domain.conductor import Conductor, TimeLimits
 from sluice_inference.domain.generation import FinishReason, Generation, RawPrompt, StopMatch, Stopping
 from sluice_inference.domain.hosting import Hosting
 from sluice_inference.domain.measurement import Measurement
+from sluice_inference.domain.profiles import lengths
 from sluice_inference.domain.refusals import EngineDied, EngineFailed, EngineUnavailable, ModelUnusable, UnknownModel
 from sluice_inference.domain.roster import Hosted, ModelState, Roster
+from sluice_inference.settings import InferenceSettings
+from sluice_kit.server import GrpcServer
+
+SERVICE = "sluice.inference.v1.InferenceService"
 
 
 class Run:
@@ -184,6 +194,50 @@ async def test_unloading_lets_requests_end_then_stops_them_and_frees_the_model()
 async def _read(session) -> None:
     async for _ in session.events():
         pass
+
+
+async def test_each_model_has_a_health_of_its_own_under_every_name(tmp_path: Path) -> None:
+    old, new, other = hosted("m", version="1", aliases=("small",)), hosted("m", version="2"), hosted("other")
+    settings = InferenceSettings(
+        home=tmp_path, grpc_listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", drain_seconds=0
+    )
+    server = GrpcServer(service="inference", settings=settings)
+    recorder = Recorder(publisher=Nowhere(), profile=lengths)
+    witness = ModelWitness(recorder=recorder, roster=Roster([old, new, other]), health=server.health)
+    hosting = Hosting(witness=witness, clock=time.monotonic)
+    await server.start(service_names=[SERVICE])
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+
+        async def settles(**expected: bool) -> None:
+            names = {"m": "m", "m1": "m@1", "m2": "m@2", "small": "small", "other": "other"}
+            async with asyncio.timeout(5):
+                while expected != {name: await _serves(stub, f"{SERVICE}/{names[name]}") for name in expected}:
+                    await asyncio.sleep(0.01)
+
+        await settles(m=False, m1=False, small=False, other=False)
+        await hosting.load(new)
+        await settles(m=True, m1=False, m2=True, small=False, other=False)
+        await hosting.load(old)
+        await hosting.load(other)
+        await settles(m=True, m1=True, small=True, other=True)
+        assert await _serves(stub, SERVICE)
+        await hosting.unload(old, drain_seconds=0)
+        await settles(m=True, m1=False, m2=True, small=False, other=True)
+        assert await _serves(stub, SERVICE)  # taken down on purpose: the service is well
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await _serves(stub, f"{SERVICE}/nobody")
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND
+    await server.stop()
+
+
+class Nowhere:
+    async def publish(self, *events: Message) -> None: ...
+
+
+async def _serves(stub: health_pb2_grpc.HealthStub, name: str) -> bool:
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 async def test_names_lead_to_ids_aliases_and_versions_and_to_the_version_that_answers() -> None:

@@ -282,6 +282,8 @@ async def test_the_models_tell_what_they_are(running: Running) -> None:
     assert [model.model_id for model in models] == ["smollm2", "sluice-static-minilm-256"]
     model = (await running.stub.GetModelInfo(pb.GetModelInfoRequest(model="tiny"))).model
     assert model.digest == "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+    assert (model.architecture, model.digest_covers) == ("llama", "file")
+    assert (model.capabilities.tools, model.capabilities.regex, model.capabilities.min_tokens) == (False, True, False)
     assert (model.quantization.quant_algo, model.max_context_tokens, model.license) == ("Q4_1", 512, "Apache-2.0")
     assert model.capabilities.chat
     assert model.capabilities.HasField("lora")

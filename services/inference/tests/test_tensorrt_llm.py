@@ -364,6 +364,21 @@ def test_a_chat_becomes_the_templates_prompt_and_cannot_forge_a_role(checkpoint:
         tokens.encode(Chat((ChatTurn("assistant", "first?"),)))
 
 
+def test_a_digest_of_the_headers_knows_shapes_and_one_of_the_whole_knows_values(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    for file in checkpoint.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    headers, whole = read_checkpoint(tmp_path), read_checkpoint(tmp_path, whole=True)
+    assert (headers.digest_covers, whole.digest_covers) == ("checkpoint_headers", "checkpoint")
+    assert headers.digest != whole.digest
+    assert headers.architecture == "DoubleForCausalLM"
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert read_checkpoint(tmp_path).digest == headers.digest
+    assert read_checkpoint(tmp_path, whole=True).digest != whole.digest
+
+
 def test_a_checkpoint_tells_its_quantisation_and_changes_its_digest_with_it(checkpoint: Path, tmp_path: Path) -> None:
     facts = read_checkpoint(checkpoint)
     assert (facts.quant_algo, facts.kv_cache_quant_algo, facts.parameter_count) == ("FP8", "FP8", 1032)

@@ -8,9 +8,10 @@ from faust.types import TP
 from sluice.events.v1.gateway_pb2 import RequestCompleted, RequestOutcome
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice_kit.events import encode
+from sluice_kit.streams.agents import declare_agent, raw_topic
+from sluice_kit.streams.worker import WorkerOptions, create_app
 from sluice_quality.adapters import processor as processors
-from sluice_quality.adapters.worker import WorkerOptions, create_app
-from sluice_quality.agents import declare_agent
+from sluice_quality.agents import RHYTHM
 from sluice_quality.domain.partition import Rules
 
 
@@ -71,9 +72,9 @@ async def test_an_agent_merges_a_batch_and_publishes_its_window(tmp_path: Path) 
         publish=publish,
         now=lambda: 1_760_000_000.0,
     )
-    processor.resume({0})
+    processor.holding.resume({0})
     record = encode(completion())
-    agent = declare_agent(app, record.topic, processor)
+    agent = declare_agent(app, raw_topic(app, record.topic), processor.absorb, rhythm=RHYTHM)
     async with agent.test_context() as worker:
         for value in (record.value, b"\xff\xff poison"):
             await worker.put(value, partition=0, timestamp=1_760_000_000.0, wait=False)

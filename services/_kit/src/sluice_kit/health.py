@@ -23,11 +23,15 @@ class _Servicer(health.aio.HealthServicer):  # type: ignore[name-defined,misc]
 
 
 class HealthBoard:
-    """Named checks. The overall status (`""` and every service name) is SERVING when all checks pass and the server runs."""
+    """Named checks. The overall status (`""` and every service name) is SERVING when all checks pass and the server runs.
+
+    Names that are only told have a status of their own, on which nothing else depends.
+    """
 
     def __init__(self) -> None:
         self.servicer: Any = _Servicer()
         self._checks: dict[str, bool] = {}
+        self._asides: dict[str, bool] = {}
         self._service_names: tuple[str, ...] = ()
         self._running = False
         self._told: bool | None = None
@@ -37,6 +41,12 @@ class HealthBoard:
         """Report one check. Must be called on the server's event loop."""
         if self._checks.get(check) is not serving:
             self._checks[check] = serving
+            self._publish()
+
+    def tell(self, name: str, serving: bool) -> None:
+        """Report a part whose absence leaves the service well: its name is SERVING while it and the server are."""
+        if self._asides.get(name) is not serving:
+            self._asides[name] = serving
             self._publish()
 
     def start(self, service_names: tuple[str, ...]) -> None:
@@ -65,6 +75,7 @@ class HealthBoard:
             failing = sorted(check for check, passes in self._checks.items() if not passes)
             log.info("service.ready") if self.serving else log.warning("service.not_ready", failing=failing)
         statuses = dict.fromkeys((OVERALL, *self._service_names), self.serving) | self._checks
+        statuses |= {name: serving and self._running for name, serving in self._asides.items()}
         task = asyncio.get_running_loop().create_task(self._send(statuses))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sluice_kit import broker, process, settings, telemetry
 from sluice_kit.publisher import EventPublisher
+from sluice_kit.streams.worker import create_app, host_publisher, run
 
 from sluice_drift.adapters.topics import ensure_topic
-from sluice_drift.adapters.worker import create_app, host_publisher, run
 from sluice_drift.agents import OBSERVATIONS_TOPIC, declare
 from sluice_drift.settings import DriftSettings
 

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 KEY = "upstream-key-for-tests"
+# The packaged model's own template knows no tools.
+TOOL_TEMPLATE = Path(__file__).parent / "tool_template.jinja"
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class LlamaUpstream:
 
     address: str
     embedding_address: str
+    pid: int
 
     def busy_slots(self) -> int:
         """Slots that the server itself says are computing."""
@@ -61,6 +66,7 @@ def serve() -> None:
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
         params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [KEY]
         params.n_threads_http, params.ui, params.endpoint_slots = 2 * slots, False, True
+        params.chat_template = TOOL_TEMPLATE.read_text(encoding="utf-8")
         params.embedding = embedding
         if embedding:
             params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
@@ -68,7 +74,11 @@ def serve() -> None:
         return xllamacpp.Server(params)
 
     generating, embedding = server(4, embedding=False), server(1, embedding=True)
-    addresses = {"address": generating.listening_address, "embedding_address": embedding.listening_address}
+    addresses: dict[str, object] = {
+        "address": generating.listening_address,
+        "embedding_address": embedding.listening_address,
+        "pid": os.getpid(),
+    }
     print(json.dumps(addresses), flush=True)
     sys.stdin.read()
 

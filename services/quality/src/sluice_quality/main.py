@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sluice_kit import broker, process, settings, telemetry
 from sluice_kit.publisher import EventPublisher
+from sluice_kit.streams.worker import create_app, host_publisher, run
 
-from sluice_quality.adapters.worker import create_app, host_publisher, run
 from sluice_quality.agents import declare
 from sluice_quality.settings import QualitySettings
 

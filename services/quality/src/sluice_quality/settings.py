@@ -11,8 +11,8 @@ from sluice_kit.addresses import default_listen
 from sluice_kit.broker import client_options
 from sluice_kit.events import topic_of
 from sluice_kit.settings import MeshSettings, settings_config
+from sluice_kit.streams.worker import WorkerOptions
 
-from sluice_quality.adapters.worker import WorkerOptions
 from sluice_quality.domain.partition import Rules
 
 _SECOND = 1_000_000

@@ -22,13 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from sluice.events.v1 import metadata_pb2 as sluice_dot_events_dot_v1_dot_metadata__pb2
 from sluice.events.v1 import options_pb2 as sluice_dot_events_dot_v1_dot_options__pb2
 from sluice.types.v1 import money_pb2 as sluice_dot_types_dot_v1_dot_money__pb2
 from sluice.types.v1 import usage_pb2 as sluice_dot_types_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsluice/events/v1/cost.proto\x12\x10sluice.events.v1\x1a\x1fsluice/events/v1/metadata.proto\x1a\x1esluice/events/v1/options.proto\x1a\x1bsluice/types/v1/money.proto\x1a\x1bsluice/types/v1/usage.proto\"\xda\x04\n\x0c\x43ostRecorded\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\x17\n\x0fsource_event_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05route\x18\x04 \x01(\t\x12\x12\n\napi_key_id\x18\x05 \x01(\t\x12\x13\n\x0b\x63harge_kind\x18\x06 \x01(\t\x12&\n\x06\x61mount\x18\x07 \x01(\x0b\x32\x16.sluice.types.v1.Money\x12\x10\n\x08unpriced\x18\x08 \x01(\x08\x12*\n\x05usage\x18\t \x01(\x0b\x32\x1b.sluice.types.v1.TokenUsage\x12\x12\n\nprice_book\x18\n \x01(\t\x12\x15\n\rprice_version\x18\x0b \x01(\r\x12\x0f\n\x07outcome\x18\x0c \x01(\t\x12)\n\x05lines\x18\r \x03(\x0b\x32\x1a.sluice.events.v1.CostLine\x12\x14\n\x0cserved_model\x18\x0e \x01(\t\x12\x16\n\x0eprompt_version\x18\x0f \x01(\t\x12\x16\n\x0e\x65xperiment_arm\x18\x10 \x01(\t\x12\x19\n\x11\x63orrects_event_id\x18\x11 \x01(\t\x12\x13\n\x0b\x61pproved_by\x18\x12 \x01(\t\x12\x13\n\x0b\x63pu_seconds\x18\x13 \x01(\x01\x12\x1b\n\x13\x61\x63\x63\x65lerator_seconds\x18\x14 \x01(\x01:B\xe2\xe0\x18>\n\x1csluice.cost.cost_recorded.v1\x12\x13metadata.request_id\x18\x04\"\x05\x08\x80\xce\xda\x03\x30\x01\"h\n\x08\x43ostLine\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x04\x12\x12\n\nunit_price\x18\x03 \x01(\t\x12&\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x16.sluice.types.v1.Money\"\x8d\x02\n\rBudgetChanged\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\x11\n\tbudget_id\x18\x02 \x01(\t\x12%\n\x05limit\x18\x03 \x01(\x0b\x32\x16.sluice.types.v1.Money\x12%\n\x05spent\x18\x04 \x01(\x0b\x32\x16.sluice.types.v1.Money\x12$\n\x04held\x18\x05 \x01(\x0b\x32\x16.sluice.types.v1.Money:B\xe2\xe0\x18>\n\x1dsluice.cost.budget_changed.v1\x12\x12metadata.tenant_id\x18\x04\"\x05\x08\x80\x9a\x9e\x01\x30\x01\"\xac\x01\n\x0cLedgerSealed\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\r\n\x05\x63hain\x18\x02 \x01(\t\x12\x11\n\trow_count\x18\x03 \x01(\x04\x12\x11\n\thead_hash\x18\x04 \x01(\t:4\xe2\xe0\x18\x30\n\x1csluice.cost.ledger_sealed.v1\x12\x05\x63hain\x18\x01\"\x05\x08\x80\xe7\x84\x0f\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsluice/events/v1/cost.proto\x12\x10sluice.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsluice/events/v1/metadata.proto\x1a\x1esluice/events/v1/options.proto\x1a\x1bsluice/types/v1/money.proto\x1a\x1bsluice/types/v1/usage.proto\"\xda\x04\n\x0c\x43ostRecorded\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\x17\n\x0fsource_event_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05route\x18\x04 \x01(\t\x12\x12\n\napi_key_id\x18\x05 \x01(\t\x12\x13\n\x0b\x63harge_kind\x18\x06 \x01(\t\x12&\n\x06\x61mount\x18\x07 \x01(\x0b\x32\x16.sluice.types.v1.Money\x12\x10\n\x08unpriced\x18\x08 \x01(\x08\x12*\n\x05usage\x18\t \x01(\x0b\x32\x1b.sluice.types.v1.TokenUsage\x12\x12\n\nprice_book\x18\n \x01(\t\x12\x15\n\rprice_version\x18\x0b \x01(\r\x12\x0f\n\x07outcome\x18\x0c \x01(\t\x12)\n\x05lines\x18\r \x03(\x0b\x32\x1a.sluice.events.v1.CostLine\x12\x14\n\x0cserved_model\x18\x0e \x01(\t\x12\x16\n\x0eprompt_version\x18\x0f \x01(\t\x12\x16\n\x0e\x65xperiment_arm\x18\x10 \x01(\t\x12\x19\n\x11\x63orrects_event_id\x18\x11 \x01(\t\x12\x13\n\x0b\x61pproved_by\x18\x12 \x01(\t\x12\x13\n\x0b\x63pu_seconds\x18\x13 \x01(\x01\x12\x1b\n\x13\x61\x63\x63\x65lerator_seconds\x18\x14 \x01(\x01:B\xe2\xe0\x18>\n\x1csluice.cost.cost_recorded.v1\x12\x13metadata.request_id\x18\x04\"\x05\x08\x80\xce\xda\x03\x30\x01\"h\n\x08\x43ostLine\x12\x0e\n\x06\x62ucket\x18\x01 \x01(\t\x12\x10\n\x08quantity\x18\x02 \x01(\x04\x12\x12\n\nunit_price\x18\x03 \x01(\t\x12&\n\x06\x61mount\x18\x04 \x01(\x0b\x32\x16.sluice.types.v1.Money\"\x8a\x04\n\rBudgetChanged\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\x11\n\tbudget_id\x18\x02 \x01(\t\x12%\n\x05limit\x18\x03 \x01(\x0b\x32\x16.sluice.types.v1.Money\x12%\n\x05spent\x18\x04 \x01(\x0b\x32\x16.sluice.types.v1.Money\x12$\n\x04held\x18\x05 \x01(\x0b\x32\x16.sluice.types.v1.Money\x12\x16\n\x0e\x62udget_version\x18\x06 \x01(\r\x12,\n\x05state\x18\x07 \x01(\x0e\x32\x1d.sluice.events.v1.BudgetState\x12\x34\n\x06reason\x18\x08 \x01(\x0e\x32$.sluice.events.v1.BudgetChangeReason\x12\x0f\n\x07percent\x18\t \x01(\r\x12\x30\n\x0cwindow_start\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nwindow_end\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04hard\x18\x0c \x01(\x08:B\xe2\xe0\x18>\n\x1dsluice.cost.budget_changed.v1\x12\x12metadata.tenant_id\x18\x04\"\x05\x08\x80\x9a\x9e\x01\x30\x01\"\xac\x01\n\x0cLedgerSealed\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\r\n\x05\x63hain\x18\x02 \x01(\t\x12\x11\n\trow_count\x18\x03 \x01(\x04\x12\x11\n\thead_hash\x18\x04 \x01(\t:4\xe2\xe0\x18\x30\n\x1csluice.cost.ledger_sealed.v1\x12\x05\x63hain\x18\x01\"\x05\x08\x80\xe7\x84\x0f\x30\x01*b\n\x0b\x42udgetState\x12\x1c\n\x18\x42UDGET_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x42UDGET_STATE_NOTIFIED\x10\x01\x12\x1a\n\x16\x42UDGET_STATE_EXHAUSTED\x10\x02*|\n\x12\x42udgetChangeReason\x12$\n BUDGET_CHANGE_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x42UDGET_CHANGE_REASON_SPENT\x10\x01\x12 \n\x1c\x42UDGET_CHANGE_REASON_REFUSED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,12 +42,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BUDGETCHANGED']._serialized_options = b'\342\340\030>\n\035sluice.cost.budget_changed.v1\022\022metadata.tenant_id\030\004\"\005\010\200\232\236\0010\001'
   _globals['_LEDGERSEALED']._loaded_options = None
   _globals['_LEDGERSEALED']._serialized_options = b'\342\340\0300\n\034sluice.cost.ledger_sealed.v1\022\005chain\030\001\"\005\010\200\347\204\0170\001'
-  _globals['_COSTRECORDED']._serialized_start=173
-  _globals['_COSTRECORDED']._serialized_end=775
-  _globals['_COSTLINE']._serialized_start=777
-  _globals['_COSTLINE']._serialized_end=881
-  _globals['_BUDGETCHANGED']._serialized_start=884
-  _globals['_BUDGETCHANGED']._serialized_end=1153
-  _globals['_LEDGERSEALED']._serialized_start=1156
-  _globals['_LEDGERSEALED']._serialized_end=1328
+  _globals['_BUDGETSTATE']._serialized_start=1616
+  _globals['_BUDGETSTATE']._serialized_end=1714
+  _globals['_BUDGETCHANGEREASON']._serialized_start=1716
+  _globals['_BUDGETCHANGEREASON']._serialized_end=1840
+  _globals['_COSTRECORDED']._serialized_start=206
+  _globals['_COSTRECORDED']._serialized_end=808
+  _globals['_COSTLINE']._serialized_start=810
+  _globals['_COSTLINE']._serialized_end=914
+  _globals['_BUDGETCHANGED']._serialized_start=917
+  _globals['_BUDGETCHANGED']._serialized_end=1439
+  _globals['_LEDGERSEALED']._serialized_start=1442
+  _globals['_LEDGERSEALED']._serialized_end=1614
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,9 @@ Facts published by the cost service."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from sluice.events.v1 import metadata_pb2 as _metadata_pb2
 from sluice.types.v1 import money_pb2 as _money_pb2
 from sluice.types.v1 import usage_pb2 as _usage_pb2
@@ -20,6 +22,54 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _BudgetState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BudgetStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BudgetState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BUDGET_STATE_UNSPECIFIED: _BudgetState.ValueType  # 0
+    """Not known: an event of an older service."""
+    BUDGET_STATE_NOTIFIED: _BudgetState.ValueType  # 1
+    """A share of the limit is reached that somebody wanted to be told of."""
+    BUDGET_STATE_EXHAUSTED: _BudgetState.ValueType  # 2
+    """The limit is reached, or so nearly that a request was refused."""
+
+class BudgetState(_BudgetState, metaclass=_BudgetStateEnumTypeWrapper):
+    """How much of a budget is used."""
+
+BUDGET_STATE_UNSPECIFIED: BudgetState.ValueType  # 0
+"""Not known: an event of an older service."""
+BUDGET_STATE_NOTIFIED: BudgetState.ValueType  # 1
+"""A share of the limit is reached that somebody wanted to be told of."""
+BUDGET_STATE_EXHAUSTED: BudgetState.ValueType  # 2
+"""The limit is reached, or so nearly that a request was refused."""
+Global___BudgetState: _TypeAlias = BudgetState  # noqa: Y015
+
+class _BudgetChangeReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BudgetChangeReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BudgetChangeReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BUDGET_CHANGE_REASON_UNSPECIFIED: _BudgetChangeReason.ValueType  # 0
+    """Not known: an event of an older service."""
+    BUDGET_CHANGE_REASON_SPENT: _BudgetChangeReason.ValueType  # 1
+    """The ledger entered a cost that took what is spent to the share."""
+    BUDGET_CHANGE_REASON_REFUSED: _BudgetChangeReason.ValueType  # 2
+    """A request was refused, because what is spent and held leaves too little."""
+
+class BudgetChangeReason(_BudgetChangeReason, metaclass=_BudgetChangeReasonEnumTypeWrapper):
+    """Why a budget's standing is told."""
+
+BUDGET_CHANGE_REASON_UNSPECIFIED: BudgetChangeReason.ValueType  # 0
+"""Not known: an event of an older service."""
+BUDGET_CHANGE_REASON_SPENT: BudgetChangeReason.ValueType  # 1
+"""The ledger entered a cost that took what is spent to the share."""
+BUDGET_CHANGE_REASON_REFUSED: BudgetChangeReason.ValueType  # 2
+"""A request was refused, because what is spent and held leaves too little."""
+Global___BudgetChangeReason: _TypeAlias = BudgetChangeReason  # noqa: Y015
 
 @_typing.final
 class CostRecorded(_message.Message):
@@ -165,7 +215,7 @@ Global___CostLine: _TypeAlias = CostLine  # noqa: Y015
 
 @_typing.final
 class BudgetChanged(_message.Message):
-    """A budget's standing changed."""
+    """A budget's standing changed: told once for every share of the limit that is reached in a window. Synthetic requests never cause it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -174,11 +224,28 @@ class BudgetChanged(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     SPENT_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    BUDGET_VERSION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    WINDOW_START_FIELD_NUMBER: _builtins.int
+    WINDOW_END_FIELD_NUMBER: _builtins.int
+    HARD_FIELD_NUMBER: _builtins.int
     budget_id: _builtins.str
     """Id of the budget."""
+    budget_version: _builtins.int
+    """Version of the budget."""
+    state: Global___BudgetState.ValueType
+    """How much is used."""
+    reason: Global___BudgetChangeReason.ValueType
+    """Why it is told."""
+    percent: _builtins.int
+    """The share of the limit that is reached, in percent; 100 is the limit."""
+    hard: _builtins.bool
+    """True when requests that could exceed the limit are refused; false when they only are told of."""
     @_builtins.property
     def metadata(self) -> _metadata_pb2.EventMetadata:
-        """Who, when."""
+        """Who, when. tenant_id is empty for the budget of an organisation, subject_id set for one of every person."""
 
     @_builtins.property
     def limit(self) -> _money_pb2.Money:
@@ -192,6 +259,14 @@ class BudgetChanged(_message.Message):
     def held(self) -> _money_pb2.Money:
         """What is held."""
 
+    @_builtins.property
+    def window_start(self) -> _timestamp_pb2.Timestamp:
+        """First moment of the window."""
+
+    @_builtins.property
+    def window_end(self) -> _timestamp_pb2.Timestamp:
+        """Moment after the window; for a rolling window the next minute."""
+
     def __init__(
         self,
         *,
@@ -200,10 +275,17 @@ class BudgetChanged(_message.Message):
         limit: _money_pb2.Money | None = ...,
         spent: _money_pb2.Money | None = ...,
         held: _money_pb2.Money | None = ...,
+        budget_version: _builtins.int = ...,
+        state: Global___BudgetState.ValueType = ...,
+        reason: Global___BudgetChangeReason.ValueType = ...,
+        percent: _builtins.int = ...,
+        window_start: _timestamp_pb2.Timestamp | None = ...,
+        window_end: _timestamp_pb2.Timestamp | None = ...,
+        hard: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "limit", b"limit", "metadata", b"metadata", "spent", b"spent"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "limit", b"limit", "metadata", b"metadata", "spent", b"spent", "window_end", b"window_end", "window_start", b"window_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_id", b"budget_id", "held", b"held", "limit", b"limit", "metadata", b"metadata", "spent", b"spent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_id", b"budget_id", "budget_version", b"budget_version", "hard", b"hard", "held", b"held", "limit", b"limit", "metadata", b"metadata", "percent", b"percent", "reason", b"reason", "spent", b"spent", "state", b"state", "window_end", b"window_end", "window_start", b"window_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

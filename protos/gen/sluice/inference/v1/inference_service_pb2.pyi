@@ -26,6 +26,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ToolChoiceMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ToolChoiceModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ToolChoiceMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOOL_CHOICE_MODE_UNSPECIFIED: _ToolChoiceMode.ValueType  # 0
+    """Not set; the same as AUTO."""
+    TOOL_CHOICE_MODE_AUTO: _ToolChoiceMode.ValueType  # 1
+    """The model decides."""
+    TOOL_CHOICE_MODE_NONE: _ToolChoiceMode.ValueType  # 2
+    """It is shown no tools and asks for none."""
+    TOOL_CHOICE_MODE_REQUIRED: _ToolChoiceMode.ValueType  # 3
+    """It asks for one tool or more. UNIMPLEMENTED where the backend cannot force it."""
+
+class ToolChoiceMode(_ToolChoiceMode, metaclass=_ToolChoiceModeEnumTypeWrapper):
+    """Whether the model may, must or must not ask for tools."""
+
+TOOL_CHOICE_MODE_UNSPECIFIED: ToolChoiceMode.ValueType  # 0
+"""Not set; the same as AUTO."""
+TOOL_CHOICE_MODE_AUTO: ToolChoiceMode.ValueType  # 1
+"""The model decides."""
+TOOL_CHOICE_MODE_NONE: ToolChoiceMode.ValueType  # 2
+"""It is shown no tools and asks for none."""
+TOOL_CHOICE_MODE_REQUIRED: ToolChoiceMode.ValueType  # 3
+"""It asks for one tool or more. UNIMPLEMENTED where the backend cannot force it."""
+Global___ToolChoiceMode: _TypeAlias = ToolChoiceMode  # noqa: Y015
+
 class _ModelState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -63,6 +91,34 @@ MODEL_STATE_FAILED: ModelState.ValueType  # 5
 Global___ModelState: _TypeAlias = ModelState  # noqa: Y015
 
 @_typing.final
+class ToolChoice(_message.Message):
+    """How the tools of a chat may be used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    TOOL_NAME_FIELD_NUMBER: _builtins.int
+    mode: Global___ToolChoiceMode.ValueType
+    """May, must or must not."""
+    tool_name: _builtins.str
+    """It asks for this tool. UNIMPLEMENTED where the backend cannot force it."""
+    def __init__(
+        self,
+        *,
+        mode: Global___ToolChoiceMode.ValueType = ...,
+        tool_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "mode", b"mode", "tool_name", b"tool_name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "mode", b"mode", "tool_name", b"tool_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_choice: _TypeAlias = _typing.Literal["mode", "tool_name"]  # noqa: Y015
+    _WhichOneofArgType_choice: _TypeAlias = _typing.Literal["choice", b"choice"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_choice) -> _WhichOneofReturnType_choice | None: ...
+
+Global___ToolChoice: _TypeAlias = ToolChoice  # noqa: Y015
+
+@_typing.final
 class ChatInput(_message.Message):
     """A chat to be answered; the model's own template is applied."""
 
@@ -70,25 +126,39 @@ class ChatInput(_message.Message):
 
     MESSAGES_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
+    TOOL_CHOICE_FIELD_NUMBER: _builtins.int
+    PARALLEL_TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    parallel_tool_calls: _builtins.bool
+    """May one answer ask for several calls? Absent means what the backend does by itself."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ChatMessage]:
         """The conversation, oldest first; at least one message."""
 
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ToolDefinition]:
-        """Tools the model may ask for."""
+        """Tools the model may ask for; at most 128, of different names. UNIMPLEMENTED where the model cannot call tools."""
+
+    @_builtins.property
+    def tool_choice(self) -> Global___ToolChoice:
+        """How tools may be used. Needed wherever tools, tool calls or tool messages are sent: it tells that the caller reads `tool_calls` of
+        answers. Without it they are UNIMPLEMENTED, so that a caller from before this field never loses a call in silence.
+        """
 
     def __init__(
         self,
         *,
         messages: _abc.Iterable[_chat_pb2.ChatMessage] | None = ...,
         tools: _abc.Iterable[_chat_pb2.ToolDefinition] | None = ...,
+        tool_choice: Global___ToolChoice | None = ...,
+        parallel_tool_calls: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "parallel_tool_calls", b"parallel_tool_calls", "tool_choice", b"tool_choice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls", "messages", b"messages", "parallel_tool_calls", b"parallel_tool_calls", "tool_choice", b"tool_choice", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__parallel_tool_calls: _TypeAlias = _typing.Literal["parallel_tool_calls"]  # noqa: Y015
+    _WhichOneofArgType__parallel_tool_calls: _TypeAlias = _typing.Literal["_parallel_tool_calls", b"_parallel_tool_calls"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__parallel_tool_calls) -> _WhichOneofReturnType__parallel_tool_calls | None: ...
 
 Global___ChatInput: _TypeAlias = ChatInput  # noqa: Y015
 
@@ -401,6 +471,7 @@ class GenerationOutput(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     STOP_MATCH_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
     output_index: _builtins.int
     """Which of num_sequences, from 0."""
     text: _builtins.str
@@ -419,6 +490,10 @@ class GenerationOutput(_message.Message):
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
         """Log probabilities, when asked for."""
 
+    @_builtins.property
+    def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.ToolCall]:
+        """Tools the model asked for, in order; whoever sends them on must have their names and arguments checked like any text."""
+
     def __init__(
         self,
         *,
@@ -428,10 +503,11 @@ class GenerationOutput(_message.Message):
         finish_reason: _finish_reason_pb2.FinishReason.ValueType = ...,
         stop_match: _generation_pb2.StopMatch | None = ...,
         logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
+        tool_calls: _abc.Iterable[_chat_pb2.ToolCall] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["stop_match", b"stop_match"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "output_index", b"output_index", "stop_match", b"stop_match", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "output_index", b"output_index", "stop_match", b"stop_match", "text", b"text", "token_ids", b"token_ids", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -556,6 +632,40 @@ class GenerationStarted(_message.Message):
 Global___GenerationStarted: _TypeAlias = GenerationStarted  # noqa: Y015
 
 @_typing.final
+class ToolCallDelta(_message.Message):
+    """A new piece of one tool call. The pieces of a call, put together, are a ToolCall."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALL_INDEX_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    call_index: _builtins.int
+    """Which call of the output, from 0."""
+    id: _builtins.str
+    """Id of the call; in its first piece only."""
+    name: _builtins.str
+    """Name of the tool; in its first piece only."""
+    arguments: _builtins.str
+    """More of the arguments' JSON text, never cumulative; only the whole is JSON, and a model may break it off."""
+    def __init__(
+        self,
+        *,
+        call_index: _builtins.int = ...,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        arguments: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "call_index", b"call_index", "id", b"id", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCallDelta: _TypeAlias = ToolCallDelta  # noqa: Y015
+
+@_typing.final
 class TokenDelta(_message.Message):
     """New text of one output."""
 
@@ -566,6 +676,7 @@ class TokenDelta(_message.Message):
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
     TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
     output_index: _builtins.int
     """Which of num_sequences, from 0."""
     text: _builtins.str
@@ -580,6 +691,10 @@ class TokenDelta(_message.Message):
     def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
         """Log probabilities of the new tokens, when asked for."""
 
+    @_builtins.property
+    def tool_calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolCallDelta]:
+        """New pieces of tool calls, in order."""
+
     def __init__(
         self,
         *,
@@ -588,10 +703,11 @@ class TokenDelta(_message.Message):
         token_ids: _abc.Iterable[_builtins.int] | None = ...,
         logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
         token_count: _builtins.int = ...,
+        tool_calls: _abc.Iterable[Global___ToolCallDelta] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs", "output_index", b"output_index", "text", b"text", "token_count", b"token_count", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs", "output_index", b"output_index", "text", b"text", "token_count", b"token_count", "token_ids", b"token_ids", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1019,6 +1135,10 @@ class ModelCapabilities(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     CACHE_SALT_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
+    FORCED_TOOLS_FIELD_NUMBER: _builtins.int
+    REGEX_FIELD_NUMBER: _builtins.int
+    MIN_TOKENS_FIELD_NUMBER: _builtins.int
     chat: _builtins.bool
     """Answers chats (has a template)."""
     embed: _builtins.bool
@@ -1041,6 +1161,14 @@ class ModelCapabilities(_message.Message):
     """Keeps prefixes of tenants apart."""
     priority: _builtins.bool
     """Honours priorities."""
+    tools: _builtins.bool
+    """Calls tools when the model decides to (ToolChoiceMode AUTO)."""
+    forced_tools: _builtins.bool
+    """Can be made to call a tool (REQUIRED, or a tool by its name)."""
+    regex: _builtins.bool
+    """Follows regular expressions."""
+    min_tokens: _builtins.bool
+    """Honours min_tokens."""
     def __init__(
         self,
         *,
@@ -1055,10 +1183,14 @@ class ModelCapabilities(_message.Message):
         seed: _builtins.bool | None = ...,
         cache_salt: _builtins.bool | None = ...,
         priority: _builtins.bool | None = ...,
+        tools: _builtins.bool | None = ...,
+        forced_tools: _builtins.bool | None = ...,
+        regex: _builtins.bool | None = ...,
+        min_tokens: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_salt", b"_cache_salt", "_chat", b"_chat", "_embed", b"_embed", "_grammar", b"_grammar", "_json_schema", b"_json_schema", "_logprobs", b"_logprobs", "_lora", b"_lora", "_num_sequences", b"_num_sequences", "_priority", b"_priority", "_seed", b"_seed", "_token_input", b"_token_input", "cache_salt", b"cache_salt", "chat", b"chat", "embed", b"embed", "grammar", b"grammar", "json_schema", b"json_schema", "logprobs", b"logprobs", "lora", b"lora", "num_sequences", b"num_sequences", "priority", b"priority", "seed", b"seed", "token_input", b"token_input"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_salt", b"_cache_salt", "_chat", b"_chat", "_embed", b"_embed", "_forced_tools", b"_forced_tools", "_grammar", b"_grammar", "_json_schema", b"_json_schema", "_logprobs", b"_logprobs", "_lora", b"_lora", "_min_tokens", b"_min_tokens", "_num_sequences", b"_num_sequences", "_priority", b"_priority", "_regex", b"_regex", "_seed", b"_seed", "_token_input", b"_token_input", "_tools", b"_tools", "cache_salt", b"cache_salt", "chat", b"chat", "embed", b"embed", "forced_tools", b"forced_tools", "grammar", b"grammar", "json_schema", b"json_schema", "logprobs", b"logprobs", "lora", b"lora", "min_tokens", b"min_tokens", "num_sequences", b"num_sequences", "priority", b"priority", "regex", b"regex", "seed", b"seed", "token_input", b"token_input", "tools", b"tools"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_salt", b"_cache_salt", "_chat", b"_chat", "_embed", b"_embed", "_grammar", b"_grammar", "_json_schema", b"_json_schema", "_logprobs", b"_logprobs", "_lora", b"_lora", "_num_sequences", b"_num_sequences", "_priority", b"_priority", "_seed", b"_seed", "_token_input", b"_token_input", "cache_salt", b"cache_salt", "chat", b"chat", "embed", b"embed", "grammar", b"grammar", "json_schema", b"json_schema", "logprobs", b"logprobs", "lora", b"lora", "num_sequences", b"num_sequences", "priority", b"priority", "seed", b"seed", "token_input", b"token_input"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_salt", b"_cache_salt", "_chat", b"_chat", "_embed", b"_embed", "_forced_tools", b"_forced_tools", "_grammar", b"_grammar", "_json_schema", b"_json_schema", "_logprobs", b"_logprobs", "_lora", b"_lora", "_min_tokens", b"_min_tokens", "_num_sequences", b"_num_sequences", "_priority", b"_priority", "_regex", b"_regex", "_seed", b"_seed", "_token_input", b"_token_input", "_tools", b"_tools", "cache_salt", b"cache_salt", "chat", b"chat", "embed", b"embed", "forced_tools", b"forced_tools", "grammar", b"grammar", "json_schema", b"json_schema", "logprobs", b"logprobs", "lora", b"lora", "min_tokens", b"min_tokens", "num_sequences", b"num_sequences", "priority", b"priority", "regex", b"regex", "seed", b"seed", "token_input", b"token_input", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cache_salt: _TypeAlias = _typing.Literal["cache_salt"]  # noqa: Y015
     _WhichOneofArgType__cache_salt: _TypeAlias = _typing.Literal["_cache_salt", b"_cache_salt"]  # noqa: Y015
@@ -1066,6 +1198,8 @@ class ModelCapabilities(_message.Message):
     _WhichOneofArgType__chat: _TypeAlias = _typing.Literal["_chat", b"_chat"]  # noqa: Y015
     _WhichOneofReturnType__embed: _TypeAlias = _typing.Literal["embed"]  # noqa: Y015
     _WhichOneofArgType__embed: _TypeAlias = _typing.Literal["_embed", b"_embed"]  # noqa: Y015
+    _WhichOneofReturnType__forced_tools: _TypeAlias = _typing.Literal["forced_tools"]  # noqa: Y015
+    _WhichOneofArgType__forced_tools: _TypeAlias = _typing.Literal["_forced_tools", b"_forced_tools"]  # noqa: Y015
     _WhichOneofReturnType__grammar: _TypeAlias = _typing.Literal["grammar"]  # noqa: Y015
     _WhichOneofArgType__grammar: _TypeAlias = _typing.Literal["_grammar", b"_grammar"]  # noqa: Y015
     _WhichOneofReturnType__json_schema: _TypeAlias = _typing.Literal["json_schema"]  # noqa: Y015
@@ -1074,20 +1208,28 @@ class ModelCapabilities(_message.Message):
     _WhichOneofArgType__logprobs: _TypeAlias = _typing.Literal["_logprobs", b"_logprobs"]  # noqa: Y015
     _WhichOneofReturnType__lora: _TypeAlias = _typing.Literal["lora"]  # noqa: Y015
     _WhichOneofArgType__lora: _TypeAlias = _typing.Literal["_lora", b"_lora"]  # noqa: Y015
+    _WhichOneofReturnType__min_tokens: _TypeAlias = _typing.Literal["min_tokens"]  # noqa: Y015
+    _WhichOneofArgType__min_tokens: _TypeAlias = _typing.Literal["_min_tokens", b"_min_tokens"]  # noqa: Y015
     _WhichOneofReturnType__num_sequences: _TypeAlias = _typing.Literal["num_sequences"]  # noqa: Y015
     _WhichOneofArgType__num_sequences: _TypeAlias = _typing.Literal["_num_sequences", b"_num_sequences"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__regex: _TypeAlias = _typing.Literal["regex"]  # noqa: Y015
+    _WhichOneofArgType__regex: _TypeAlias = _typing.Literal["_regex", b"_regex"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__token_input: _TypeAlias = _typing.Literal["token_input"]  # noqa: Y015
     _WhichOneofArgType__token_input: _TypeAlias = _typing.Literal["_token_input", b"_token_input"]  # noqa: Y015
+    _WhichOneofReturnType__tools: _TypeAlias = _typing.Literal["tools"]  # noqa: Y015
+    _WhichOneofArgType__tools: _TypeAlias = _typing.Literal["_tools", b"_tools"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_salt) -> _WhichOneofReturnType__cache_salt | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__chat) -> _WhichOneofReturnType__chat | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__embed) -> _WhichOneofReturnType__embed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__forced_tools) -> _WhichOneofReturnType__forced_tools | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__grammar) -> _WhichOneofReturnType__grammar | None: ...
     @_typing.overload
@@ -1097,13 +1239,19 @@ class ModelCapabilities(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__lora) -> _WhichOneofReturnType__lora | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_tokens) -> _WhichOneofReturnType__min_tokens | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__num_sequences) -> _WhichOneofReturnType__num_sequences | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__regex) -> _WhichOneofReturnType__regex | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__token_input) -> _WhichOneofReturnType__token_input | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tools) -> _WhichOneofReturnType__tools | None: ...
 
 Global___ModelCapabilities: _TypeAlias = ModelCapabilities  # noqa: Y015
 
@@ -1128,6 +1276,8 @@ class ModelInfo(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     LORA_NAMES_FIELD_NUMBER: _builtins.int
+    ARCHITECTURE_FIELD_NUMBER: _builtins.int
+    DIGEST_COVERS_FIELD_NUMBER: _builtins.int
     model_id: _builtins.str
     """Id of the model."""
     backend: _builtins.str
@@ -1148,6 +1298,12 @@ class ModelInfo(_message.Message):
     """Version, as the configuration names it; with it the model is reached as `name@version`."""
     state: Global___ModelState.ValueType
     """What it is doing."""
+    architecture: _builtins.str
+    """Architecture as the model's files name it, such as `llama` (GGUF) or `LlamaForCausalLM` (checkpoints); empty for upstreams."""
+    digest_covers: _builtins.str
+    """What `digest` covers: `file` (every byte), `checkpoint` (every byte of every file), or `checkpoint_headers` (names, sizes and headers of
+    the weights, small files whole: weights of the same shapes and other values are not told apart); empty where there is no digest.
+    """
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names by which it is reached."""
@@ -1186,10 +1342,12 @@ class ModelInfo(_message.Message):
         version: _builtins.str = ...,
         state: Global___ModelState.ValueType = ...,
         lora_names: _abc.Iterable[_builtins.str] | None = ...,
+        architecture: _builtins.str = ...,
+        digest_covers: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "default_sampling", b"default_sampling", "quantization", b"quantization"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "backend", b"backend", "capabilities", b"capabilities", "default_sampling", b"default_sampling", "digest", b"digest", "license", b"license", "lora_names", b"lora_names", "max_context_tokens", b"max_context_tokens", "max_output_tokens", b"max_output_tokens", "model_id", b"model_id", "parameter_count", b"parameter_count", "quantization", b"quantization", "ready", b"ready", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "architecture", b"architecture", "backend", b"backend", "capabilities", b"capabilities", "default_sampling", b"default_sampling", "digest", b"digest", "digest_covers", b"digest_covers", "license", b"license", "lora_names", b"lora_names", "max_context_tokens", b"max_context_tokens", "max_output_tokens", b"max_output_tokens", "model_id", b"model_id", "parameter_count", b"parameter_count", "quantization", b"quantization", "ready", b"ready", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

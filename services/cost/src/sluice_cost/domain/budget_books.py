@@ -105,7 +105,7 @@ class BudgetBooks:
         if is_in_window:
             account.spent += posting.amount
             for percent in account.crossed(budget, at=self._now):
-                self._tell(budget, account, percent, is_refusal=False)
+                self._tell(account, percent, is_refusal=False)
 
     def _relieve(self, hold: Hold, posting: Posting) -> None:
         if posting.currency == hold.currency:
@@ -270,10 +270,10 @@ class BudgetBooks:
 
     def _exhausted(self, held_in: HeldIn, least: int) -> BudgetExhausted:
         short = [(b, account) for b, account in held_in if b.is_hard and account.available(b) < least]
-        for budget, account in short:
+        for _, account in short:
             if account.was_refused(at=self._now):
                 self.changed_accounts.add(account.key)
-                self._tell(budget, account, 100, is_refusal=True)
+                self._tell(account, 100, is_refusal=True)
         budget, account = max(short, key=lambda pair: self._free_at(pair[0], pair[1], least))
         return BudgetExhausted(budget.budget_id, budget.scope, self._free_at(budget, account, least))
 
@@ -334,8 +334,10 @@ class BudgetBooks:
         except PricesOfSeveralCurrencies:
             return None
 
-    def _tell(self, budget: Budget, account: Account, percent: int, *, is_refusal: bool) -> None:
-        self.crossings.append(Crossing(account.key, percent, is_refusal, self._now, account.spent, account.held))
+    def _tell(self, account: Account, percent: int, *, is_refusal: bool) -> None:
+        self.crossings.append(
+            Crossing(account.key, percent, is_refusal, self._now, account.window_start, account.spent, account.held)
+        )
 
 
 def order_content(order: ReserveOrder | LeaseOrder) -> tuple[object, ...]:

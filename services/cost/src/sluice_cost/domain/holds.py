@@ -6,7 +6,7 @@ Decision 0010 has the rules. Moments are whole microseconds since 1970, UTC; amo
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 from uuid import UUID, uuid5
@@ -270,9 +270,9 @@ class Crossing:
     percent: int
     is_refusal: bool
     at: int
+    window_start: int
     spent: int
     held: int
-    tenant_id: str = field(default="")
 
 
 def hold_id_of(tenant_id: str, request_id: str) -> str:

@@ -1,7 +1,7 @@
 """From usage and a price to a charge: one line per bucket, rounded once, half-even, at nano-units."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -184,12 +184,20 @@ class PriceHistory:
     def __init__(self, prices: Iterable[Price], *, default_currency: str) -> None:
         self.default_currency = default_currency
         self._prices: Mapping[str, list[Price]] = _by_model(prices)
+        self._routes: dict[str, list[str]] = {}
+        for name in self._prices:
+            if name.startswith(ROUTE_PREFIX):
+                self._routes.setdefault(name.removeprefix(ROUTE_PREFIX).split("/")[0], []).append(name)
         self._moments = {model: [price.effective_from for price in prices] for model, prices in self._prices.items()}
 
     def find(self, model: str, at: datetime) -> Price | None:
         """The price of `model` in force at `at`; None when it is unknown or not yet in force."""
         index = bisect_right(self._moments.get(model, []), at)
         return self._prices[model][index - 1] if index else None
+
+    def routes_of(self, model: str) -> Sequence[str]:
+        """The names under which deployments of an alias have prices of their own."""
+        return self._routes.get(model, ())
 
     def between(self, model: str, start: datetime, end: datetime) -> list[Price]:
         """The prices of `model` that are in force at any moment from `start` to `end`."""

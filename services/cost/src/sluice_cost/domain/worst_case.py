@@ -20,13 +20,17 @@ def dearest_price(
     Raises PricesOfSeveralCurrencies.
     """
     alias = prices.between(model, start, end)
-    candidates: list[Price] = []
+    # A deployment's own price comes first in the ledger, and which one answers is not known yet.
+    of_routes = [price for route in prices.routes_of(model) for price in prices.between(route, start, end)]
+    candidates = list(of_routes)
     for served in served_models or [model]:
         own = prices.between(served, start, end)
         if prices.find(served, start) is None:
             # Until the model's own price is in force, the alias's stands in.
             if prices.find(model, start) is None:
-                return None
+                if not of_routes:
+                    return None
+                continue
             own = [*own, *alias]
         candidates += own
     candidates += prices.of_routes(model, start, end)  # which deployment answers is not known yet
@@ -34,7 +38,7 @@ def dearest_price(
 
 
 def _dearest_of(candidates: Iterable[Price]) -> Price:
-    first, *others = candidates
+    first, *others = (price.dearest() for price in candidates)
     for price in others:
         if price.currency != first.currency:
             raise PricesOfSeveralCurrencies

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
-from faust.types import TP, EventT
+from faust.types import EventT
+from sluice_kit.streams.holding import Holding, Publish
+from sluice_kit.streams.sequence import SourceLog
+from sluice_kit.streams.table import ConfirmedTable
 
-from sluice_drift.adapters import table, telemetry
+from sluice_drift.adapters import records, telemetry
 from sluice_drift.adapters.events import measured
 from sluice_drift.adapters.records import decode_observations
 from sluice_drift.adapters.router import Router
-from sluice_drift.adapters.sequence import Sequencer, SourceLog
 from sluice_drift.domain.comparison import Comparer, Detection
 from sluice_drift.domain.observation import Observation
 from sluice_drift.domain.partition import Partition, Record, Rules
 
-Publish = Callable[..., Awaitable[None]]
-"""Publishes event messages."""
-
 
 class Processor:
-    """The state of a worker. Not thread-safe: agents and timer share one event loop, and no await splits a merge."""
+    """The series of a worker. Not thread-safe: agents and timer share one event loop, and no await splits a merge."""
 
     def __init__(
         self,
         *,
-        windows: table.ConfirmedTable,
+        windows: ConfirmedTable,
         rules: Rules,
         detection: Detection,
         publish: Publish,
@@ -37,98 +35,43 @@ class Processor:
         router: Router,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._table = windows
         self._rules = rules
         self._detection = detection
         self._comparer = Comparer(detection)
         self._publish = publish
-        self._source = source
         self._router = router
-        self._sequencer = Sequencer(source)
-        self._aligned = False
         self._now = now
-        self._recovered = asyncio.Event()
-        self._partitions: dict[int, Partition] = {}
-        self._loaded: dict[int, list[Record]] | None = None
-        self._reported: defaultdict[int, Counter[str]] = defaultdict(Counter)
-
-    @property
-    def partitions(self) -> Mapping[int, Partition]:
-        """What this worker is working on."""
-        return self._partitions
-
-    @property
-    def recovered(self) -> bool:
-        """True while the table holds what the changelog holds."""
-        return self._recovered.is_set()
-
-    def pause(self) -> None:
-        """The assignment is about to change: what is known may soon be another worker's."""
-        self._recovered.clear()
-        self._aligned = False
-        self._partitions.clear()
-        self._loaded = None
-
-    def resume(self, assigned: set[int]) -> None:
-        """The table is recovered: take up the stored windows, also of partitions without new events."""
-        self._recovered.set()
-        for number in assigned:
-            self._partition(number)
+        self.holding: Holding[Partition, Record] = Holding(
+            stored=windows, records=records, source=source, take_up=self._take_up, dropped=telemetry.DROPPED
+        )
 
     async def route(self, events: Sequence[EventT]) -> None:
         """Send the observations of events on to the owners of their series; returns when the broker has them."""
-        for partition, admitted in await self._admitted(events):
+        for partition, admitted in await self.holding.admitted(events):
             await self._router.route(admitted)
             last = admitted[-1]
-            if self._holds(partition):
+            if self.holding.holds(partition):
                 changes = partition.advance(last.message.topic, last.message.offset)
-                await table.write(self._table, changes, event=last)
+                await self.holding.write(changes, event=last)
 
     async def absorb(self, events: Sequence[EventT]) -> None:
         """Merge a batch of records of the internal topic; returns when the changelog has what it changed."""
-        for partition, admitted in await self._admitted(events):
+        for partition, admitted in await self.holding.admitted(events):
             observations = [each for event in admitted for each in _observations(event)]
-            last = admitted[-1]
-            if self._holds(partition):
-                changes = partition.absorb(observations, now=self._microseconds())
-                changes |= partition.advance(last.message.topic, last.message.offset)
-                await table.write(self._table, changes, event=last)
-                self._report(partition, len(observations))
+            if self.holding.holds(partition):
+                await self._merge(partition, observations, last=admitted[-1])
 
-    def _holds(self, partition: Partition) -> bool:
-        # An await may have let a rebalance through: what this worker knew is then somebody else's.
-        return self._partitions.get(partition.number) is partition
-
-    async def align(self, assigned: Sequence[TP]) -> None:
-        """Once after each assignment: read on where the stored state stands."""
-        if self._aligned or not self.recovered:
-            return
-        self._aligned = True
-        for tp in assigned:
-            await self._sequencer.align(self._partition(tp.partition), [tp])
-
-    async def _admitted(self, events: Sequence[EventT]) -> list[tuple[Partition, list[EventT]]]:
-        """Events that follow on what is stored, by partition.
-
-        Events buffered before a rebalance are left to the partition's new owner: writing them here would
-        overwrite its windows in the changelog.
-        """
-        await self._recovered.wait()
-        by_partition: defaultdict[int, list[EventT]] = defaultdict(list)
-        for event in events:
-            if self._source.owns(event.message.tp):
-                by_partition[event.message.partition].append(event)
-        found = []
-        for number, batch in by_partition.items():
-            partition = self._partition(number)
-            admitted = await self._sequencer.admit(partition, batch)
-            if admitted:
-                found.append((partition, admitted))
-        return found
+    async def _merge(self, partition: Partition, observations: Sequence[Observation], *, last: EventT) -> None:
+        changes = partition.absorb(observations, now=self._microseconds())
+        changes |= partition.advance(last.message.topic, last.message.offset)
+        await self.holding.write(changes, event=last)
+        telemetry.OBSERVATIONS.inc(len(observations))
+        telemetry.WINDOWS.labels(partition.number).set(len(list(partition.windows)))
+        self.holding.report_dropped(partition)
 
     async def publish_due(self) -> None:
         """Compare and publish every window whose published form is out of date."""
-        for partition in list(self._partitions.values()):
+        for partition in list(self.holding.partitions.values()):
             for due in partition.due(self._microseconds()):
                 with telemetry.COMPARE_SECONDS.time():
                     comparison = self._comparer.compare(due.window, due.reference)
@@ -138,23 +81,8 @@ class Processor:
                 telemetry.PUBLISHED.inc()
                 await asyncio.sleep(0)  # a comparison takes milliseconds: let heartbeats through between two
 
-    def _report(self, partition: Partition, merged: int) -> None:
-        telemetry.OBSERVATIONS.inc(merged)
-        telemetry.WINDOWS.labels(partition.number).set(len(list(partition.windows)))
-        reported = self._reported[partition.number]
-        for reason, count in (partition.dropped - reported).items():
-            telemetry.DROPPED.labels(reason).inc(count)
-        self._reported[partition.number] = Counter(partition.dropped)
-
-    def _partition(self, number: int) -> Partition:
-        if number not in self._partitions:
-            if self._loaded is None:
-                self._loaded = table.load(self._table)
-            self._reported.pop(number, None)
-            self._partitions[number] = Partition(
-                number, self._rules, records=self._loaded.pop(number, ()), now=self._microseconds()
-            )
-        return self._partitions[number]
+    def _take_up(self, number: int, kept: Iterable[Record]) -> Partition:
+        return Partition(number, self._rules, records=kept, now=self._microseconds())
 
     def _microseconds(self) -> int:
         return int(self._now() * 1_000_000)

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from faust.types import EventT, TopicT
 from sluice.events.v1.inference_pb2 import InferenceMeasured
 from sluice_kit.events import UndecodableEvent
+from sluice_kit.streams.dead_letters import DeadLetters, read
 
 from sluice_drift.adapters import telemetry
-from sluice_drift.adapters.dead_letters import DeadLetters, read
 from sluice_drift.adapters.events import observation_of
 from sluice_drift.adapters.records import encode_observations
 from sluice_drift.domain.observation import Observation, Series

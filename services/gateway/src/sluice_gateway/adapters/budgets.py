@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import TypeVar
@@ -15,6 +16,7 @@ from sluice.cost.v1 import cost_service_pb2_grpc as rpc
 from sluice.types.v1 import money_pb2
 from sluice_kit import context
 from sluice_kit.errors import SluiceError, from_rpc_error
+from sluice_kit.events import new_event_id
 from sluice_kit.telemetry import logger
 
 from sluice_gateway.adapters.tokens import usage_message
@@ -52,7 +54,7 @@ class GrpcBudgets:
         self._holder, self._timeout = holder, timeout
 
     async def ask(self, caller: Caller, *, seconds: float) -> Standing:
-        request = self._lease_request(caller, "", seconds)
+        request = self._lease_request(caller, new_event_id(), seconds)
         try:
             answer = await self._call("ask", caller, self._stub.AcquireLease, request)
         except _NoBudgets:
@@ -77,7 +79,8 @@ class GrpcBudgets:
     async def give_back(self, caller: Caller, lease_id: str, *, spent: int, currency: str) -> None:
         money = money_pb2.Money(currency_code=currency, nano_units=spent)
         request = pb.ReturnLeaseRequest(lease_id=lease_id, spent=money)
-        await self._call("give_back", caller, self._stub.ReturnLease, request)
+        with suppress(_NotKnown):
+            await self._call("give_back", caller, self._stub.ReturnLease, request)
 
     async def reserve(self, caller: Caller, request_id: str, size: Size, *, seconds: float) -> Reservation:
         request = pb.ReserveRequest(
@@ -101,7 +104,8 @@ class GrpcBudgets:
 
     async def settle(self, caller: Caller, request_id: str, usage: Usage | None, served_model: str) -> None:
         request = pb.SettleRequest(request_id=request_id, usage=usage_message(usage), served_model=served_model)
-        await self._call("settle", caller, self._stub.Settle, request)
+        with suppress(_NotKnown):
+            await self._call("settle", caller, self._stub.Settle, request)
 
     def _lease_request(self, caller: Caller, lease_id: str, seconds: float) -> pb.AcquireLeaseRequest:
         return pb.AcquireLeaseRequest(
@@ -134,8 +138,19 @@ class GrpcBudgets:
         return answer
 
 
+class _NotKnown(BudgetsAway):
+    """There is no such hold or lease: nothing is counted for it, which is all that ending it is for."""
+
+
 class _NoBudgets(BudgetsAway):
     """A cost service from before there were budgets."""
+
+
+_CANNOT_HOLD = {
+    "MODEL_UNPRICED": "nobody knows what this model costs",
+    "CURRENCY_NOT_BUDGETED": "this model is priced in another currency",
+    "CURRENCIES_MIXED": "this model is priced in several currencies",
+}
 
 
 def _failure(error: AioRpcError) -> Exception:
@@ -143,11 +158,13 @@ def _failure(error: AioRpcError) -> Exception:
     match error.code():
         case grpc.StatusCode.RESOURCE_EXHAUSTED if told.reason == "BUDGET_EXHAUSTED":
             return _exhausted(told)
-        case grpc.StatusCode.FAILED_PRECONDITION if told.reason == "MODEL_UNPRICED":
+        case grpc.StatusCode.FAILED_PRECONDITION if told.reason in _CANNOT_HOLD:
             message = (
-                "This model has no price, so no budget can hold what it may cost; use another model or ask for a price."
+                f"A budget stands over you, and {_CANNOT_HOLD[told.reason]}; use another model, or ask an operator."
             )
-            return Rejection(Kind.UNSUPPORTED, message, reason="MODEL_UNPRICED", field="model")
+            return Rejection(Kind.UNSUPPORTED, message, reason=told.reason, field="model")
+        case grpc.StatusCode.NOT_FOUND if told.reason == "HOLD_NOT_FOUND":
+            return _NotKnown()
         case grpc.StatusCode.UNIMPLEMENTED:
             return _NoBudgets()
     if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):

@@ -31,7 +31,7 @@ class PurseLimits:
     busy_requests: float = 8.0
     """Fewer recent requests of a caller than this are held one by one."""
     comfort: int = 10
-    """A lease is taken only while this many times its amount is left: the end of a budget is not parcelled out."""
+    """A lease is at most this part of what is left, and slices get too small to be taken: the end of a budget is not parcelled out."""
     idle_seconds: float = 5.0
     """A lease that no request began on for so long is given back."""
     person_seconds: float = 600.0
@@ -252,20 +252,26 @@ class Purse:
         standing = account.standing
         if standing is None or standing.unbudgeted or standing.price is None or not account.is_fresh(now):
             return
+        if now >= account.used_at + self._limits.idle_seconds:
+            return
         requests, worst = account.demand.recent(now)
         wish = min(int(worst), self._limits.most)
         if requests < self._limits.busy_requests or wish <= 0:
             return
         if account.room(now, until=now + self._limits.lease_seconds / 4) * 2 < wish:
-            account.leasing = self._run(self._lease(account, wish))
+            least = int(worst / requests * self._limits.busy_requests)
+            account.leasing = self._run(self._lease(account, wish, least))
 
-    async def _lease(self, account: Account, wish: int) -> None:
+    async def _lease(self, account: Account, wish: int, least: int) -> None:
+        """Lease what is wished for, or less, but no less than what is worth a call."""
         caller, began_at = account.caller, self._clock()
         # How much is left is known from the last answer only: ask first, so that the end of a budget is not parcelled out.
         standing = await self._ask(account)
         if standing.unbudgeted or standing.price is None:
             return
-        if standing.available is not None and wish * self._limits.comfort > standing.available:
+        if standing.available is not None:
+            wish = min(wish, standing.available // self._limits.comfort)
+        if wish < least:
             return
         lease_id, currency = self._new_id(), standing.price.currency
         try:

@@ -55,6 +55,7 @@ def _open_llama_cpp(entry: LlamaCppEntry) -> LlamaCpp:
         raise ModelUnusable(
             f"The model file {path} cannot be used: {error}; set SLUICE_INFERENCE_MODEL_PATH."
         ) from error
+    template = _read_template(entry)
     model = llama_facts(
         facts,
         model_id=entry.id,
@@ -64,19 +65,27 @@ def _open_llama_cpp(entry: LlamaCppEntry) -> LlamaCpp:
         context_tokens=entry.context_tokens,
         most_output_tokens=entry.max_output_tokens,
         loras=tuple(entry.loras),
+        has_template=bool(template),
     )
     for name, file in entry.loras.items():
         if not file.is_file():
             raise ModelUnusable(f"The LoRA adapter {name} of {entry.id} has no file {file}.")
-    options = LlamaCppOptions(path, entry.slots, entry.context_tokens, entry.threads, entry.loras)
+    options = LlamaCppOptions(path, entry.slots, entry.context_tokens, entry.threads, entry.loras, template)
     return LlamaCpp(options, model=model, gguf=facts)
+
+
+def _read_template(entry: LlamaCppEntry) -> str:
+    try:
+        return entry.chat_template.read_text(encoding="utf-8") if entry.chat_template else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelUnusable(f"The chat template {entry.chat_template} of {entry.id} cannot be read.") from error
 
 
 def _open_tensorrt_llm(entry: TensorRtLlmEntry) -> TensorRtLlm:
     tokens = CheckpointTokens(entry.engine.model)
     model = checkpoint_facts(
         entry.engine,
-        checkpoint=read_checkpoint(entry.engine.model),
+        checkpoint=read_checkpoint(entry.engine.model, whole=entry.engine.digest == "whole"),
         tokens=tokens,
         model_id=entry.id,
         aliases=entry.aliases,

@@ -18,6 +18,7 @@ FINISH_REASONS = {
     FinishReason.CANCELLED: finish_reason_pb2.FINISH_REASON_CANCELLED,
     FinishReason.TIMEOUT: finish_reason_pb2.FINISH_REASON_TIMEOUT,
     FinishReason.CONTENT_FILTER: finish_reason_pb2.FINISH_REASON_CONTENT_FILTER,
+    FinishReason.TOOL_CALLS: finish_reason_pb2.FINISH_REASON_TOOL_CALLS,
     FinishReason.ERROR: finish_reason_pb2.FINISH_REASON_ERROR,
 }
 

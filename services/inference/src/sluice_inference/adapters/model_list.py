@@ -60,6 +60,8 @@ class LlamaCppEntry(HostedEntry):
     """Threads that compute; 0 means one a core."""
     loras: dict[str, Path] = Field(default_factory=dict)
     """LoRA adapters as GGUF files: name -> file."""
+    chat_template: Path | None = None
+    """Jinja file in place of the model's own chat template, such as one that knows tools."""
 
     @model_validator(mode="after")
     def _check(self) -> LlamaCppEntry:

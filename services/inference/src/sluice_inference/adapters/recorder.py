@@ -130,11 +130,16 @@ class ModelObserver:
         self._recorder.record(measurement, self._model())
 
 
+# A model's own status in grpc.health.v1: this, and one of its names.
+MODEL_HEALTH_PREFIX = "sluice.inference.v1.InferenceService/"
+
+
 class ModelWitness:
-    """Fits domain.hosting.Witness: logs, events, and health (`model`: every model that is loaded at start answers)."""
+    """Fits domain.hosting.Witness: logs, events, and health (`model`: every model that is loaded at start answers; and each model by its names)."""
 
     def __init__(self, *, recorder: Recorder, roster: Roster, health: HealthBoard) -> None:
         self._recorder, self._roster, self._health = recorder, roster, health
+        self._tell_names()
 
     def state_changed(self, hosted: Hosted) -> None:
         log.info("model.state", model=hosted.model.model_id, version=hosted.model.version, state=hosted.state.value)
@@ -143,6 +148,13 @@ class ModelWitness:
         needed = [one for one in self._roster if one.is_lasting and one.state is not ModelState.UNLOADED]
         unloaded_all = not any(one.is_ready for one in self._roster)
         self._health.set("model", all(one.is_ready for one in needed) and not unloaded_all)
+        self._tell_names()
+
+    def _tell_names(self) -> None:
+        """Several versions may share a name, which answers when one of them does."""
+        for name in {name for one in self._roster for name in one.model.names}:
+            answers = any(one.is_ready for one in self._roster if one.model.is_called(name))
+            self._health.tell(MODEL_HEALTH_PREFIX + name, answers)
 
     async def loaded(self, hosted: Hosted, seconds: float) -> None:
         model = hosted.model

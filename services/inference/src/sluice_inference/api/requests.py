@@ -20,6 +20,7 @@ from sluice_inference.domain.generation import (
     TokenPrompt,
 )
 from sluice_inference.domain.refusals import InvalidRequest
+from sluice_inference.domain.tools import Tool, ToolCall, ToolChoice, ToolMode
 
 _ROLES = {
     chat_pb2.ROLE_SYSTEM: "system",
@@ -49,6 +50,9 @@ def read_generation(spec: pb.GenerationSpec, *, request_id: str, tenant_id: str)
         lora_name=spec.lora_name,
         priority=spec.priority,
         tenant_id=tenant_id,
+        tools=tuple(Tool(t.name, t.description, t.parameters_json_schema) for t in spec.chat.tools),
+        tool_choice=_read_tool_choice(spec.chat),
+        parallel_tool_calls=_optional(spec.chat, "parallel_tool_calls"),
         has_tools=_has_tools(spec.chat),
         extra_keys=tuple(spec.extra.fields),
     )
@@ -75,13 +79,33 @@ def _read_turn(index: int, message: chat_pb2.ChatMessage) -> ChatTurn:
     role = _ROLES.get(message.role)
     if role is None:
         raise InvalidRequest(
-            f"chat.messages[{index}].role", f"message {index} has no known role: use system, user or assistant."
+            f"chat.messages[{index}].role", f"message {index} has no known role: use system, user, assistant or tool."
         )
-    return ChatTurn(role, message.content, message.name)
+    calls = tuple(ToolCall(call.id, call.name, call.arguments) for call in message.tool_calls)
+    return ChatTurn(role, message.content, message.name, calls, message.tool_call_id)
 
 
 def _has_tools(chat: pb.ChatInput) -> bool:
     return bool(chat.tools) or any(m.tool_calls or m.role == chat_pb2.ROLE_TOOL for m in chat.messages)
+
+
+_TOOL_MODES = {
+    pb.TOOL_CHOICE_MODE_UNSPECIFIED: ToolMode.AUTO,
+    pb.TOOL_CHOICE_MODE_AUTO: ToolMode.AUTO,
+    pb.TOOL_CHOICE_MODE_NONE: ToolMode.NONE,
+    pb.TOOL_CHOICE_MODE_REQUIRED: ToolMode.REQUIRED,
+}
+
+
+def _read_tool_choice(chat: pb.ChatInput) -> ToolChoice | None:
+    if not chat.HasField("tool_choice"):
+        return None
+    if chat.tool_choice.WhichOneof("choice") == "tool_name":
+        return ToolChoice(ToolMode.REQUIRED, chat.tool_choice.tool_name)
+    mode = _TOOL_MODES.get(chat.tool_choice.mode)
+    if mode is None:
+        raise InvalidRequest("chat.tool_choice.mode", "tool_choice has no known mode: use auto, none or required.")
+    return ToolChoice(mode)
 
 
 def _read_sampling(sampling: generation_pb2.SamplingParameters) -> Sampling:

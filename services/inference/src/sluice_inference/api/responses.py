@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import code_pb2
 from sluice.inference.v1 import inference_service_pb2 as pb
-from sluice.types.v1 import generation_pb2
+from sluice.types.v1 import chat_pb2, generation_pb2
 
 from sluice_inference.adapters.messages import FINISH_REASONS, duration, usage_message
 from sluice_inference.domain.backend import Capabilities, ModelFacts
@@ -24,6 +24,7 @@ from sluice_inference.domain.generation import (
     TokenLogprob,
 )
 from sluice_inference.domain.roster import Load, ModelState
+from sluice_inference.domain.tools import join_pieces
 
 
 def stream_event(
@@ -40,13 +41,17 @@ def stream_event(
         case Started():
             started = pb.GenerationStarted(model=model.model_id, backend=model.backend, accepted_at=accepted_at)
             return pb.GenerateStreamResponse(request_id=request_id, started=started)
-        case Delta(text, count, token_ids, probabilities, index):
+        case Delta(text, count, token_ids, probabilities, index, calls):
             token = pb.TokenDelta(
                 output_index=index,
                 text=text,
                 token_count=count,
                 token_ids=token_ids if ids else (),
                 logprobs=logprob_messages(probabilities, alternatives=logprobs),
+                tool_calls=[
+                    pb.ToolCallDelta(call_index=call.index, id=call.id, name=call.name, arguments=call.arguments)
+                    for call in calls
+                ],
             )
             return pb.GenerateStreamResponse(request_id=request_id, token=token)
         case Finished():
@@ -93,6 +98,10 @@ def _whole_output(deltas: list[Delta], end: OutputEnd, *, ids: bool, logprobs: i
         finish_reason=FINISH_REASONS[end.reason],
         stop_match=match_message(end.match),
         logprobs=logprob_messages([p for delta in own for p in delta.logprobs], alternatives=logprobs),
+        tool_calls=[
+            chat_pb2.ToolCall(id=call.id, name=call.name, arguments=call.arguments)
+            for call in join_pieces(piece for delta in own for piece in delta.tool_calls)
+        ],
     )
 
 
@@ -141,6 +150,8 @@ def model_message(model: ModelFacts, *, state: ModelState) -> pb.ModelInfo:
         max_context_tokens=model.max_context_tokens,
         max_output_tokens=model.max_output_tokens,
         digest=model.digest,
+        digest_covers=model.digest_covers,
+        architecture=model.architecture,
         license=model.license,
         parameter_count=model.parameter_count,
         quantization=pb.Quantization(

@@ -14,6 +14,7 @@ from sluice_inference.domain.generation import (
     StopMatch,
     TokenLogprob,
 )
+from sluice_inference.domain.tools import ToolCallPiece
 
 # Everything of a request that a backend may be unable to do, by the name of its field.
 SAMPLING_FIELDS = frozenset(
@@ -43,6 +44,7 @@ class Capabilities:
     lora: bool | None = None
     priority: bool | None = True
     tools: bool | None = None
+    forced_tools: bool | None = None  # REQUIRED, or a tool by its name
 
     @property
     def json_schema(self) -> bool:
@@ -51,6 +53,10 @@ class Capabilities:
     @property
     def grammar(self) -> bool:
         return GuideKind.EBNF in self.guides
+
+    @property
+    def regex(self) -> bool:
+        return GuideKind.REGEX in self.guides
 
     @property
     def seed(self) -> bool:
@@ -68,6 +74,8 @@ class ModelFacts:
     max_context_tokens: int = 0
     max_output_tokens: int = 0
     digest: str = ""
+    digest_covers: str = ""
+    architecture: str = ""
     license: str = ""
     parameter_count: int = 0
     vocabulary_size: int = 0
@@ -80,10 +88,14 @@ class ModelFacts:
     capabilities: Capabilities = field(default_factory=Capabilities)
     default_sampling: Sampling = field(default_factory=Sampling)
 
-    def is_called(self, name: str) -> bool:
-        """By its id or an alias, alone or as `name@version`."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its id and aliases, alone and as `name@version`."""
         known = (self.model_id, *self.aliases)
-        return name in known or (bool(self.version) and name in [f"{one}@{self.version}" for one in known])
+        return known + (tuple(f"{one}@{self.version}" for one in known) if self.version else ())
+
+    def is_called(self, name: str) -> bool:
+        return name in self.names
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,7 @@ class NewTokens:
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     prefill_seconds: float = 0.0
+    tool_calls: tuple[ToolCallPiece, ...] = ()
 
 
 @dataclass(frozen=True)

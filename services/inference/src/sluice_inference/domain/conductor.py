@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sluice_inference.domain.admission import Admission, Grant
 from sluice_inference.domain.attribution import Load, ShareMeter
-from sluice_inference.domain.backend import Backend, EngineRun
+from sluice_inference.domain.backend import Backend, EngineEnded, EngineRun
 from sluice_inference.domain.generation import FinishReason, Generation
 from sluice_inference.domain.measurement import Observer, measure
 from sluice_inference.domain.output import Output
@@ -43,6 +43,7 @@ class Conductor:
         self._name = backend.model.model_id
         self._sessions: dict[str, Session] = {}
         self._stalled: set[str] = set()
+        self._engine_sign_at = clock()
         self._refusing: EngineUnavailable | None = None
 
     @property
@@ -153,8 +154,13 @@ class Conductor:
         generation = session.generation_of(output)
         output.run = self._backend.start(generation, slot=grant.slot, may_reuse_cache=may_reuse_cache)
         async for step in output.run:
-            if await session.take(output, step):
+            done = await session.take(output, step)
+            self._engine_sign_at = session.last_sign_at
+            if done:
                 output.run.stop()
+                if isinstance(step, EngineEnded):
+                    # It computes no more: so the slot, with this prompt in its cache, is free for the caller's next request.
+                    await self._closed(output.run)
                 return
         raise EngineFailed("the engine ended the answer without saying why.")
 
@@ -197,8 +203,15 @@ class Conductor:
         session.timers.append(asyncio.get_running_loop().call_later(seconds, session.abort, cause))
 
     def _watch(self, session: Session) -> None:
-        """Looks now and then whether the engine gave a sign of life; a per-token timer would cost more."""
-        silent = self._clock() - session.last_sign_at
+        """Looks now and then whether the engine gave a sign of life; a per-token timer would cost more.
+
+        Before a request's first token the engine may be at work on the prompts of others, one after the other: only when they hear
+        nothing either is it silent.
+        """
+        last_sign_at = session.last_sign_at
+        if not session.lifecycle.has_streamed:
+            last_sign_at = max(last_sign_at, self._engine_sign_at)
+        silent = self._clock() - last_sign_at
         if silent >= self._times.stall_seconds and not session.lifecycle.has_ended:
             self._stalled.add(session.generation.request_id)
             self._observer.engine_responds(False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from sluice_inference.domain.tools import Tool, ToolCall, ToolCallPiece, ToolChoice
+
 
 class FinishReason(enum.Enum):
     """Why a generation ended."""
@@ -14,16 +16,24 @@ class FinishReason(enum.Enum):
     CANCELLED = "cancelled"
     TIMEOUT = "timeout"
     CONTENT_FILTER = "content_filter"
+    TOOL_CALLS = "tool_calls"
     ERROR = "error"
 
 
 @dataclass(frozen=True)
 class ChatTurn:
-    """One message; role is `system`, `user` or `assistant`."""
+    """One message; role is `system`, `user`, `assistant` (which may have tool calls) or `tool` (the result of one)."""
 
     role: str
     content: str
     name: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+
+    @property
+    def characters(self) -> int:
+        calls = sum(len(call.name) + len(call.arguments) for call in self.tool_calls)
+        return len(self.content) + len(self.name) + calls
 
 
 @dataclass(frozen=True)
@@ -129,7 +139,10 @@ class Generation:
     lora_name: str = ""
     priority: int = 0
     tenant_id: str = ""
-    has_tools: bool = False
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None  # None: the caller does not read tool calls
+    parallel_tool_calls: bool | None = None
+    has_tools: bool = False  # tools, or calls and results of earlier ones
     extra_keys: tuple[str, ...] = ()
 
 
@@ -198,6 +211,7 @@ class Delta:
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     output_index: int = 0
+    tool_calls: tuple[ToolCallPiece, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -221,7 +235,8 @@ class Finished:
     def reason(self) -> FinishReason:
         """The reason of the whole: a cancelled or late output outweighs those that ended by themselves."""
         reasons = [output.reason for output in self.outputs]
-        cut = [reason for reason in reasons if reason not in (FinishReason.STOP, FinishReason.LENGTH)]
+        own = (FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_CALLS)
+        cut = [reason for reason in reasons if reason not in own]
         return (cut or reasons)[0]
 
     @property

@@ -15,6 +15,7 @@ from sluice_inference.domain.generation import (
     Usage,
 )
 from sluice_inference.domain.stop_strings import StopStrings
+from sluice_inference.domain.tools import ToolCallPiece, join_pieces
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Pending:
     count: int = 0
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    tool_calls: list[ToolCallPiece] = field(default_factory=list)
 
     def add(self, text: str, count: int, step: NewTokens | None = None) -> None:
         self.text += text
@@ -32,10 +34,12 @@ class Pending:
         if step:
             self.token_ids += step.token_ids
             self.logprobs += step.logprobs
+            self.tool_calls += step.tool_calls
 
     def take(self, output_index: int) -> Delta:
-        delta = Delta(self.text, self.count, tuple(self.token_ids), tuple(self.logprobs), output_index)
-        self.text, self.count, self.token_ids, self.logprobs = "", 0, [], []
+        calls = join_pieces(self.tool_calls)
+        delta = Delta(self.text, self.count, tuple(self.token_ids), tuple(self.logprobs), output_index, calls)
+        self.text, self.count, self.token_ids, self.logprobs, self.tool_calls = "", 0, [], [], []
         return delta
 
 
@@ -117,7 +121,7 @@ class Output:
     def releasable(self) -> Delta | None:
         """What is to be sent now, if anything; at the end all of it."""
         enough = self.end is not None or self._pending.count >= self._interval or self._interval == 1
-        if not self._pending.text or not enough:
+        if not (self._pending.text or self._pending.tool_calls) or not enough:
             return None
         delta = self._pending.take(self.index)
         self.sent.append(delta.text)

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, replace
 
 from sluice_inference.domain.backend import SAMPLING_FIELDS, ModelFacts
-from sluice_inference.domain.generation import Chat, Generation, Guide, GuideKind, RawPrompt, TokenPrompt
+from sluice_inference.domain.generation import Chat, ChatTurn, Generation, Guide, GuideKind, RawPrompt, TokenPrompt
 from sluice_inference.domain.refusals import InvalidRequest, UnknownModel, UnsupportedRequest
+from sluice_inference.domain.tools import ToolMode, check_tools
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def check_model(name: str, model: ModelFacts) -> None:
         raise UnknownModel(f"there is no such model here; this service runs {model.model_id}.")
 
 
-def _demand(able: bool | None, model: ModelFacts, sentence: str) -> None:
+def _demand(able: object, model: ModelFacts, sentence: str) -> None:
     """Raises UnsupportedRequest: what a model cannot do, or is not known to do, is refused and never left out in silence."""
     if not able:
         raise UnsupportedRequest(f"{model.model_id} {sentence}")
@@ -75,15 +76,11 @@ def _with_defaults(generation: Generation, model: ModelFacts) -> Generation:
 def _check_input(generation: Generation, model: ModelFacts, limits: Limits) -> None:
     match generation.input:
         case Chat(turns):
-            _check_chat(
-                turns_count=len(turns), characters=sum(len(t.content) + len(t.name) for t in turns), limits=limits
-            )
+            characters = sum(turn.characters for turn in turns) + sum(tool.characters for tool in generation.tools)
+            _check_chat(turns_count=len(turns), characters=characters, limits=limits)
             _demand(model.capabilities.chat, model, "has no chat template here; send a prompt.")
-            _demand(
-                model.capabilities.tools or not generation.has_tools,
-                model,
-                "cannot call tools: leave out tools, tool_calls and tool messages.",
-            )
+            if generation.has_tools or generation.tool_choice:
+                _check_tool_use(generation, turns, model)
         case RawPrompt(text):
             _demand(model.capabilities.completion, model, "takes no raw prompt here; send a chat.")
             if not text:
@@ -91,6 +88,31 @@ def _check_input(generation: Generation, model: ModelFacts, limits: Limits) -> N
             _check_length("prompt", len(text), limits.input_characters)
         case TokenPrompt(token_ids):
             _check_tokens(token_ids, model)
+
+
+def _check_tool_use(generation: Generation, turns: tuple[ChatTurn, ...], model: ModelFacts) -> None:
+    able, choice = model.capabilities, generation.tool_choice
+    _demand(able.tools, model, "cannot call tools: leave out tools, tool_choice, tool_calls and tool messages.")
+    _demand(
+        choice, model, "calls tools for callers that read tool_calls only: set chat.tool_choice, or leave tools out."
+    )
+    assert choice is not None
+    check_tools(generation.tools, choice)
+    _demand(
+        able.forced_tools or choice.mode is not ToolMode.REQUIRED,
+        model,
+        "cannot be made to call a tool: leave tool_choice to the model (AUTO).",
+    )
+    _demand(not (generation.tools and generation.guide), model, "follows no guide where there are tools.")
+    for index, turn in enumerate(turns):
+        if turn.role == "tool" and not turn.tool_call_id:
+            raise InvalidRequest(
+                f"chat.messages[{index}].tool_call_id", f"message {index} needs the id of the call whose result it is."
+            )
+        if turn.tool_calls and turn.role != "assistant":
+            raise InvalidRequest(
+                f"chat.messages[{index}].tool_calls", f"message {index} has tool calls; only the assistant has them."
+            )
 
 
 def _check_chat(*, turns_count: int, characters: int, limits: Limits) -> None:

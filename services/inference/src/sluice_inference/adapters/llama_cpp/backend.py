@@ -17,12 +17,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sluice_inference.adapters.gguf import GgufFacts
 from sluice_inference.adapters.llama_cpp.chunks import ChunkReader
+from sluice_inference.adapters.llama_cpp.guides import follower
 from sluice_inference.adapters.llama_cpp.process import give_signals_back, wait_without_spinning
 from sluice_inference.adapters.llama_cpp.requests import any_of, lora_scales, request_body
 from sluice_inference.adapters.llama_cpp.run import LlamaRun
@@ -40,7 +41,7 @@ DEFAULT_SAMPLING = Sampling(
     presence_penalty=0.0,
     repetition_penalty=1.1,
 )
-GUIDES = frozenset({GuideKind.JSON_OBJECT, GuideKind.JSON_SCHEMA, GuideKind.CHOICE, GuideKind.EBNF})
+GUIDES = frozenset(GuideKind) - {GuideKind.STRUCTURAL_TAG}
 # Prompt tokens computed between two chances to stop: 256 take about 1 s on two busy cores and cost no speed there.
 PROMPT_BATCH = 256
 
@@ -55,6 +56,8 @@ class LlamaCppOptions:
     threads: int
     loras: Mapping[str, Path] = field(default_factory=dict)
     """LoRA adapters (GGUF) by name; each request names at most one."""
+    chat_template: str = ""
+    """Jinja text in place of the model's own template; empty means the model's."""
 
 
 def model_facts(
@@ -67,8 +70,12 @@ def model_facts(
     most_output_tokens: int,
     version: str = "",
     loras: Sequence[str] = (),
+    has_template: bool = False,
 ) -> ModelFacts:
-    """What GetModelInfo tells of a GGUF model. Raises ModelUnusable when the context is longer than the model's own."""
+    """What GetModelInfo tells of a GGUF model; `has_template`: another template than the file's is used.
+
+    Raises ModelUnusable when the context is longer than the model's own.
+    """
     if gguf.context_tokens and context_tokens > gguf.context_tokens:
         raise ModelUnusable(
             f"SLUICE_INFERENCE_CONTEXT_TOKENS is {context_tokens}; this model was made for at most {gguf.context_tokens}."
@@ -82,15 +89,18 @@ def model_facts(
         max_context_tokens=context_tokens,
         max_output_tokens=min(most_output_tokens, context_tokens - 1),
         digest=f"sha256:{digest}",
+        digest_covers="file",
+        architecture=gguf.architecture,
         license=_spdx(gguf.license),
         parameter_count=gguf.parameter_count,
         vocabulary_size=gguf.vocabulary_size,
         quant_algo=gguf.quant_algo,
         quant_group_size=gguf.quant_group_size,
         capabilities=Capabilities(
-            chat=gguf.has_chat_template, completion=True, token_input=True, embed=False, num_sequences=True,
+            chat=has_template or gguf.has_chat_template, completion=True, token_input=True, embed=False, num_sequences=True,
             logit_bias=True, guides=GUIDES, logprobs=True, return_token_ids=True, min_tokens=False, ignore_eos=True,
-            stop_token_ids=True, cache_salt=True, bypass_prefix_cache=True, lora=bool(loras), tools=False,
+            stop_token_ids=True, cache_salt=True, bypass_prefix_cache=True, lora=bool(loras),
+            tools=None, forced_tools=None,  # the engine tells, once it has read the chat template
         ),
         default_sampling=DEFAULT_SAMPLING,
     )  # fmt: skip
@@ -130,6 +140,7 @@ class LlamaCpp:
         finally:
             give_signals_back()
         await asyncio.to_thread(self._check_the_port_is_locked)
+        await self._learn_tools()
 
     def start(self, generation: Generation, *, slot: int, may_reuse_cache: bool) -> LlamaRun:
         if self._server is None or self._threads is None:
@@ -139,7 +150,7 @@ class LlamaCpp:
             body["lora"] = lora_scales(tuple(self._options.loras), chosen=generation.lora_name)
         is_chat = isinstance(generation.input, Chat)
         call = self._server.handle_chat_completions if is_chat else self._server.handle_completions
-        run = LlamaRun(call, body, reader=ChunkReader(eos_token_id=self._eos))
+        run = LlamaRun(call, body, reader=ChunkReader(eos_token_id=self._eos, follower=follower(generation.guide)))
         run.begin(self._threads)
         return run
 
@@ -154,6 +165,14 @@ class LlamaCpp:
         # The destructor joins the engine's thread, so the last reference must go elsewhere than on the event loop.
         holder, self._server = [self._server], None
         await asyncio.to_thread(holder.clear)
+
+    async def _learn_tools(self) -> None:
+        """A template without tools would leave them out in silence: the engine knows whether this one has them."""
+        props = json.loads(await asyncio.to_thread(self._get, "/props", key=self._key))
+        knows = props.get("chat_template_caps") or {}
+        able = bool(knows.get("supports_tools") and knows.get("supports_tool_calls"))
+        capabilities = replace(self._model.capabilities, tools=able, forced_tools=able)
+        self._model = replace(self._model, capabilities=capabilities)
 
     def _open(self) -> Any:
         wait_without_spinning()
@@ -175,6 +194,8 @@ class LlamaCpp:
         params.cache_ram_mib = 0
         params.cache_idle_slots = False
         params.ctx_shift = False
+        if self._options.chat_template:
+            params.chat_template = self._options.chat_template
         params.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_NONE
         params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [self._key]
         params.n_threads_http, params.ui, params.endpoint_slots = 1, False, True

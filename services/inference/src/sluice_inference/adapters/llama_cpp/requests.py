@@ -7,8 +7,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from sluice_inference.domain.generation import Chat, Generation, Guide, GuideKind, RawPrompt, TokenPrompt
+from sluice_inference.adapters.llama_cpp.guides import guide_fields, has_loose_pattern
+from sluice_inference.domain.generation import Chat, ChatTurn, Generation, RawPrompt, TokenPrompt
 from sluice_inference.domain.refusals import InvalidRequest
+from sluice_inference.domain.tools import ToolMode, is_json_object, shown_tools
 
 # llama.cpp's seeds have 32 bits, and this one means "any".
 _RANDOM_SEED = 0xFFFFFFFF
@@ -42,7 +44,7 @@ def request_body(
         body["logprobs"] = True if isinstance(generation.input, Chat) else max(1, generation.logprobs or 0)
         body["top_logprobs"] = body["n_probs"] = max(1, generation.logprobs or 0)
     return (
-        body | _input_fields(generation, control_tokens) | (_guide_fields(generation.guide) if generation.guide else {})
+        body | _input_fields(generation, control_tokens) | (guide_fields(generation.guide) if generation.guide else {})
     )
 
 
@@ -54,43 +56,65 @@ def lora_scales(names: Sequence[str], *, chosen: str) -> list[dict[str, Any]]:
 def _input_fields(generation: Generation, control_tokens: re.Pattern[str] | None) -> dict[str, Any]:
     match generation.input:
         case Chat(turns):
-            return {
-                "messages": [{"role": turn.role, "content": defuse(turn.content, control_tokens)} for turn in turns],
-                "reasoning_format": "none",
-            }
+            messages = [_message(index, turn, control_tokens) for index, turn in enumerate(turns)]
+            return {"messages": messages, "reasoning_format": "none"} | _tool_fields(generation, control_tokens)
         case RawPrompt(text):
             return {"prompt": text}
         case TokenPrompt(token_ids):
             return {"prompt": list(token_ids)}
 
 
-def _guide_fields(guide: Guide) -> dict[str, Any]:
-    match guide.kind:
-        case GuideKind.JSON_OBJECT:
-            return {"response_format": {"type": "json_object"}}
-        case GuideKind.JSON_SCHEMA:
-            return {"json_schema": _parse_schema(guide.source)}
-        case GuideKind.CHOICE:
-            return {"grammar": "root ::= " + " | ".join(f'"{_gbnf_escape(choice)}"' for choice in guide.choices)}
-        case GuideKind.EBNF:
-            return {"grammar": guide.source}
-        case _:
-            raise InvalidRequest("guided", f"llama.cpp is given no {guide.kind.value} guides here.")
+def _message(index: int, turn: ChatTurn, control_tokens: re.Pattern[str] | None) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": turn.role, "content": defuse(turn.content, control_tokens)}
+    if turn.tool_calls:
+        # The engine parses them, and its complaint about what is no JSON would quote them.
+        if not all(is_json_object(call.arguments) for call in turn.tool_calls):
+            raise InvalidRequest(
+                f"chat.messages[{index}].tool_calls",
+                f"the arguments of a tool call of message {index} are no JSON object.",
+            )
+        message["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {
+                    "name": defuse(call.name, control_tokens),
+                    "arguments": defuse(call.arguments, control_tokens),
+                },
+            }
+            for call in turn.tool_calls
+        ]
+    if turn.tool_call_id:
+        message["tool_call_id"] = turn.tool_call_id
+    return message
 
 
-def _parse_schema(source: str) -> dict[str, Any]:
-    try:
-        schema = json.loads(source)
-    except (ValueError, RecursionError):
-        schema = None
-    if not isinstance(schema, dict):
-        raise InvalidRequest("guided.json_schema", "json_schema is not a JSON object.")
-    return schema
-
-
-def _gbnf_escape(text: str) -> str:
-    """Everything but plain ASCII letters, digits and spaces as a code point, which GBNF takes anywhere."""
-    return "".join(c if c.isascii() and (c.isalnum() or c == " ") else f"\\U{ord(c):08X}" for c in text)
+def _tool_fields(generation: Generation, control_tokens: re.Pattern[str] | None) -> dict[str, Any]:
+    """llama.cpp knows no choice of one tool: it is shown that one alone, and must call it."""
+    choice = generation.tool_choice
+    tools = shown_tools(generation.tools, choice)
+    if not tools or choice is None:
+        return {}
+    wanted = [tool for tool in tools if choice.name in ("", tool.name)]
+    functions = [
+        {
+            "name": tool.name,
+            "description": defuse(tool.description, control_tokens),
+            "parameters": json.loads(defuse(tool.parameters, control_tokens) or '{"type": "object"}'),
+        }
+        for tool in wanted
+    ]
+    if has_loose_pattern(functions):
+        raise InvalidRequest(
+            "chat.tools", "a schema of a tool has a pattern that is not anchored by ^ and $, and would not be held to."
+        )
+    fields: dict[str, Any] = {
+        "tools": [{"type": "function", "function": function} for function in functions],
+        "tool_choice": "required" if choice.mode is ToolMode.REQUIRED else "auto",
+    }
+    if generation.parallel_tool_calls is not None:
+        fields["parallel_tool_calls"] = generation.parallel_tool_calls
+    return fields
 
 
 def any_of(tokens: Sequence[str]) -> re.Pattern[str] | None:

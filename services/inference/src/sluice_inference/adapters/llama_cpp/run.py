@@ -65,6 +65,9 @@ class LlamaRun:
         """Called by the engine; True stops the computation. An exception here would be lost in C++, so none may leave."""
         try:
             return self._stopped or not all(self._offer(step) for step in self._reader.read(chunk))
+        except InferenceRefusal as refusal:
+            self._offer(refusal)
+            return True
         except Exception as error:
             self._offer(EngineFailed(f"the engine's answer could not be read ({type(error).__name__})."))
             return True

@@ -11,15 +11,16 @@ import numpy as np
 
 from sluice_inference.adapters.openai_http import trouble
 from sluice_inference.adapters.openai_http.body import request_body
-from sluice_inference.adapters.openai_http.chunks import ChunkReader, estimated_tokens, read_usage
+from sluice_inference.adapters.openai_http.chunks import BYTES_PER_TOKEN, ChunkReader, estimated_tokens, read_usage
 from sluice_inference.adapters.openai_http.options import OpenAiHttpOptions
 from sluice_inference.adapters.openai_http.sse import BrokenStream
 from sluice_inference.adapters.openai_http.upstream import OpenStream, Upstream
 from sluice_inference.adapters.pumped_run import PumpedRun
 from sluice_inference.domain.backend import Capabilities, ModelFacts, PromptProgress
-from sluice_inference.domain.generation import Chat, Generation, RawPrompt, TokenPrompt
+from sluice_inference.domain.generation import Chat, ChatTurn, Generation, RawPrompt, TokenPrompt
 from sluice_inference.domain.profiles import Embedded
 from sluice_inference.domain.refusals import EngineFailed, EngineUnavailable, InferenceRefusal
+from sluice_inference.domain.tools import shown_tools
 
 
 class OpenAiHttp:
@@ -96,11 +97,16 @@ def guess_prompt_tokens(generation: Generation) -> int:
     """For upstreams that do not count: a quarter of the bytes, and four tokens a message for its frame."""
     match generation.input:
         case Chat(turns):
-            return sum(4 + estimated_tokens(turn.content) for turn in turns)
+            tools = sum(tool.characters for tool in shown_tools(generation.tools, generation.tool_choice))
+            return sum(4 + estimated_tokens(_text_of(turn)) for turn in turns) + tools // BYTES_PER_TOKEN
         case RawPrompt(text):
             return estimated_tokens(text)
         case TokenPrompt(token_ids):
             return len(token_ids)
+
+
+def _text_of(turn: ChatTurn) -> str:
+    return turn.content + "".join(call.name + call.arguments for call in turn.tool_calls)
 
 
 class UpstreamRun(PumpedRun):

@@ -8,6 +8,7 @@ from typing import Any
 from sluice_inference.adapters.openai_http.dialects import Dialect
 from sluice_inference.domain.generation import (
     Chat,
+    ChatTurn,
     Generation,
     Guide,
     GuideKind,
@@ -15,6 +16,7 @@ from sluice_inference.domain.generation import (
     TokenPrompt,
 )
 from sluice_inference.domain.refusals import InvalidRequest
+from sluice_inference.domain.tools import Tool, ToolMode, shown_tools
 
 CHAT_PATH, COMPLETION_PATH = "chat/completions", "completions"
 
@@ -32,21 +34,59 @@ def request_body(generation: Generation, *, model: str, dialect: Dialect) -> tup
             body[theirs] = value
     if generation.stopping.max_tokens is not None:
         body[dialect.max_tokens if path == CHAT_PATH else "max_tokens"] = generation.stopping.max_tokens
+    body |= _tools(generation, dialect) if path == CHAT_PATH else {}
     return path, body | _extensions(generation, dialect) | _logprobs(generation, path) | _guide(generation, dialect)
 
 
 def _input(generation: Generation) -> tuple[str, dict[str, Any]]:
     match generation.input:
         case Chat(turns):
-            messages = [
-                {"role": turn.role, "content": turn.content} | ({"name": turn.name} if turn.name else {})
-                for turn in turns
-            ]
-            return CHAT_PATH, {"messages": messages}
+            return CHAT_PATH, {"messages": [_message(turn) for turn in turns]}
         case RawPrompt(text):
             return COMPLETION_PATH, {"prompt": text}
         case TokenPrompt(token_ids):
             return COMPLETION_PATH, {"prompt": list(token_ids)}
+
+
+def _message(turn: ChatTurn) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": turn.role, "content": turn.content}
+    if turn.name:
+        message["name"] = turn.name
+    if turn.tool_calls:
+        # Servers refuse an empty text beside calls, or an absent one without them.
+        message["content"] = turn.content or None
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in turn.tool_calls
+        ]
+    if turn.tool_call_id:
+        message["tool_call_id"] = turn.tool_call_id
+    return message
+
+
+def _tools(generation: Generation, dialect: Dialect) -> dict[str, Any]:
+    choice = generation.tool_choice
+    tools = shown_tools(generation.tools, choice)
+    if not tools or choice is None:
+        return {}
+    body: dict[str, Any] = {}
+    if choice.name and dialect.named_tool:
+        body["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
+    elif choice.mode is ToolMode.REQUIRED:
+        body["tool_choice"] = "required"
+        tools = tuple(tool for tool in tools if choice.name in ("", tool.name))
+    if generation.parallel_tool_calls is not None:
+        body["parallel_tool_calls"] = generation.parallel_tool_calls
+    return body | {"tools": [_tool(tool) for tool in tools]}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.parameters:
+        function["parameters"] = json.loads(tool.parameters)
+    return {"type": "function", "function": function}
 
 
 def _extensions(generation: Generation, dialect: Dialect) -> dict[str, Any]:

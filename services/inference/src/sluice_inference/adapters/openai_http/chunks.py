@@ -11,6 +11,7 @@ from sluice_inference.adapters.openai_http import trouble
 from sluice_inference.domain.backend import EngineEnded, EngineStep, NewTokens
 from sluice_inference.domain.generation import FinishReason, StopMatch, TokenLogprob
 from sluice_inference.domain.refusals import EngineFailed, EngineUnavailable
+from sluice_inference.domain.tools import ToolCallPiece
 
 # English text has about four bytes a token in the vocabularies of the day; only used where an upstream does not count.
 BYTES_PER_TOKEN = 4
@@ -18,6 +19,7 @@ _FINISH_REASONS = {
     "length": FinishReason.LENGTH,
     "max_tokens": FinishReason.LENGTH,
     "content_filter": FinishReason.CONTENT_FILTER,
+    "tool_calls": FinishReason.TOOL_CALLS,
 }
 _FAILURES = frozenset({"error", "abort", "cancelled"})
 
@@ -69,6 +71,7 @@ class ChunkReader:
         self._usage: CountedUsage | None = None
         self._finish: str | None = None
         self._bytes = self._chunks = self._counted = 0
+        self._has_called = False
 
     @property
     def has_finished(self) -> bool:
@@ -81,9 +84,9 @@ class ChunkReader:
         if isinstance(chunk.get("usage"), dict):
             self._usage = read_usage(chunk["usage"], cached_in_prompt_tokens=self._cached_inside)
         choice = (chunk.get("choices") or [{}])[0]
-        text = text_of(choice)
-        if text or choice.get("logprobs"):
-            yield self._tokens(text, choice)
+        text, calls = text_of(choice), read_tool_calls(choice)
+        if text or calls or choice.get("logprobs"):
+            yield self._tokens(text, calls, choice)
         finish = choice.get("finish_reason")
         if finish in _FAILURES:
             raise EngineUnavailable("the upstream gave the answer up; try again soon.")
@@ -94,6 +97,8 @@ class ChunkReader:
         if self._finish is None:
             raise EngineUnavailable("the upstream broke the stream off; try again soon.")
         reason = _FINISH_REASONS.get(self._finish, FinishReason.STOP)
+        if reason is FinishReason.STOP and self._has_called:
+            reason = FinishReason.TOOL_CALLS  # a tool demanded by its name ends with "stop" on OpenAI's own servers
         if self._usage is None:
             return EngineEnded(reason, StopMatch(), self._prompt_guess, 0, self._guess(), estimated=True)
         usage = self._usage
@@ -107,12 +112,13 @@ class ChunkReader:
             reasoning_tokens=usage.reasoning,
         )
 
-    def _tokens(self, text: str, choice: dict[str, Any]) -> NewTokens:
+    def _tokens(self, text: str, calls: tuple[ToolCallPiece, ...], choice: dict[str, Any]) -> NewTokens:
         logprobs = tuple(read_logprobs(choice.get("logprobs")))
-        self._bytes += len(text.encode())
+        self._bytes += len(text.encode()) + sum(len((call.name + call.arguments).encode()) for call in calls)
+        self._has_called = self._has_called or bool(calls)
         self._chunks += 1
         self._counted += len(logprobs)
-        return NewTokens(text, self._guess(), logprobs=logprobs)
+        return NewTokens(text, self._guess(), logprobs=logprobs, tool_calls=calls)
 
     def _guess(self) -> int:
         """Tokens so far: those with a log probability, else as many as there were chunks, or more where a chunk holds several."""
@@ -124,7 +130,7 @@ class ChunkReader:
 def is_telling(chunk: dict[str, Any]) -> bool:
     """True for the first token, an end or an error; not for the empty chunk that names the role."""
     choice = (chunk.get("choices") or [{}])[0]
-    return bool(chunk.get("error") or text_of(choice) or choice.get("finish_reason"))
+    return bool(chunk.get("error") or text_of(choice) or read_tool_calls(choice) or choice.get("finish_reason"))
 
 
 def text_of(choice: dict[str, Any]) -> str:
@@ -132,6 +138,25 @@ def text_of(choice: dict[str, Any]) -> str:
     if not isinstance(text, str):
         raise EngineFailed("the upstream's answer has a form that is not known here.")
     return text
+
+
+def read_tool_calls(choice: dict[str, Any]) -> tuple[ToolCallPiece, ...]:
+    """Pieces of calls. Servers that send a call whole may leave its index out."""
+    entries = (choice.get("delta") or {}).get("tool_calls") or ()
+    try:
+        return tuple(_tool_call(place, entry) for place, entry in enumerate(entries))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise EngineFailed("the upstream's tool calls have a form that is not known here.") from error
+
+
+def _tool_call(place: int, entry: dict[str, Any]) -> ToolCallPiece:
+    function, index = entry.get("function") or {}, entry.get("index")
+    return ToolCallPiece(
+        place if index is None else int(index),
+        str(entry.get("id") or ""),
+        str(function.get("name") or ""),
+        str(function.get("arguments") or ""),
+    )
 
 
 def read_logprobs(logprobs: Any) -> Iterator[TokenLogprob]:

@@ -31,6 +31,11 @@ class Dialect:
     completion: bool = True
     token_input: bool = False
     logprobs: bool = True
+    tools: bool = True
+    forced_tools: bool = True
+    """A call can be demanded (`tool_choice`)."""
+    named_tool: bool = True
+    """`tool_choice` may name one; otherwise that one is shown alone, and a call demanded."""
     cached_in_prompt_tokens: bool = True
     """OpenAI counts cached tokens inside prompt_tokens; Anthropic and gateways that follow it count them beside."""
 
@@ -48,6 +53,8 @@ class Dialect:
             completion=self.completion and "completion" not in names,
             token_input=self.token_input and "token_input" not in names,
             logprobs=self.logprobs and "logprobs" not in names,
+            tools=self.tools and "tools" not in names,
+            forced_tools=self.forced_tools and not names & {"tools", "forced_tools"},
         )
 
     def capabilities(self, *, lora: bool) -> Capabilities:
@@ -69,11 +76,12 @@ class Dialect:
             cache_salt="cache_salt" in able,
             bypass_prefix_cache="bypass_prefix_cache" in able,
             lora=lora,
-            tools=False,
+            tools=self.tools,
+            forced_tools=self.forced_tools,
         )
 
     def _names(self) -> frozenset[str]:
-        flags = {"chat", "completion", "token_input", "logprobs"}
+        flags = {"chat", "completion", "token_input", "logprobs", "tools", "forced_tools"}
         return SAMPLING_FIELDS | flags | frozenset(self.extensions) | {kind.value for kind in self.guides}
 
 
@@ -99,6 +107,9 @@ DIALECTS = {
             | dict.fromkeys((GuideKind.REGEX, GuideKind.EBNF, GuideKind.STRUCTURAL_TAG), "response_format"),
             token_input=True,
             logprobs=False,
+            # Its --tool_parser decides what comes back, and its reference was not read that far: refused until somebody has seen it work.
+            tools=False,
+            forced_tools=False,
         ),
         Dialect(
             "llama_cpp",
@@ -106,8 +117,9 @@ DIALECTS = {
             extensions={"logit_bias": "logit_bias", "ignore_eos": "ignore_eos", "bypass_prefix_cache": "cache_prompt"},
             guides=_OPENAI_GUIDES | {GuideKind.EBNF: "grammar"},
             token_input=True,
+            named_tool=False,
         ),
-        Dialect("ollama", guides=_OPENAI_GUIDES, logprobs=False),
+        Dialect("ollama", guides=_OPENAI_GUIDES, logprobs=False, forced_tools=False),
         Dialect("anthropic_like", sampling={n: n for n in ("temperature", "top_p")}, guides={}, completion=False,
                 logprobs=False, cached_in_prompt_tokens=False),
     )

@@ -59,6 +59,10 @@ class OpenAiHttpOptions(_Options):
     """Or the environment variable with it."""
     headers: dict[str, str] = Field(default_factory=dict)
     """Further headers, none of them secret."""
+    proxy: str = Field("", pattern=r"^(https?://[^\s@]+)?$")
+    """Outbound proxy, such as http://proxy.internal:3128; empty means none. The environment's HTTP_PROXY is not looked at."""
+    proxy_auth_file: Path | None = None
+    """File with `user:password` for the proxy."""
     ca_file: Path | None = None
     """Authority of the server's certificate; absent means the system's."""
     http: Literal["auto", "1.1", "2"] = "auto"

@@ -182,10 +182,24 @@ def open_client(options: OpenAiHttpOptions) -> httpx2.AsyncClient:
         http1=options.http != "2",
         http2=options.http != "1.1",
         verify=verify,
+        proxy=_proxy(options),
         timeout=httpx2.Timeout(None, connect=connect, pool=connect),
         limits=httpx2.Limits(max_connections=options.connections, max_keepalive_connections=options.connections),
         trust_env=False,
     )
+
+
+def _proxy(options: OpenAiHttpOptions) -> httpx2.Proxy | None:
+    """Raises ModelUnusable."""
+    if not options.proxy:
+        return None
+    if options.proxy_auth_file is None:
+        return httpx2.Proxy(options.proxy)
+    try:
+        user, _, password = options.proxy_auth_file.read_text(encoding="utf-8").strip().partition(":")
+    except OSError as error:
+        raise ModelUnusable(f"The proxy's user and password cannot be read from {options.proxy_auth_file}.") from error
+    return httpx2.Proxy(options.proxy, auth=(user, password))
 
 
 async def _close(response: httpx2.Response, http2: Http2Stream | None) -> None:

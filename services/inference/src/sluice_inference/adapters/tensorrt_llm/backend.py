@@ -155,6 +155,8 @@ def model_facts(
         max_context_tokens=context_tokens,
         max_output_tokens=min(most_output_tokens, context_tokens - 1),
         digest=checkpoint.digest,
+        digest_covers=checkpoint.digest_covers,
+        architecture=checkpoint.architecture,
         license=checkpoint.license,
         parameter_count=checkpoint.parameter_count,
         vocabulary_size=tokens.vocabulary_size,
@@ -188,7 +190,7 @@ def _capabilities(options: TensorRtLlmOptions, *, chat: bool) -> Capabilities:
         cache_salt=True,
         bypass_prefix_cache=False,
         lora=bool(options.loras),
-        tools=False,
+        tools=False,  # the package gives text: the forms of calls differ by model, and no parser of them is vouched for here
     )
 
 

@@ -18,10 +18,13 @@ from sluice_inference.domain.refusals import ModelUnusable
 class CheckpointFacts:
     """Numbers are 0 and texts empty where the files do not tell.
 
-    `digest` covers names, sizes and headers of the weights, and every small file whole.
+    `digest` covers every byte (`digest_covers` is `checkpoint`), or names, sizes and headers of the weights, and every small file whole
+    (`checkpoint_headers`): then two checkpoints that differ only in the values of their weights have the same digest.
     """
 
     digest: str
+    digest_covers: str
+    architecture: str
     context_tokens: int
     parameter_count: int
     quant_algo: str
@@ -30,8 +33,8 @@ class CheckpointFacts:
     license: str
 
 
-def read_checkpoint(folder: Path) -> CheckpointFacts:
-    """Raises ModelUnusable."""
+def read_checkpoint(folder: Path, *, whole: bool = False) -> CheckpointFacts:
+    """`whole`: the digest reads the weights too, which takes about a second a gigabyte. Raises ModelUnusable."""
     config = _json(folder / "config.json")
     if config is None:
         raise ModelUnusable(f"The checkpoint {folder} has no readable config.json: name its folder in `model`.")
@@ -39,10 +42,13 @@ def read_checkpoint(folder: Path) -> CheckpointFacts:
     weights = sorted(folder.glob("*.safetensors"))
     try:
         headers = [_header(path) for path in weights]
+        marks = [_whole_digest(path) for path in weights] if whole else headers
     except (OSError, ValueError, struct.error) as error:
         raise ModelUnusable(f"The weights in {folder} are damaged ({type(error).__name__}).") from error
     return CheckpointFacts(
-        digest=f"sha256:{_digest(folder, weights, headers)}",
+        digest=f"sha256:{_digest(folder, weights, marks)}",
+        digest_covers="checkpoint" if whole else "checkpoint_headers",
+        architecture=str((config.get("architectures") or [""])[0]),
         context_tokens=int(config.get("max_position_embeddings") or 0),
         parameter_count=sum(_parameters(header) for header in headers),
         quant_algo=str(quantised.get("quant_algo") or ""),
@@ -75,11 +81,16 @@ def _parameters(header: bytes) -> int:
     return sum(prod(tensor["shape"]) for name, tensor in tensors.items() if name != "__metadata__")
 
 
-def _digest(folder: Path, weights: list[Path], headers: list[bytes]) -> str:
-    """Weights of hundreds of gigabytes are not read whole at every start: their headers and sizes are; small files are read whole."""
+def _whole_digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _digest(folder: Path, weights: list[Path], marks: list[bytes]) -> str:
+    """Weights of hundreds of gigabytes are read whole only where that is asked for: their headers and sizes are; small files are read whole."""
     total = hashlib.sha256()
-    for path, header in zip(weights, headers, strict=True):
-        total.update(f"{path.name}:{path.stat().st_size}:".encode() + header)
+    for path, mark in zip(weights, marks, strict=True):
+        total.update(f"{path.name}:{path.stat().st_size}:".encode() + mark)
     for path in sorted(_small_files(folder)):
         total.update(path.name.encode() + path.read_bytes())
     return total.hexdigest()

@@ -72,6 +72,8 @@ class TensorRtLlmOptions(_Options):
     """Try kernels at start: slower start, more memory, faster tokens."""
     load_format: Literal["auto", "dummy"] = "auto"
     """dummy: random weights, to try a deployment."""
+    digest: Literal["headers", "whole"] = "headers"
+    """What the digest that GetModelInfo tells covers: names, sizes and headers of the weights, or every byte (about a second a gigabyte)."""
     trust_remote_code: bool = False
     """Run code that comes with the checkpoint."""
     start_seconds: float = Field(1800.0, gt=0, le=7200)

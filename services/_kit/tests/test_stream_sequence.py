@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from faust.types import TP
-from sluice_quality.adapters.sequence import SEEKS, Sequencer
+from sluice_kit.streams.sequence import SEEKS, Sequencer
 
 SOURCE = TP("completions", 0)
 

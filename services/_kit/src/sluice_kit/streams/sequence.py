@@ -15,6 +15,7 @@ from typing import Protocol
 
 import faust
 from faust.types import TP, EventT
+
 from sluice_kit.telemetry import logger
 
 log = logger(__name__)

@@ -6,14 +6,26 @@ import asyncio
 import weakref
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import faust
 from faust import streams
 from faust.types import EventT, FutureMessage
 
-from sluice_drift.adapters import records
-from sluice_drift.domain.partition import Record
+RecordT = TypeVar("RecordT")
+
+
+class Records(Protocol[RecordT]):
+    """A service's records as bytes; a module with these three functions fits."""
+
+    def encode(self, record: RecordT) -> bytes:
+        """The record's bytes."""
+
+    def decode(self, key: bytes, value: bytes) -> RecordT:
+        """The record under a key."""
+
+    def partition_of(self, key: bytes) -> int:
+        """The partition a key belongs to."""
 
 
 class ConfirmedTable(faust.Table):
@@ -39,16 +51,18 @@ class ConfirmedTable(faust.Table):
         return sent
 
 
-def load(table: ConfirmedTable) -> dict[int, list[Record]]:
+def load(table: ConfirmedTable, records: Records[RecordT]) -> dict[int, list[RecordT]]:
     """Every record in the local store, by partition. O(records): once per assignment."""
     streams._current_event.set(None)  # the RocksDB store looks into one partition only while an event is current
-    found: defaultdict[int, list[Record]] = defaultdict(list)
+    found: defaultdict[int, list[RecordT]] = defaultdict(list)
     for key, value in table.items():
         found[records.partition_of(key)].append(records.decode(key, value))
     return dict(found)
 
 
-async def write(table: ConfirmedTable, changes: Mapping[str, Record | None], *, event: EventT) -> None:
+async def write(
+    table: ConfirmedTable, records: Records[RecordT], changes: Mapping[str, RecordT | None], *, event: EventT
+) -> None:
     """Store changes in the partition of the event; returns when the changelog has them.
 
     Faust finds the partition through a context variable that `take_events` leaves unset (its private name; there is

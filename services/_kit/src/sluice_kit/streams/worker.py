@@ -1,4 +1,4 @@
-"""The Faust app and its process, set up by what was measured of Faust (README, "Faust as it is run here")."""
+"""The Faust app and its process, set up by what was measured of Faust (README of the quality service, "Faust as it is run here")."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from faust.auth import Credentials
 from faust.web import Request, Response, View
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from sluice_drift.adapters.table import ConfirmedTable
+from sluice_kit.streams.table import ConfirmedTable
 
 _METRICS_TYPE = CONTENT_TYPE_LATEST.split("; charset")[0]  # aiohttp adds the charset, and refuses it in the type
 
@@ -95,7 +95,7 @@ class Worker(faust.Worker):
 
     def _setup_logging(self) -> None:
         # Faust builds a log record for every message unless its loggers are raised: 15-25 % of the throughput.
-        for name in ("faust", "mode", "aiokafka", "sluice_drift.adapters.table"):
+        for name in ("faust", "mode", "aiokafka", "sluice_kit.streams.table"):
             logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -1,0 +1,116 @@
+"""Agents, assignment and timer of a stream processor: five lines of Faust round a service's own aggregation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import faust
+from faust.types import TP, AppT, EventT, StreamT, TopicT
+
+from sluice_kit.streams.holding import AnyHolding
+from sluice_kit.streams.table import ConfirmedTable
+from sluice_kit.streams.worker import add_pages
+from sluice_kit.telemetry import logger
+
+log = logger(__name__)
+
+Handle = Callable[[Sequence[EventT]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rhythm:
+    """How often things are done. Seconds, but for the size of a batch."""
+
+    batch_size: int
+    batch_seconds: float
+    publish_seconds: float
+    publish_rest: float = 0.0
+    """After publishing for t seconds it rests for publish_rest x t, so that publishing never holds up the counting."""
+    longest_rest_seconds: float = 15.0
+    stalled_seconds: float = 60.0
+    """Without a tick of the timer for so long the worker is not ready."""
+
+
+def confirmed_table(app: faust.App, name: str) -> ConfirmedTable:
+    """A table of bytes whose writes are waited for."""
+    made = app.Table(name, key_type=bytes, value_type=bytes, partitions=app.conf.topic_partitions)
+    return cast(ConfirmedTable, made)
+
+
+def raw_topic(app: faust.App, name: str) -> TopicT:
+    """A topic of bytes: they are decoded by us, so that poison is ours to handle."""
+    return app.topic(
+        name, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", internal=False
+    )
+
+
+def declare_agent(app: faust.App, source: TopicT, handle: Handle, *, rhythm: Rhythm) -> Any:
+    """An agent that hands over batches of a topic."""
+
+    @app.agent(source, name=f"{app.conf.id}-{source.get_topic_name()}")
+    async def work(stream: StreamT) -> AsyncIterator[int]:
+        batches = cast(faust.Stream, stream).take_events(rhythm.batch_size, within=rhythm.batch_seconds)
+        async for events in batches:
+            await stop_on_error(app, handle, events)
+            yield len(events)
+
+    return work
+
+
+async def stop_on_error(app: AppT, handle: Handle, events: Sequence[EventT]) -> None:
+    """A batch merged by half must never be followed by another: the offsets would cover the gap. So the process ends,
+    and its successor reads the batch again."""
+    try:
+        await handle(events)
+    except Exception as error:
+        log.critical("stream.batch_failed", app=app.conf.id, error=type(error).__name__, events=len(events))
+        await app.crash(error)
+        raise
+
+
+def follow_assignment(app: faust.App, stored: ConfirmedTable, holding: AnyHolding, topics: Sequence[str]) -> None:
+    """Forget everything when partitions move, and take up what the table holds once it is recovered."""
+
+    @app.on_partitions_revoked.connect(weak=False)
+    async def pause(app: AppT, revoked: set[TP], **_: Any) -> None:
+        holding.pause()
+
+    @stored.on_recover
+    async def resume() -> None:
+        assigned = {tp.partition for tp in app.consumer.assignment() if tp.topic in topics}
+        holding.pause()
+        holding.resume(assigned)
+        log.info("stream.ready", app=app.conf.id, partitions=sorted(assigned))
+
+
+def publish_by_timer(
+    app: faust.App,
+    holding: AnyHolding,
+    topics: Sequence[str],
+    publish_due: Callable[[], Awaitable[None]],
+    *,
+    rhythm: Rhythm,
+) -> None:
+    """Publish what is due now and then; an exception in a Faust timer would end the worker."""
+    last_tick, next_round = time.monotonic(), 0.0
+
+    @app.timer(rhythm.publish_seconds, name="publish-windows")
+    async def tick() -> None:
+        nonlocal last_tick, next_round
+        last_tick = time.monotonic()
+        if not holding.recovered or not app.flow_control.is_active():
+            return
+        try:
+            await holding.align([tp for tp in app.consumer.assignment() if tp.topic in topics])
+            if last_tick >= next_round:
+                await publish_due()
+        except Exception as error:
+            log.warning("stream.publish_failed", app=app.conf.id, error=type(error).__name__)
+        if last_tick >= next_round:
+            rest = rhythm.publish_rest * (time.monotonic() - last_tick)
+            next_round = last_tick + min(rest, rhythm.longest_rest_seconds)
+
+    add_pages(app, is_ready=lambda: holding.recovered and time.monotonic() - last_tick < rhythm.stalled_seconds)

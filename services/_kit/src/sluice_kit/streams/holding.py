@@ -1,0 +1,131 @@
+"""What a worker holds: the partitions that are assigned to it, taken up from the table once that is recovered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import prometheus_client
+from faust.types import TP, EventT
+
+from sluice_kit.streams import table
+from sluice_kit.streams.sequence import Frontier, Sequencer, SourceLog
+
+Publish = Callable[..., Awaitable[None]]
+"""Publishes event messages."""
+
+
+class Aggregation(Frontier, Protocol):
+    """A partition of a service: a frontier with something behind it."""
+
+    number: int
+    dropped: Counter[str]
+    """Facts that count nowhere, by reason."""
+
+
+AggregationT = TypeVar("AggregationT", bound=Aggregation)
+RecordT = TypeVar("RecordT")
+
+
+class Holding(Generic[AggregationT, RecordT]):
+    """The state of a worker. Not thread-safe: agents and timer share one event loop, and no await splits a merge."""
+
+    def __init__(
+        self,
+        *,
+        stored: table.ConfirmedTable,
+        records: table.Records[RecordT],
+        source: SourceLog,
+        take_up: Callable[[int, Iterable[RecordT]], AggregationT],
+        dropped: prometheus_client.Counter,
+    ) -> None:
+        """`take_up` makes a partition of its number and what is stored of it; `dropped` counts by reason."""
+        self._table = stored
+        self._records = records
+        self._source = source
+        self._take_up = take_up
+        self._dropped = dropped
+        self._sequencer = Sequencer(source)
+        self._aligned = False
+        self._recovered = asyncio.Event()
+        self._partitions: dict[int, AggregationT] = {}
+        self._loaded: dict[int, list[RecordT]] | None = None
+        self._reported: defaultdict[int, Counter[str]] = defaultdict(Counter)
+
+    @property
+    def partitions(self) -> Mapping[int, AggregationT]:
+        """What this worker is working on."""
+        return self._partitions
+
+    @property
+    def recovered(self) -> bool:
+        """True while the table holds what the changelog holds."""
+        return self._recovered.is_set()
+
+    def pause(self) -> None:
+        """The assignment is about to change: what is known may soon be another worker's."""
+        self._recovered.clear()
+        self._aligned = False
+        self._partitions.clear()
+        self._loaded = None
+
+    def resume(self, assigned: set[int]) -> None:
+        """The table is recovered: take up what is stored, also of partitions without new events."""
+        self._recovered.set()
+        for number in assigned:
+            self._partition(number)
+
+    def holds(self, partition: AggregationT) -> bool:
+        """False when an await let a rebalance through: what this worker knew is then somebody else's."""
+        return self._partitions.get(partition.number) is partition
+
+    async def align(self, assigned: Sequence[TP]) -> None:
+        """Once after each assignment: read on where the stored state stands."""
+        if self._aligned or not self.recovered:
+            return
+        self._aligned = True
+        for tp in assigned:
+            await self._sequencer.align(self._partition(tp.partition), [tp])
+
+    async def admitted(self, events: Sequence[EventT]) -> list[tuple[AggregationT, list[EventT]]]:
+        """Events that follow on what is stored, by partition.
+
+        Events buffered before a rebalance are left to the partition's new owner: writing them here would
+        overwrite its windows in the changelog.
+        """
+        await self._recovered.wait()
+        by_partition: defaultdict[int, list[EventT]] = defaultdict(list)
+        for event in events:
+            if self._source.owns(event.message.tp):
+                by_partition[event.message.partition].append(event)
+        found = []
+        for number, batch in by_partition.items():
+            partition = self._partition(number)
+            admitted = await self._sequencer.admit(partition, batch)
+            if admitted:
+                found.append((partition, admitted))
+        return found
+
+    async def write(self, changes: Mapping[str, RecordT | None], *, event: EventT) -> None:
+        """Store changes; returns when the changelog has them, so that the event may be acknowledged."""
+        await table.write(self._table, self._records, changes, event=event)
+
+    def report_dropped(self, partition: AggregationT) -> None:
+        """Count what the partition dropped since the last report."""
+        reported = self._reported[partition.number]
+        for reason, count in (partition.dropped - reported).items():
+            self._dropped.labels(reason).inc(count)
+        self._reported[partition.number] = Counter(partition.dropped)
+
+    def _partition(self, number: int) -> AggregationT:
+        if number not in self._partitions:
+            if self._loaded is None:
+                self._loaded = table.load(self._table, self._records)
+            self._reported.pop(number, None)
+            self._partitions[number] = self._take_up(number, self._loaded.pop(number, ()))
+        return self._partitions[number]
+
+
+AnyHolding = Holding[Any, Any]
