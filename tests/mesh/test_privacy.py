@@ -113,8 +113,12 @@ def _metrics(mesh: Mesh) -> Iterator[tuple[str, bytes]]:
                 yield name, client.get(f"http://127.0.0.1:{port + mesh.offset}/metrics").content
 
 
+def _leaks_of(words: list[bytes], places: Iterator[tuple[str, bytes]] | list[tuple[str, bytes]]) -> list[str]:
+    return [f"{place}: {word!r}" for place, content in places for word in words if word in content]
+
+
 def _leaks(places: Iterator[tuple[str, bytes]] | list[tuple[str, bytes]]) -> list[str]:
-    return [f"{place}: {canary!r}" for place, content in places for canary in CANARIES if canary in content]
+    return _leaks_of(CANARIES, places)
 
 
 def test_no_canary_is_found_in_any_topic_file_log_or_metric(mesh: Mesh) -> None:

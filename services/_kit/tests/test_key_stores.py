@@ -244,6 +244,12 @@ def test_a_store_whose_making_was_cut_short_is_made_again(tmp_path: Path) -> Non
     assert again.create_key(NAME) == 1
 
 
+def test_a_store_is_not_made_where_it_was_only_to_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(KeyStoreUnavailable, match="there is none"):
+        FileKeyStore(tmp_path / "keys", make=False)
+    assert not (tmp_path / "keys").exists()
+
+
 # --- the vault store ---
 
 

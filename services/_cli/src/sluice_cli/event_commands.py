@@ -12,6 +12,7 @@ from sluice_cli import events as event_stream
 from sluice_cli.mesh import demo_env
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
+from sluice_cli.privacy.reading import opener
 from sluice_cli.proof import replays, showing, verification
 
 events = typer.Typer(no_args_is_help=True, help="Look at the events of the mesh, and prove them complete.")
@@ -32,10 +33,14 @@ def tail(
     ] = False,
     no_follow: Annotated[bool, typer.Option("--no-follow", help="End after the events that are there.")] = False,
     max_: Annotated[int | None, typer.Option("--max", min=1, help="End after this many.")] = None,
+    decrypt: Annotated[
+        bool, typer.Option("--decrypt", help="Show captured texts; needs the key store, and says of which were erased.")
+    ] = False,
 ) -> None:
     """Print events as they come, one JSON line each."""
     topics = event_stream.topics_named(type_ or ())
     settings = event_stream.connection(Home.here())
+    opened = opener(settings) if decrypt else None
 
     async def show() -> None:
         left = max_
@@ -43,7 +48,7 @@ def tail(
             event_stream.follow(settings, topics, from_beginning=from_beginning or no_follow, live=not no_follow)
         ) as seen:
             async for event in seen:
-                print(event.as_json(), flush=True)
+                print(event.as_json(opened), flush=True)
                 left = left - 1 if left else None
                 if left == 0:
                     return

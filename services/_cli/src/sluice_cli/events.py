@@ -36,8 +36,11 @@ class SeenEvent:
     message: Message | None
     error: str = ""
 
-    def as_json(self) -> str:
-        """One line: the CloudEvents attributes and the event as protobuf's JSON; of a broken record its place and the reason."""
+    def as_json(self, opened: Callable[[Message], Mapping[str, Any]] | None = None) -> str:
+        """One line: the CloudEvents attributes and the event as protobuf's JSON; of a broken record its place and the reason.
+
+        `opened` gives what stands in the place of fields, such as decrypted texts.
+        """
         if self.message is None:
             told: dict[str, Any] = {
                 "error": self.error,
@@ -50,6 +53,7 @@ class SeenEvent:
         attributes = {name: texts[f"ce_{name}"] for name in ATTRIBUTES if f"ce_{name}" in texts}
         traceparent = {"traceparent": texts["traceparent"]} if "traceparent" in texts else {}
         data = MessageToDict(self.message, preserving_proto_field_name=True)
+        data |= opened(self.message) if opened else {}
         return json.dumps(attributes | traceparent | {"data": data}, ensure_ascii=False)
 
 

@@ -14,6 +14,7 @@ from sluice_cli.event_commands import events
 from sluice_cli.mesh import operation
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
+from sluice_cli.privacy.commands import privacy
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +25,7 @@ app = typer.Typer(
 mesh = typer.Typer(no_args_is_help=True, help="Run the mesh on this machine.")
 app.add_typer(mesh, name="mesh")
 app.add_typer(events, name="events")
+app.add_typer(privacy, name="privacy")
 
 console = Console()
 

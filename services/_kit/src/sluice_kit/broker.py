@@ -5,16 +5,18 @@ import contextlib
 import functools
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
 from sluice_kit.events import TopicSpec, all_topics
 from sluice_kit.process import StartFailed, run
+from sluice_kit.retention import Retention, read_retention
 from sluice_kit.settings import MeshSettings, load
 from sluice_kit.telemetry import configure, logger
 
@@ -23,6 +25,8 @@ log = logger(__name__)
 # The embedded broker holds every record in memory and rewrites its file whole: its topics stay small (kafka-faust.md 1.4).
 EMBEDDED_RETENTION_MS = 3_600_000
 EMBEDDED_RETENTION_BYTES = 20_000_000
+# DescribeConfigs, `config_source`: DYNAMIC_TOPIC_CONFIG.
+_SET_ON_TOPIC = 1
 GUARD_PAUSE_SECONDS = 0.05
 GUARD_EMPTY_WITHIN_SECONDS = 0.01
 
@@ -93,11 +97,17 @@ async def _create_missing(settings: MeshSettings) -> list[str]:
     admin = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=20_000)
     await admin.start()
     try:
+        retention = read_retention(settings.topic_retention_file)
         existing = set(await admin.list_topics())
         replicas = await _replicas(admin, settings)
-        missing = [_new_topic(spec, replicas, settings) for spec in all_topics() if spec.name not in existing]
+        missing = [
+            _new_topic(spec, replicas, settings, retention.of(spec))
+            for spec in all_topics()
+            if spec.name not in existing
+        ]
         if missing:
             _raise_on_error(await admin.create_topics(missing))
+        await _keep_for(admin, settings, retention, existing)
         return [topic.name for topic in missing]
     finally:
         await admin.close()
@@ -110,8 +120,40 @@ async def _replicas(admin: AIOKafkaAdminClient, settings: MeshSettings) -> int:
     return 3 if len(brokers) >= 3 else 1
 
 
-def _new_topic(spec: TopicSpec, replicas: int, settings: MeshSettings) -> NewTopic:
-    options = {"cleanup.policy": spec.cleanup_policy, "retention.ms": str(spec.retention_ms)}
+async def _keep_for(
+    admin: AIOKafkaAdminClient, settings: MeshSettings, retention: Retention, existing: Collection[str]
+) -> None:
+    """Make topics that are there already keep their records as long as they should. (The embedded broker keeps its own rule.)"""
+    specs = [spec for spec in all_topics() if spec.name in existing and spec.cleanup_policy != "compact"]
+    if settings.kafka_embedded or not specs:
+        return
+    now = await topic_options(admin, [spec.name for spec in specs])
+    for spec in specs:
+        before, wanted = now[spec.name].get("retention.ms"), str(retention.of(spec))
+        if before == wanted:
+            continue
+        # AlterConfigs replaces everything that is set on the topic: what is set stays.
+        options = now[spec.name] | {"retention.ms": wanted}
+        for response in await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, spec.name, options)]):
+            for code, *_ in response.resources:
+                if code:
+                    raise for_code(code)(spec.name)
+        log.info("topics.retention_changed", topic=spec.name, before_ms=before, now_ms=wanted)
+
+
+async def topic_options(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """What is set on topics themselves, by topic; defaults of the broker are left out. Raises KafkaError."""
+    found: dict[str, dict[str, str]] = {}
+    for response in await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names]):
+        for code, _, _, name, entries, *_ in response.resources:
+            if code:
+                raise for_code(code)(name)
+            found[name] = {entry[0]: entry[1] for entry in entries if entry[3] == _SET_ON_TOPIC}
+    return found
+
+
+def _new_topic(spec: TopicSpec, replicas: int, settings: MeshSettings, retention_ms: int) -> NewTopic:
+    options = {"cleanup.policy": spec.cleanup_policy, "retention.ms": str(retention_ms)}
     if spec.compacted:
         # With the default of a week nothing compacts (kafka-faust.md 1.1).
         options["segment.ms"] = str(3_600_000)

@@ -50,6 +50,8 @@ class MeshSettings(BaseSettings):
     """Certificate authority of the broker."""
     kafka_replication: int = Field(0, ge=0, validation_alias="SLUICE_KAFKA_REPLICATION")
     """Replicas of the topics that are created; 0 means 1 on a single broker and 3 otherwise."""
+    topic_retention_file: FilePath | None = Field(None, validation_alias="SLUICE_TOPIC_RETENTION_FILE")
+    """How long topics are kept where that is not what the contracts say (`sluice-topics`, docs/privacy.md)."""
     port_base_offset: int = Field(0, ge=0, le=10_000, validation_alias="SLUICE_PORT_BASE_OFFSET")
     """Added to every default port."""
     instance: str = Field("0", pattern=r"^[A-Za-z0-9_-]{1,32}$", validation_alias="SLUICE_INSTANCE")

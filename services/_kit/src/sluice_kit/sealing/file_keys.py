@@ -47,10 +47,14 @@ class FileKeyStore:
     never given out again. `rotate_master` besides makes any copy of it worthless that a disk may have kept.
     """
 
-    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
-        """Open the store, or make it where there is nothing yet. Raises KeyStoreUnavailable, also when a half of it is lost."""
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time, make: bool = True) -> None:
+        """Open the store, or `make` it where there is nothing yet. Raises KeyStoreUnavailable, also when a half of it is lost."""
         self._folder, self._clock = folder, clock
         self._database, self._master = folder / "keys.db", folder / "master.json"
+        if not make and not self._database.exists() and not self._master.exists():
+            raise KeyStoreUnavailable(
+                f"there is none in {folder}: no text was captured yet, or SLUICE_HOME is another's."
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._alone():

@@ -22,15 +22,15 @@ def sealer_of(settings: MeshSettings) -> TextSealer | None:
 
 def reader_of(settings: MeshSettings) -> TextReader:
     """What opens sealed texts."""
-    return TextReader(key_store_of(settings))
+    return TextReader(key_store_of(settings, make=False))
 
 
-def key_store_of(settings: MeshSettings) -> Callable[[], KeyStore]:
-    """Opens the store when it is called; that raises KeyStoreUnavailable."""
+def key_store_of(settings: MeshSettings, *, make: bool = True) -> Callable[[], KeyStore]:
+    """Opens the store when it is called; that raises KeyStoreUnavailable. `make`: also where there is none yet."""
     if settings.key_store == "vault":
         return lambda: _vault(settings)
     if settings.key_store == "file":
-        return lambda: FileKeyStore(settings.key_store_folder or settings.home / "keys")
+        return lambda: FileKeyStore(settings.key_store_folder or settings.home / "keys", make=make)
     return _none
 
 

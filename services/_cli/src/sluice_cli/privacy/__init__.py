@@ -1,0 +1,1 @@
+"""`sluice privacy`: erase a person, show what keys there are, give a person what is kept of them."""
