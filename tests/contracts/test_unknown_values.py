@@ -105,7 +105,7 @@ class Register:
     def __init__(self) -> None:
         self.known: list = []
 
-    async def learn(self, requests, next_offsets, *, at) -> int:
+    async def learn(self, requests, next_offsets, *, at, erasures=()) -> int:
         self.known += requests
         return 0
 

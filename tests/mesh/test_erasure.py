@@ -34,9 +34,13 @@ def _converse(mesh: Mesh) -> dict[str, list[str]]:
         for person in PEOPLE:
             told = spec(f"Say something about a {canary(person)}.", user=person)
             whole = _patiently(partial(stub.Chat, pb.ChatRequest(spec=told), **options(mesh)))
-            streamed = _patiently(lambda: list(stub.ChatStream(pb.ChatStreamRequest(spec=told), **options(mesh))))
+            streamed = _patiently(partial(_stream, mesh, stub, told))
             asked[person] = [whole.request_id, streamed[-1].request_id]
     return asked
+
+
+def _stream(mesh: Mesh, stub: Any, told: pb.ChatSpec) -> list[Any]:
+    return list(stub.ChatStream(pb.ChatStreamRequest(spec=told), **options(mesh)))
 
 
 def _patiently(call: Callable[[], Any]) -> Any:

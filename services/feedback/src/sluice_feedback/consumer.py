@@ -7,7 +7,11 @@ from typing import Any, Protocol
 
 from aiokafka import TopicPartition
 from prometheus_client import Counter
-from sluice.events.v1.gateway_pb2 import CONTENT_CAPTURE_NONE, RequestCompleted
+from sluice.events.v1.gateway_pb2 import (
+    CONTENT_CAPTURE_REDACTED,
+    CONTENT_CAPTURE_UNSPECIFIED,
+    RequestCompleted,
+)
 from sluice.events.v1.privacy_pb2 import SubjectErased
 from sluice_kit.consumer import ConsumedEvent
 from sluice_kit.errors import Unavailable
@@ -123,7 +127,8 @@ def _known_request(event: ConsumedEvent) -> KnownRequest | None:
         metadata.tenant_id,
         metadata.occurred_at.ToDatetime(tzinfo=UTC),
         subject_id=metadata.subject_id,
-        captures_text=message.content_capture != CONTENT_CAPTURE_NONE,
+        # A value of the future is not taken for leave; an older gateway says nothing.
+        captures_text=message.content_capture in (CONTENT_CAPTURE_UNSPECIFIED, CONTENT_CAPTURE_REDACTED),
     )
 
 
