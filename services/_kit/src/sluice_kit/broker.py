@@ -17,6 +17,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from sluice_kit.events import TopicSpec, all_topics
 from sluice_kit.process import StartFailed, run
 from sluice_kit.retention import Retention, read_retention
+from sluice_kit.schema_registry import SchemaRegistry, SchemaRegistryError
 from sluice_kit.settings import MeshSettings, load
 from sluice_kit.telemetry import configure, logger
 
@@ -182,5 +183,9 @@ def main() -> None:
 
     async def create() -> None:
         log.info("topics.created", created=len(await ensure_topics(settings)), topics=len(all_topics()))
+        try:
+            log.info("schemas.registered", schemas=await SchemaRegistry(settings).register_all())
+        except SchemaRegistryError as error:
+            raise StartFailed(f"{error}: see SLUICE_KAFKA_SCHEMA_REGISTRY_URL.") from None
 
     run(create)

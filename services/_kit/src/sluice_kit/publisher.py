@@ -27,6 +27,7 @@ from sluice_kit.broker import client_options
 from sluice_kit.events import new_event_id, now
 from sluice_kit.outbox import Outbox, OutboxRow
 from sluice_kit.process import describe
+from sluice_kit.schema_registry import SchemaRegistry, SchemaRegistryError
 from sluice_kit.settings import MeshSettings
 from sluice_kit.telemetry import logger
 
@@ -49,7 +50,13 @@ RECONNECT_SECONDS = 0.2
 SCHEMA_VERSION = 1
 
 _RECORD_FAULTS = (MessageSizeTooLargeError, RecordListTooLargeError)
-_TOPIC_FAULTS = (UnknownTopicOrPartitionError, TopicAuthorizationFailedError, InvalidTopicError, TimeoutError)
+_TOPIC_FAULTS = (
+    UnknownTopicOrPartitionError,
+    TopicAuthorizationFailedError,
+    InvalidTopicError,
+    TimeoutError,
+    SchemaRegistryError,
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,8 @@ class EventPublisher:
         self._tasks: list[asyncio.Task[None]] = []
         self._broker_watched = False
         self._known_topics: set[str] = set()
+        self._schemas = SchemaRegistry(settings)
+        self._frames: dict[str, bytes] = {}
         self._parked: dict[str, _Parked] = {}
         self._oldest_created: float | None = None
         DEPTH.labels(producer).set_function(lambda: self._outbox.depth)
@@ -213,7 +222,7 @@ class EventPublisher:
     async def _send_topic(self, producer: AIOKafkaProducer, topic: str, rows: Sequence[OutboxRow]) -> None:
         try:
             await self._know(producer, topic)
-            results = await _sent(producer, rows)
+            results = await _sent(producer, rows, self._frames[topic])
         except _TOPIC_FAULTS as error:
             self._park(topic, error)
             return
@@ -234,6 +243,7 @@ class EventPublisher:
         """Wait shortly for a topic that was not seen before: a missing one would hold up the others for a request timeout."""
         if topic not in self._known_topics:
             await asyncio.wait_for(producer.partitions_for(topic), TOPIC_WAIT_SECONDS)
+            self._frames[topic] = self._frames.get(topic) or await self._schemas.frame(topic)
             self._known_topics.add(topic)
 
     def _park(self, topic: str, error: BaseException) -> None:
@@ -282,13 +292,13 @@ class EventPublisher:
         log.warning("outbox.broker_restarted", sent_again=again)
 
 
-async def _sent(producer: AIOKafkaProducer, rows: Sequence[OutboxRow]) -> list[BaseException | None]:
+async def _sent(producer: AIOKafkaProducer, rows: Sequence[OutboxRow], frame: bytes) -> list[BaseException | None]:
     """Hand rows over in order and wait for the broker. One outcome a row, None for taken; ends at the first that is not handed over."""
     waiting, outcomes = [], list[BaseException | None]()
     handed_over: BaseException | None = None
     for row in rows:
         try:
-            waiting.append(await producer.send(row.topic, key=row.key, value=row.value, headers=row.headers))
+            waiting.append(await producer.send(row.topic, key=row.key, value=frame + row.value, headers=row.headers))
         except KafkaError as error:
             handed_over = error
             break

@@ -52,6 +52,20 @@ class MeshSettings(BaseSettings):
     """Replicas of the topics that are created; 0 means 1 on a single broker and 3 otherwise."""
     topic_retention_file: FilePath | None = Field(None, validation_alias="SLUICE_TOPIC_RETENTION_FILE")
     """How long topics are kept where that is not what the contracts say (`sluice-topics`, docs/privacy.md)."""
+    kafka_schema_registry_url: str = Field(
+        "", pattern=r"^$|^https?://[^\s@]+$", validation_alias="SLUICE_KAFKA_SCHEMA_REGISTRY_URL"
+    )
+    """Registry with Confluent's interface; events are then written in its frame. Empty means no registry and no frame."""
+    kafka_schema_registry_username: str | None = Field(None, validation_alias="SLUICE_KAFKA_SCHEMA_REGISTRY_USERNAME")
+    """User (or API key) of the registry."""
+    kafka_schema_registry_password_file: FilePath | None = Field(
+        None, validation_alias="SLUICE_KAFKA_SCHEMA_REGISTRY_PASSWORD_FILE"
+    )
+    """File with the password (or API secret) of the registry."""
+    kafka_schema_registry_ca_file: FilePath | None = Field(
+        None, validation_alias="SLUICE_KAFKA_SCHEMA_REGISTRY_CA_FILE"
+    )
+    """Certificate authority of the registry; none means the system's."""
     port_base_offset: int = Field(0, ge=0, le=10_000, validation_alias="SLUICE_PORT_BASE_OFFSET")
     """Added to every default port."""
     instance: str = Field("0", pattern=r"^[A-Za-z0-9_-]{1,32}$", validation_alias="SLUICE_INSTANCE")

@@ -7,6 +7,7 @@ from sluice_kit import process, telemetry
 from sluice_kit.channel import connect
 from sluice_kit.events import new_event_id
 from sluice_kit.publisher import EventPublisher
+from sluice_kit.sealing.opening import sealer_of
 from sluice_kit.server import GrpcServer, stop_on_signals
 from sluice_kit.settings import load, target_of
 
@@ -49,7 +50,7 @@ async def serve(settings: Settings) -> None:
             model=GrpcModel(connect(target_of(settings, "inference"), settings)),
             moderator=GrpcModerator(connect(target_of(settings, "moderation"), settings)),
             redactor=GrpcRedactor(connect(target_of(settings, "redaction"), settings)),
-            events=PublishedCompletions(publisher),
+            events=PublishedCompletions(publisher, sealer_of(settings)),
         ),
         configuration=configuration.current,
         admission=Admission(max_in_flight=settings.max_in_flight, clock=time.monotonic),

@@ -11,10 +11,13 @@ from prometheus_client import Counter, Histogram
 from sluice.events.v1 import gateway_pb2, metadata_pb2
 from sluice.types.v1 import finish_reason_pb2, personal_data_pb2, usage_pb2, verdict_pb2
 from sluice_kit.errors import SluiceError
+from sluice_kit.sealing.text import TextSealer
 
+from sluice_gateway.adapters.captured_texts import CapturedTexts
 from sluice_gateway.domain.chat import Usage
 from sluice_gateway.domain.completion import Completion, KindCount, Operation, Outcome
 from sluice_gateway.domain.completion import Protocol as Door
+from sluice_gateway.domain.configuration import ContentCapture
 from sluice_gateway.domain.rejection import Kind, Rejection
 from sluice_gateway.domain.verdict import Decision
 
@@ -64,6 +67,10 @@ _ACTIONS: Mapping[Decision | None, verdict_pb2.Action.ValueType] = {
     Decision.BLOCK: verdict_pb2.ACTION_BLOCK,
     Decision.SKIPPED: verdict_pb2.ACTION_SKIPPED,
 }
+_CAPTURES: Mapping[ContentCapture, gateway_pb2.ContentCapture.ValueType] = {
+    ContentCapture.NONE: gateway_pb2.CONTENT_CAPTURE_NONE,
+    ContentCapture.REDACTED: gateway_pb2.CONTENT_CAPTURE_REDACTED,
+}
 # google.rpc.Code numbers, as in the README's table.
 _STATUS: Mapping[Kind | None, int] = {
     None: 0,
@@ -95,8 +102,10 @@ class Publisher(Protocol):
 class PublishedCompletions:
     """Fits `EventSink`: counts, then appends to the outbox. Request id and trace come from the request's context."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, sealer: TextSealer | None = None) -> None:
+        """Without a sealer texts are published in clear."""
         self._publisher = publisher
+        self._texts = CapturedTexts(sealer)
 
     def check_room(self) -> None:
         if not self._publisher.has_room:
@@ -104,7 +113,9 @@ class PublishedCompletions:
 
     async def completed(self, completion: Completion) -> None:
         try:
-            await self._publisher.publish(event_of(completion))
+            event = event_of(completion)
+            await self._texts.put_into(event, completion)
+            await self._publisher.publish(event)
         except SluiceError as error:
             UNPUBLISHED.inc()
             completion.outcome = Outcome.FAILED
@@ -163,8 +174,8 @@ def event_of(completion: Completion) -> gateway_pb2.RequestCompleted:
         cost_hold_id=completion.cost_hold_id,
         budget_limited=completion.budget_limited,
         budget_unchecked=completion.budget_unchecked,
-        redacted_prompt=completion.redacted_prompt,
-        redacted_answer=completion.redacted_answer,
+        text_left_out=completion.text_left_out,
+        content_capture=_CAPTURES[completion.content_capture],
     )
     _add_times(event, completion)
     return event

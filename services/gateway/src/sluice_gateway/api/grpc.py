@@ -268,6 +268,7 @@ def _chat_request(spec: pb.ChatSpec, *, streamed: bool) -> ChatRequest:
         guide=_guide(spec.guided) if spec.HasField("guided") else None,
         user=spec.user,
         streamed=streamed,
+        capture_declined=spec.capture_declined,
     )
 
 

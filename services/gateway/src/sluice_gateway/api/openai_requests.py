@@ -140,7 +140,7 @@ class ChatBody(_Strict):
 _WITHOUT_EFFECT: Mapping[str, tuple[Any, ...]] = {
     "logprobs": (False,),
     "top_logprobs": (),
-    "store": (False,),
+    "store": (False,),  # and it has an effect: nothing of the request is captured
     "service_tier": ("auto", "default"),
     "modalities": (["text"],),
     "audio": (),
@@ -188,6 +188,7 @@ def chat_request(body: bytes) -> tuple[ChatRequest, bool]:
         guide=_guide(wire.response_format),
         user=wire.user or wire.safety_identifier or "",
         streamed=bool(wire.stream),
+        capture_declined=wire.store is False,
     )
     return request, bool(wire.stream_options and wire.stream_options.include_usage)
 

@@ -41,4 +41,5 @@ def begin(arrival: Arrival, identity: Identity, operation: Operation) -> Complet
         tenant_id=identity.tenant.id,
         project_id=identity.key.project_id,
         streamed=arrival.streamed,
+        content_capture=identity.tenant.content_capture,
     )

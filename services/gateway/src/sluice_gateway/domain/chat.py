@@ -104,6 +104,8 @@ class ChatRequest:
     guide: Guide | None = None
     user: str = ""
     streamed: bool = False
+    capture_declined: bool = False
+    """No text of it may be captured, whatever the tenant's terms are."""
 
 
 @dataclass(frozen=True, slots=True)

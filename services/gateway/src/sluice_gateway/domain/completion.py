@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from sluice_gateway.domain.chat import FinishReason, Usage
+from sluice_gateway.domain.configuration import ContentCapture
 from sluice_gateway.domain.rejection import Kind
 from sluice_gateway.domain.verdict import Decision, Verdict
 
@@ -103,8 +104,11 @@ class Completion:
     cost_hold_id: str = ""
     budget_limited: bool = False
     budget_unchecked: bool = False
+    content_capture: ContentCapture = ContentCapture.NONE
     redacted_prompt: str | None = None
     redacted_answer: str | None = None
+    # Why there is no text though the tenant wants it: CALLER_DECLINED or NOT_REDACTED.
+    text_left_out: str = ""
 
     def note_input(self, verdict: Verdict) -> None:
         """Note what moderation decided on the request."""

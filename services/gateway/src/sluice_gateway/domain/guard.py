@@ -138,7 +138,13 @@ class Guard:
         its own, or have written a value of the caller's that it never saw ("Paris"): either way it is redacted once
         more, whole, before it is cut. Capture is no reason to fail: without redaction there is no text.
         """
-        if tenant.content_capture is not ContentCapture.REDACTED or "redaction" in completion.skipped_filters:
+        if tenant.content_capture is not ContentCapture.REDACTED:
+            return
+        if guarded.capture_declined:
+            completion.text_left_out = "CALLER_DECLINED"
+            return
+        if "redaction" in completion.skipped_filters:
+            completion.text_left_out = "NOT_REDACTED"
             return
         answer = "".join(judged)
         if answer and (completion.redacted_input or completion.redacted_output):
@@ -150,6 +156,7 @@ class Guard:
                     vault=redaction.vault,
                 )
             except Rejection:
+                completion.text_left_out = "NOT_REDACTED"
                 return
             answer = again.texts[0]
         last = next((m.content for m in reversed(guarded.messages) if m.role is Role.USER), "")

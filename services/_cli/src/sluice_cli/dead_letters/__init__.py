@@ -1,0 +1,1 @@
+"""Records that consumers gave up: seen, understood, and put back."""

@@ -1,0 +1,80 @@
+"""Which partitions a consumer has, and from where it reads them, through every rebalance."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import IllegalStateError
+
+StartingOffsets = Callable[[set[TopicPartition]], Awaitable[Mapping[TopicPartition, int]]]
+
+
+def sticky_assignor() -> type[StickyPartitionAssignor]:
+    """An assignor for one consumer that leaves every partition where it is, as far as the balance allows.
+
+    aiokafka 0.14 has no cooperative protocol (KIP-429): a rebalance still stops all members for a moment, but what they read
+    stays theirs. Its sticky assignor keeps the assignment in class attributes, so each consumer needs a class of its own. The
+    name stays that of the assignor used before: members of both releases must agree on one while a release rolls out, and
+    aiokafka joins once for every name in its list. A leader of the older release ignores what a member says it has.
+    """
+    return type("StickyAssignor", (StickyPartitionAssignor,), {"name": "roundrobin", "member_assignment": None})
+
+
+class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Positions the consumer where the handler's own store says, and lets work end before its partitions go.
+
+    aiokafka fetches while the store is asked, and goes on when that fails: so the loop asks here when it may fetch, and what
+    it must put back.
+    """
+
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        starting_offsets: StartingOffsets | None,
+        *,
+        ready: asyncio.Event,
+        release: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._consumer, self._starting_offsets = consumer, starting_offsets
+        self._ready, self._release = ready, release
+        self._starts: Mapping[TopicPartition, int] = {}
+        self._failure: Exception | None = None
+        self.settled = False
+        self.generation = 0
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Begin nothing new; what is in hand is ended and committed while the partitions are still ours."""
+        self.settled = False
+        self.generation += 1
+        await self._release()
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Start where the handler's own store says, else at the committed offset."""
+        try:
+            if self._starting_offsets is not None and assigned:
+                self._starts = await self._starting_offsets(set(assigned))
+                for partition, offset in self._starts.items():
+                    self._consumer.seek(partition, offset)
+        except Exception as error:
+            self._failure = error
+            return
+        self.settled = True
+        self._ready.set()
+
+    def raise_failure(self) -> None:
+        """The store did not say where to start: begin again, for guessing would lose or repeat events."""
+        if self._failure is not None:
+            raise self._failure
+
+    def put_back(self, records: Mapping[TopicPartition, Sequence[Any]]) -> None:
+        """Fetch these again: they came while the partitions were given out anew."""
+        self.seek({tp: self._starts.get(tp, batch[0].offset) for tp, batch in records.items() if batch})
+
+    def seek(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Fetch from here on, where the partition is still ours."""
+        for partition, offset in positions.items():
+            with contextlib.suppress(IllegalStateError):
+                self._consumer.seek(partition, offset)
