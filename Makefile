@@ -163,6 +163,7 @@ bench-filters: $(VENV)/.bench-ready ## Measure how fast redaction and moderation
 
 .PHONY: bench-inference bench-quantisations soak-inference
 bench-inference: $(DEV_READY) ## Bare engine, backend and inference service at 1, 2, 4, 8 streams
+	@python tests/bench/inference_overhead.py
 	@python tests/bench/inference_speed.py $(ARGS)
 
 bench-quantisations: $(VENV)/.bench-ready ## Size, speed, perplexity and cost of the packaged model in other quantisations

@@ -5,14 +5,13 @@
 The real service process runs the packaged model on ports of its own, without a broker. Each request ends in a way that is drawn: read to its
 end, cancelled before or after the first token, aborted by id, past its deadline, cut by a stop string, refused as too long. Every tenth of
 the run the resident memory is noted; what it was after the first two tenths is compared with the end. Ends with 1 when memory grew by more
-than `--growth-mib`, or a request or slot is left.
+than `--growth-mib`, threads kept growing, or a request or slot is left.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
 import random
 import tempfile
@@ -27,6 +26,8 @@ from sluice.inference.v1 import inference_service_pb2 as pb
 from sluice.inference.v1 import inference_service_pb2_grpc as pb_grpc
 from sluice.types.v1 import chat_pb2, generation_pb2
 
+# Pools fill on first use, most of them early; a thread a request, or one a hundred, would show.
+MORE_THREADS = 4
 ENDS = ("read", "read", "read", "cancel early", "cancel late", "abort", "deadline", "stop string", "too long", "unary")
 
 
@@ -78,8 +79,9 @@ async def read(call: Any, stub: Any, request_id: str, *, end: str, patience: int
     return last
 
 
-async def run(service: Service, *, requests: int, at_once: int, seed: int) -> tuple[Counter[str], list[int]]:
-    dice, ends, memory = random.Random(seed), Counter[str](), list[int]()
+async def run(service: Service, *, requests: int, at_once: int, seed: int) -> tuple[Counter[str], list[int], list[int]]:
+    """How requests ended; memory and threads at every tenth."""
+    dice, ends, memory, threads = random.Random(seed), Counter[str](), list[int](), list[int]()
     numbers = iter(range(requests))
     async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
         stub = pb_grpc.InferenceServiceStub(channel)
@@ -89,12 +91,14 @@ async def run(service: Service, *, requests: int, at_once: int, seed: int) -> tu
                 ends[await one(stub, number, dice)] += 1
                 if number % max(1, requests // 10) == 0:
                     memory.append(resident_mib(service.process))
-                    print(f"{number:>6} of {requests}: {memory[-1]} MiB", flush=True)
+                    threads.append(threads_of(service))
+                    print(f"{number:>6} of {requests}: {memory[-1]} MiB, {threads[-1]} threads", flush=True)
 
         await asyncio.gather(*(worker() for _ in range(at_once)))
         await until_idle(stub)
     memory.append(resident_mib(service.process))
-    return ends, memory
+    threads.append(threads_of(service))
+    return ends, memory, threads
 
 
 async def until_idle(stub: Any) -> None:
@@ -120,25 +124,23 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         service = Service(0, Path(home))
-        began, threads = time.monotonic(), threads_of(service)
+        began = time.monotonic()
         try:
-            ends, memory = asyncio.run(
+            ends, memory, threads = asyncio.run(
                 run(service, requests=options.requests, at_once=options.at_once, seed=options.seed)
             )
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                threads_after = threads_of(service)
             service.stop()
     for end, count in sorted(ends.items()):
         print(f"{count:>6}  {end}")
-    growth = memory[-1] - memory[min(2, len(memory) - 1)]
+    growth, more_threads = (count[-1] - count[min(2, len(count) - 1)] for count in (memory, threads))
     print(
         f"{options.requests} requests in {time.monotonic() - began:.0f} s, {options.at_once} at once, load average {os.getloadavg()[0]:.1f}"
     )
     print(
-        f"memory {memory} MiB: grew by {growth} MiB after the first two tenths; threads {threads} -> {threads_after}; nothing is left running"
+        f"memory {memory} MiB: grew by {growth} MiB after the first two tenths; threads {threads}: {more_threads:+d}; nothing is left running"
     )
-    raise SystemExit(growth > options.growth_mib)
+    raise SystemExit(growth > options.growth_mib or more_threads > MORE_THREADS)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,10 @@ All sides run the packaged model with the same options, one after the other in e
 backend over it in one process, the service in another. Printed are the medians over the rounds of milliseconds to the first token, tokens per second
 and CPU time a token, the median of the rounds' own ratios (a drift of the machine is in both sides of each), and memory. The load of the machine is
 printed too: on a busy one only the CPU time says much.
+
+Streams begin together, as a burst does: then it depends on a millisecond which prompts share a batch of the engine, so the wait for the first
+token is measured once more with streams that begin in turn, each at the first token of the one before. What the service adds without any
+engine is measured by inference_overhead.py, which `make bench-inference` runs too.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +48,8 @@ class Sample:
     first_token_ms: float
     tokens_per_second: float
     cpu_ms_per_token: float = 0.0
+    turn_ms: float = 0.0
+    """To the first token of streams that begin in turn."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,22 @@ class Spell:
     streams: int
     tokens: int
     side: str = "bare"
+    in_turn: bool = False
+
+
+class Turns:
+    """Each stream waits for the first token of the one before, or for nothing."""
+
+    def __init__(self, spell: Spell, event: Callable[[], Any]) -> None:
+        self._begun = [event() for _ in range(spell.streams)]
+        self._in_turn = spell.in_turn
+
+    def before(self, stream: int) -> Any:
+        """An event to wait for, if any."""
+        return self._begun[stream - 1] if self._in_turn and stream else None
+
+    def begun(self, stream: int) -> None:
+        self._begun[stream].set()
 
 
 def measured(spell: Spell, starts: list[float], firsts: list[float], end: float) -> Sample:
@@ -82,11 +105,14 @@ def engine_main(threads: int) -> None:
 
 
 async def backend_spell(backend: Any, spell: Spell) -> Sample:
-    times = await asyncio.gather(*(backend_generate(backend, stream, spell.tokens) for stream in range(spell.streams)))
+    turns = Turns(spell, asyncio.Event)
+    times = await asyncio.gather(
+        *(backend_generate(backend, stream, spell.tokens, turns) for stream in range(spell.streams))
+    )
     return measured(spell, [start for start, _ in times], [first for _, first in times], time.perf_counter())
 
 
-async def backend_generate(backend: Any, stream: int, tokens: int) -> tuple[float, float]:
+async def backend_generate(backend: Any, stream: int, tokens: int, turns: Turns) -> tuple[float, float]:
     from sluice_inference.domain.backend import NewTokens
     from sluice_inference.domain.generation import Chat, ChatTurn, Generation, Stopping
 
@@ -98,24 +124,31 @@ async def backend_generate(backend: Any, stream: int, tokens: int) -> tuple[floa
         stopping=Stopping(max_tokens=tokens, ignore_eos=True),
         bypass_prefix_cache=True,
     )
+    if before := turns.before(stream):
+        await before.wait()
     start, first = time.perf_counter(), 0.0
     run = backend.start(generation, slot=stream, may_reuse_cache=False)
     async for step in run:
         if not first and isinstance(step, NewTokens):
             first = time.perf_counter()
+            turns.begun(stream)
     await run.closed()
     return start, first
 
 
 def engine_spell(server: Any, spell: Spell) -> Sample:
     starts, firsts = [0.0] * spell.streams, [0.0] * spell.streams
+    turns = Turns(spell, threading.Event)
 
     def generate(stream: int) -> None:
         def on_chunk(chunk: dict[str, Any]) -> None:
             choices = chunk.get("choices")
             if not firsts[stream] and choices and choices[0]["delta"].get("content"):
                 firsts[stream] = time.perf_counter()
+                turns.begun(stream)
 
+        if before := turns.before(stream):
+            before.wait()
         starts[stream] = time.perf_counter()
         server.handle_chat_completions(engine_body(stream, spell.tokens), on_chunk)
 
@@ -190,7 +223,10 @@ class Service:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{self.port}") as channel:
             stub = pb_grpc.InferenceServiceStub(channel)
             await stub.GetLoad(pb.GetLoadRequest())  # the connection is no part of the measurement
-            times = await asyncio.gather(*(generate(stub, spell.tokens) for _ in range(spell.streams)))
+            turns = Turns(spell, asyncio.Event)
+            times = await asyncio.gather(
+                *(generate(stub, stream, spell.tokens, turns) for stream in range(spell.streams))
+            )
             return measured(spell, [start for start, _ in times], [first for _, first in times], time.perf_counter())
 
     def stop(self) -> None:
@@ -198,7 +234,7 @@ class Service:
         self.process.wait(timeout=30)
 
 
-async def generate(stub: Any, tokens: int) -> tuple[float, float]:
+async def generate(stub: Any, stream: int, tokens: int, turns: Turns) -> tuple[float, float]:
     message = chat_pb2.ChatMessage(role=chat_pb2.ROLE_USER, content=PROMPT)
     spec = pb.GenerationSpec(
         chat=pb.ChatInput(messages=[message]),
@@ -206,10 +242,13 @@ async def generate(stub: Any, tokens: int) -> tuple[float, float]:
         stopping=generation_pb2.StoppingParameters(max_tokens=tokens, ignore_eos=True),
         cache=pb.CacheOptions(bypass_prefix_cache=True),
     )
+    if before := turns.before(stream):
+        await before.wait()
     start, first = time.perf_counter(), 0.0
     async for event in stub.GenerateStream(pb.GenerateStreamRequest(spec=spec)):
         if not first and event.WhichOneof("event") == "token":
             first = time.perf_counter()
+            turns.begun(stream)
     return start, first
 
 
@@ -221,7 +260,9 @@ def run_measuring_cpu(side: BareEngine | Service, spell: Spell) -> Sample:
     before = cpu_seconds(side.process)
     sample = side.run(spell)
     used = cpu_seconds(side.process) - before
-    return replace(sample, cpu_ms_per_token=1000 * used / (spell.streams * spell.tokens))
+    turn = side.run(replace(spell, in_turn=True)) if spell.streams > 1 else sample
+    per_token = 1000 * used / (spell.streams * spell.tokens)
+    return replace(sample, cpu_ms_per_token=per_token, turn_ms=turn.first_token_ms)
 
 
 def cpu_seconds(process: subprocess.Popen[Any]) -> float:
@@ -236,7 +277,8 @@ def resident_mib(process: subprocess.Popen[Any]) -> int:
 
 def table(samples: dict[tuple[str, int], list[Sample]], streams_at: list[int]) -> str:
     reads: list[tuple[str, Callable[[Sample], float]]] = [
-        ("first token, ms", lambda s: s.first_token_ms),
+        ("first, in turn", lambda s: s.turn_ms),
+        ("first, at once", lambda s: s.first_token_ms),
         ("tokens/s", lambda s: s.tokens_per_second),
         ("CPU ms a token", lambda s: s.cpu_ms_per_token),
     ]

@@ -419,6 +419,28 @@ async def test_an_engine_that_does_not_let_go_is_taken_for_dead() -> None:
     assert theater.conductor.admission.running == 0
 
 
+async def test_a_reader_that_dawdles_makes_no_engine_silent() -> None:
+    tokens = [NewTokens("a", number) for number in range(1, 12)]
+    theater = stage([PromptProgress(5, 0), *tokens, END], buffer=2, stall=0.05)
+    text = ""
+    async for event in theater.conductor.submit(request("dawdles")).events():
+        text += event.text if isinstance(event, Delta) else ""
+        if len(text) in (1, 5):
+            await asyncio.sleep(0.2)  # four times as long as a stall
+    assert text == "a" * 11
+    assert (await settled(theater)).reason is FinishReason.STOP
+    assert theater.notes.health == []
+
+
+async def test_a_reader_that_never_reads_is_ended_by_the_time_of_its_generation() -> None:
+    tokens = [NewTokens("a", number) for number in range(1, 100)]
+    theater = stage([PromptProgress(5, 0), *tokens, END], buffer=2, stall=0.02, seconds=0.2)
+    session = theater.conductor.submit(request("away"))
+    assert (await settled(theater)).reason is FinishReason.TIMEOUT
+    assert theater.notes.health == []
+    assert isinstance((await collect(session.events()))[-1], Finished)
+
+
 async def test_a_reader_that_never_reads_bounds_memory_and_still_gets_its_terminal_event() -> None:
     many = [PromptProgress(5, 0), *(NewTokens("x", i + 1) for i in range(500)), replace(END, generated=500)]
     theater = stage(many, buffer=4)

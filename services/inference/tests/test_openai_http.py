@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from inference_stage import until
 from pydantic import ValidationError
+from sluice_inference.adapters import metrics
 from sluice_inference.adapters.openai_http.backend import OpenAiEmbedding, OpenAiHttp, model_facts
 from sluice_inference.adapters.openai_http.budget import RetryBudget
 from sluice_inference.adapters.openai_http.chunks import read_usage
@@ -316,6 +317,25 @@ async def test_an_upstream_that_nobody_runs_is_unavailable() -> None:
 # --- retries -------------------------------------------------------------------------------------------------------------
 
 
+async def test_a_last_attempt_that_fails_pays_for_no_retry_and_counts_none() -> None:
+    async def busy(connection: Connection, _: Call) -> None:
+        await connection.whole(503, {})
+
+    before = metrics.UPSTREAM_RETRIES._value.get()
+    async with FaultUpstream(busy).serving() as upstream:
+        engine = backend(upstream, retries={"attempts": 3, "budget_ratio": 0.0, "budget_burst": 4})
+        for expected in (3, 6, 7):  # two retries each, and then the budget of four is used up
+            run = engine.start(ASKED, slot=0, may_reuse_cache=False)
+            with pytest.raises(EngineUnavailable):
+                async for _ in run:
+                    pass
+            run.stop()
+            await run.closed()
+            assert len(upstream.calls) == expected
+        await engine.close()
+    assert metrics.UPSTREAM_RETRIES._value.get() - before == 4
+
+
 def test_the_budget_bounds_retries_by_requests() -> None:
     budget = RetryBudget(ratio=0.1, burst=2)
     assert [budget.take() for _ in range(3)] == [True, True, False]
@@ -454,6 +474,7 @@ async def test_a_reader_that_does_not_read_makes_the_upstream_wait() -> None:
     async with FaultUpstream(endless).serving() as upstream:
         engine = backend(upstream)
         run = engine.start(ASKED, slot=0, may_reuse_cache=False)
+        await until(lambda: sent > 0)
         last = -1
         while sent != last:  # the kernel's buffers fill, then nothing moves any more
             last = sent

@@ -211,7 +211,8 @@ class Conductor:
         last_sign_at = session.last_sign_at
         if not session.lifecycle.has_streamed:
             last_sign_at = max(last_sign_at, self._engine_sign_at)
-        silent = self._clock() - last_sign_at
+        # A caller that does not read holds the engine back: its own time is bounded, and the engine is well.
+        silent = 0.0 if session.waits_for_its_reader else self._clock() - last_sign_at
         if silent >= self._times.stall_seconds and not session.lifecycle.has_ended:
             self._stalled.add(session.generation.request_id)
             self._observer.engine_responds(False)

@@ -17,8 +17,13 @@ class Mailbox:
         self._items: deque[GenerationEvent | InferenceRefusal] = deque()
         self._arrived, self._room = asyncio.Event(), asyncio.Event()
 
+    @property
+    def is_full(self) -> bool:
+        """True when a writer has to wait for the reader."""
+        return len(self._items) >= self._bound
+
     async def put(self, item: GenerationEvent) -> None:
-        while len(self._items) >= self._bound:
+        while self.is_full:
             self._room.clear()
             await self._room.wait()
         self.put_last(item)

@@ -97,6 +97,7 @@ class Session:
                 output.take_end(step)
         if delta := output.releasable():
             await self._mailbox.put(delta)
+            self.last_sign_at = self._clock()  # putting may have waited for the reader
         return output.end is not None
 
     def finish(self, cut: FinishReason = FinishReason.CANCELLED) -> None:
@@ -139,6 +140,11 @@ class Session:
             time_to_first_token_seconds=min(firsts) - self.accepted_at if firsts else None,
             total_seconds=now - self.accepted_at,
         )
+
+    @property
+    def waits_for_its_reader(self) -> bool:
+        """The engine is held back by a caller that does not read."""
+        return self._mailbox.is_full
 
     def kv_tokens(self) -> int:
         """Tokens that stand in the engine's key-value cache, by our own counters."""

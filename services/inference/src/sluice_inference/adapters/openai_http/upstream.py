@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt
 
 from sluice_inference.adapters import metrics
 from sluice_inference.adapters.openai_http import trouble
@@ -82,14 +82,17 @@ class Upstream:
     def _attempts(self) -> AsyncRetrying:
         return AsyncRetrying(
             stop=stop_after_attempt(self._options.retries.attempts),
-            retry=retry_if_exception(self._may_retry),
+            retry=self._may_retry,
             wait=self._wait_seconds,
             reraise=True,
         )
 
-    def _may_retry(self, error: BaseException) -> bool:
+    def _may_retry(self, state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
         if not isinstance(error, UpstreamTrouble) or not error.retryable:
             return False
+        if state.attempt_number >= self._options.retries.attempts:
+            return False  # asked before `stop` is: the budget must not pay, nor the metric count, for a try that is not made
         if (error.retry_after_seconds or 0.0) > self._options.retries.longest_wait_seconds:
             return False
         return self._budget.take()
