@@ -3,17 +3,15 @@
 Three things of the engine shape this file. A grammar that llguidance cannot take makes it generate *without* one, in silence; its own conversion
 of JSON schemas leaves out what it does not know; and its parser of GBNF writes the caller's grammar to the standard error. Hence every guide is
 judged here first, by llguidance's own package, and the answers of regular expressions and schemas are followed as they come
-(docs/decisions/0016-guides-of-llama-cpp.md).
+(docs/decisions/0016-guides-of-llama-cpp.md). It is imported when this engine meets a guide and not before: the GPU image has another release of it.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from typing import Any
-
-import llguidance
-from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from sluice_inference.domain.generation import Guide, GuideKind
 from sluice_inference.domain.refusals import EngineFailed, InvalidRequest
@@ -38,6 +36,8 @@ def guide_fields(guide: Guide) -> dict[str, Any]:
 
 def lark(guide: Guide) -> str:
     """The grammar of a regular expression or a JSON schema. Raises InvalidRequest."""
+    from llguidance import LLMatcher
+
     match guide.kind:
         case GuideKind.REGEX:
             grammar = f"{_HEAD}/{_SLASHES.sub(_escape_slash, guide.source)}/"
@@ -48,7 +48,7 @@ def lark(guide: Guide) -> str:
         case _:
             raise InvalidRequest("guided", f"llama.cpp is given no {guide.kind.value} guides here.")
     # A warning tells of a keyword that would be left out, which is no better than an error.
-    if not guide.source or any(llguidance.LLMatcher.validate_grammar_with_warnings(grammar)):
+    if not guide.source or any(LLMatcher.validate_grammar_with_warnings(grammar)):
         raise InvalidRequest(f"guided.{guide.kind.value}", _SENTENCES[guide.kind], reason="GUIDE_UNUSABLE")
     return grammar
 
@@ -84,8 +84,9 @@ class Follower:
     """Watches that an answer follows its guide; the engine, in trouble with a grammar, would go on without it and not tell."""
 
     def __init__(self, grammar: str) -> None:
-        # One token a byte: the text is judged, however the model cut it.
-        self._matcher = llguidance.LLMatcher(_BYTES, grammar, log_level=0)
+        from llguidance import LLMatcher
+
+        self._matcher = LLMatcher(_bytes(), grammar, log_level=0)
 
     def feed(self, text: str) -> None:
         """Raises EngineFailed."""
@@ -99,7 +100,14 @@ class Follower:
             raise _LEFT
 
 
-_BYTES = llguidance.LLTokenizer("byte")
+@functools.cache
+def _bytes() -> Any:
+    """One token a byte: the text is judged, however the model cut it."""
+    from llguidance import LLTokenizer
+
+    return LLTokenizer("byte")
+
+
 _LEFT = EngineFailed("the engine did not follow the guide; a simpler one may be followed.", reason="GUIDE_LEFT")
 
 
@@ -115,6 +123,8 @@ def _escape_slash(found: re.Match[str]) -> str:
 
 def _check_gbnf(source: str) -> None:
     """Also refuses grammars for llguidance, which the engine would take for GBNF's stead."""
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
     try:
         gbnf_to_lark(source)
     except Exception as error:  # the converter raises bare Exception for rules that are missing
