@@ -17,14 +17,15 @@ from sluice_inference.domain.generation import Guide, GuideKind
 from sluice_inference.domain.refusals import EngineFailed, InvalidRequest
 
 _HEAD = "%llguidance {}\nstart: "
+# Between tokens a small model could write spaces for ever; a schema may say otherwise.
+_TIGHT = {"x-guidance": {"whitespace_flexible": False}}
+_FOLLOWED = (GuideKind.REGEX, GuideKind.JSON_SCHEMA, GuideKind.JSON_OBJECT)
 _SLASHES = re.compile(r"\\.|/|\n", re.DOTALL)
 
 
 def guide_fields(guide: Guide) -> dict[str, Any]:
     """Raises InvalidRequest, without the guide's text."""
     match guide.kind:
-        case GuideKind.JSON_OBJECT:
-            return {"response_format": {"type": "json_object"}}
         case GuideKind.CHOICE:
             return {"grammar": "root ::= " + " | ".join(f'"{_gbnf_escape(choice)}"' for choice in guide.choices)}
         case GuideKind.EBNF:
@@ -35,16 +36,16 @@ def guide_fields(guide: Guide) -> dict[str, Any]:
 
 
 def lark(guide: Guide) -> str:
-    """The grammar of a regular expression or a JSON schema. Raises InvalidRequest."""
+    """The grammar of a regular expression, a JSON schema or any JSON object. Raises InvalidRequest."""
     from llguidance import LLMatcher
 
     match guide.kind:
         case GuideKind.REGEX:
             grammar = f"{_HEAD}/{_SLASHES.sub(_escape_slash, guide.source)}/"
+        case GuideKind.JSON_OBJECT:
+            return f"{_HEAD}%json {json.dumps(_TIGHT | {'type': 'object'})}"
         case GuideKind.JSON_SCHEMA:
-            # Between tokens a small model could write spaces for ever.
-            schema = {"x-guidance": {"whitespace_flexible": False}} | parse_schema(guide.source)
-            grammar = f"{_HEAD}%json {json.dumps(schema)}"
+            grammar = f"{_HEAD}%json {json.dumps(_TIGHT | parse_schema(guide.source))}"
         case _:
             raise InvalidRequest("guided", f"llama.cpp is given no {guide.kind.value} guides here.")
     # A warning tells of a keyword that would be left out, which is no better than an error.
@@ -113,7 +114,7 @@ _LEFT = EngineFailed("the engine did not follow the guide; a simpler one may be 
 
 def follower(guide: Guide | None) -> Follower | None:
     """For guides that llguidance follows."""
-    return Follower(lark(guide)) if guide and guide.kind in (GuideKind.REGEX, GuideKind.JSON_SCHEMA) else None
+    return Follower(lark(guide)) if guide and guide.kind in _FOLLOWED else None
 
 
 def _escape_slash(found: re.Match[str]) -> str:
