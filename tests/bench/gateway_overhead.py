@@ -136,14 +136,20 @@ async def _moderate_stream(requests: AsyncIterator[bytes], _: Any) -> AsyncItera
 class Gateway:
     """A running gateway process."""
 
-    def __init__(self, home: Path, neighbour_port: int) -> None:
-        secret = secrets.token_hex(32)
-        self.key = f"sk-sluice-bench-{secret}"
+    def __init__(self, home: Path, neighbour_port: int, *, cost_target: str = "", budgeted: str = "") -> None:
+        """Tenants are `bench`, and `budgeted` where one is named. Without a cost service the neighbours say that there are no budgets."""
         limits = {"requests_per_minute": 10_000_000, "concurrency": 1000, "max_tokens": 1000}
+        tenants = [tenant for tenant in ("bench", budgeted) if tenant]
+        secret_of = {tenant: secrets.token_hex(32) for tenant in tenants}
+        self.key_of = {tenant: f"sk-sluice-{tenant}-{secret}" for tenant, secret in secret_of.items()}
+        self.key = self.key_of["bench"]
         config = {
             "version": 1,
-            "tenants": [{"id": "bench", "limits": limits}],
-            "api_keys": [{"id": "bench", "sha256": hashlib.sha256(secret.encode()).hexdigest(), "tenant": "bench"}],
+            "tenants": [{"id": tenant, "limits": limits} for tenant in tenants],
+            "api_keys": [
+                {"id": tenant, "sha256": hashlib.sha256(secret.encode()).hexdigest(), "tenant": tenant}
+                for tenant, secret in secret_of.items()
+            ],
             "models": [{"alias": "small", "target": "fake"}],
         }
         (home / "gateway.yaml").write_text(json.dumps(config))  # JSON is YAML
@@ -159,13 +165,15 @@ class Gateway:
                 "SLUICE_GATEWAY_METRICS_LISTEN": "127.0.0.1:0",
                 "SLUICE_GATEWAY_HTTP_LISTEN": "127.0.0.1:0",
                 "SLUICE_KAFKA_BOOTSTRAP": "127.0.0.1:1",
-                **{f"SLUICE_{name}_TARGET": target for name in ("INFERENCE", "REDACTION", "MODERATION", "COST")},
+                **{f"SLUICE_{name}_TARGET": target for name in ("INFERENCE", "REDACTION", "MODERATION")},
+                "SLUICE_COST_TARGET": cost_target or target,
             },
             stdout=subprocess.PIPE,
             text=True,
         )
         ports = self._ports()
         self.http_port, self.grpc_port = ports["http.listening"], ports["service.listening"]
+        self.metrics_port = ports["metrics"]
 
     def _ports(self) -> dict[str, int]:
         ports: dict[str, int] = {}
@@ -176,7 +184,8 @@ class Gateway:
                 "service.listening",
             ):
                 ports[event["event"]] = event["port"]
-            if len(ports) == 2:
+                ports["metrics"] = event.get("metrics_port", 0)
+            if len(ports) == 3 and ports["metrics"]:
                 break
         return ports
 
@@ -198,12 +207,12 @@ Call = Callable[[], Awaitable[float | None]]
 class HttpCaller:
     """A keep-alive HTTP/1.1 connection, as thin as can be."""
 
-    def __init__(self, gateway: Gateway, *, stream: bool) -> None:
+    def __init__(self, gateway: Gateway, *, stream: bool, key: str = "") -> None:
         self._port = gateway.http_port
         body = {"model": "small", "messages": [{"role": "user", "content": PROMPT}], "stream": stream}
         content = json.dumps(body).encode()
         head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {gateway.key}\r\n"
+            f"POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {key or gateway.key}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
         )
         self._request, self._stream = head.encode() + content, stream

@@ -115,7 +115,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         targets = {f"SLUICE_{name.upper()}_TARGET": process.target for name, process in filters.items()}
         gateway = _start(
             stack, "gateway", home, SLUICE_GATEWAY_HTTP_LISTEN="127.0.0.1:0", SLUICE_INFERENCE_TARGET=f"127.0.0.1:{port}",
-            SLUICE_GATEWAY_FILTER_SECONDS="30", **targets,
+            SLUICE_GATEWAY_FILTER_SECONDS="30", SLUICE_GATEWAY_BUDGETS="false", **targets,
         )  # fmt: skip
         _wait_for(gateway, {"service.listening", "http.listening"})
         yield Guarded(model, gateway, filters["moderation"], filters["redaction"], keys, home)

@@ -308,6 +308,28 @@ async def test_a_hundred_at_once_of_ten_cents_against_five_dollars_are_exactly_f
     await until(entered)
 
 
+async def test_a_gateway_that_is_stopped_gives_back_what_it_had_leased(
+    town: Town, books: Books, client: httpx.AsyncClient
+) -> None:
+    await books.put_budget(cents=100_000)
+    town.start_gateway("gateway0")
+    await town.all_up(client)
+
+    async def has_leased() -> bool:
+        assert set(await asyncio.gather(*(town.ask(client, "gateway0") for _ in range(8)))) == {(200, "")}
+        return (await books.cents())[2] > 0
+
+    await until(has_leased)
+    town.processes["gateway0"].terminate()
+    assert town.processes["gateway0"].wait(timeout=30) == 0
+
+    async def is_free() -> bool:
+        _, held, _ = await books.cents()
+        return held == 0
+
+    await until(is_free)
+
+
 async def test_a_gateway_that_is_killed_under_load_never_overshoots_and_comes_back(
     town: Town, books: Books, client: httpx.AsyncClient
 ) -> None:

@@ -110,6 +110,16 @@ def test_every_service_of_the_mesh_has_a_check_and_ports_shifted_by_the_offset(m
     assert services["drift"].check == Check("http", 6167)
 
 
+def test_a_gateway_without_a_cost_service_holds_nothing_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "_script", lambda name: Path("/bin") / name)
+    monkeypatch.delenv("SLUICE_COST_TARGET", raising=False)
+    off = {"SLUICE_GATEWAY_BUDGETS": "false"}
+    assert plan.services(("gateway",), 0)[0].environment == off
+    assert plan.services(("gateway", "cost"), 0)[0].environment == {}
+    monkeypatch.setenv("SLUICE_COST_TARGET", "elsewhere:50056")
+    assert plan.services(("gateway",), 0)[0].environment == {}
+
+
 def test_an_unknown_service_is_named_with_those_there_are() -> None:
     with pytest.raises(MeshProblem, match=r"no service costs; there are .*cost"):
         plan.services(("costs",), 0)

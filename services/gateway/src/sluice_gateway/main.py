@@ -22,6 +22,7 @@ from sluice_gateway.adapters.redaction import GrpcRedactor
 from sluice_gateway.api import grpc, http
 from sluice_gateway.api.listener import HttpListener
 from sluice_gateway.domain.admission import Admission
+from sluice_gateway.domain.budgets import NoBudgets
 from sluice_gateway.domain.configuration import ConfigurationError
 from sluice_gateway.domain.gateway import Gateway
 from sluice_gateway.domain.neighbours import Neighbours
@@ -100,23 +101,24 @@ async def _run(
 
 
 def _purse(settings: Settings) -> Purse:
-    stale_seconds = settings.budget_stale_seconds
+    limits = PurseLimits(
+        lease_seconds=settings.lease_seconds,
+        most=round(settings.lease_most * NANO_PER_UNIT),
+        stale_seconds=settings.budget_stale_seconds,
+    )
+    if not settings.budgets:
+        return Purse(NoBudgets(), limits=limits, new_id=new_event_id, clock=time.monotonic)
+    memory = settings.home / f"gateway-unbudgeted-{settings.instance}.json"
     return Purse(
         GrpcBudgets(
             connect(target_of(settings, "cost"), settings),
             holder=f"sluice-gateway/{settings.instance}",
             timeout=settings.budget_seconds,
         ),
-        limits=PurseLimits(
-            lease_seconds=settings.lease_seconds,
-            most=round(settings.lease_most * NANO_PER_UNIT),
-            stale_seconds=stale_seconds,
-        ),
+        limits=limits,
         new_id=new_event_id,
         clock=time.monotonic,
-        memory=KnownUnbudgeted(
-            settings.home / f"gateway-unbudgeted-{settings.instance}.json", stale_seconds=stale_seconds
-        ),
+        memory=KnownUnbudgeted(memory, stale_seconds=settings.budget_stale_seconds),
         on_wrong_bound=lambda caller: WRONG_BOUNDS.labels(caller.model).inc(),
     )
 

@@ -24,6 +24,8 @@ class Settings(GrpcServiceSettings):
     """Longest a filter may keep the gateway waiting before it counts as away."""
     max_in_flight: int = Field(512, ge=1)
     """Requests served at once, of all tenants."""
+    budgets: bool = True
+    """False where no cost service runs: nobody has a budget, and nothing is held."""
     budget_seconds: float = Field(1.0, gt=0, le=60)
     """Longest a request may wait for the cost service; after that it counts as away."""
     lease_seconds: float = Field(60.0, ge=1, le=3_600)

@@ -49,7 +49,7 @@ def services(names: tuple[str, ...], offset: int) -> tuple[Program, ...]:
     unknown = sorted(set(names) - set(SERVICES))
     if unknown:
         raise MeshProblem(f"There is no service {', '.join(unknown)}; there are {', '.join(SERVICES)}.")
-    return tuple(_service(name, offset) for name in SERVICES if name in names)
+    return tuple(_service(name, offset, names) for name in SERVICES if name in names)
 
 
 def running(names: tuple[str, ...], offset: int) -> tuple[Program, ...]:
@@ -59,16 +59,24 @@ def running(names: tuple[str, ...], offset: int) -> tuple[Program, ...]:
     return (*((broker,) if "kafka" in names else ()), *services(tuple(n for n in names if n in SERVICES), offset))
 
 
-def _service(name: str, offset: int) -> Program:
+def _service(name: str, offset: int, names: tuple[str, ...]) -> Program:
     listeners = [name, f"{name}_http", f"{name}_web", f"metrics_{name}"]
     ports = {listener: DEFAULT_PORTS[listener] + offset for listener in listeners if listener in DEFAULT_PORTS}
     check = Check("grpc", ports[name]) if name in ports else Check("http", ports[f"{name}_web"])
     return Program(
-        name=name, command=(str(_script(f"sluice-{name}")),), ports=ports, check=check, environment=_environment(name)
+        name=name,
+        command=(str(_script(f"sluice-{name}")),),
+        ports=ports,
+        check=check,
+        environment=_environment(name, names),
     )
 
 
-def _environment(name: str) -> dict[str, str]:
+def _environment(name: str, names: tuple[str, ...]) -> dict[str, str]:
+    # Without a cost service nobody has a budget. A gateway that was not told so would refuse everybody, since who may have one is
+    # not let through while nobody can tell.
+    if name == "gateway" and "cost" not in names and "SLUICE_COST_TARGET" not in os.environ:
+        return {"SLUICE_GATEWAY_BUDGETS": "false"}
     # llama.cpp's threads spin while they wait for one another. One a core, on cores shared with ten processes, is many times
     # slower than half of that: measured on two busy cores, 40 tokens took 1-3 s with one thread and 20-40 s with two.
     if name == "inference" and "SLUICE_INFERENCE_THREADS" not in os.environ:

@@ -59,6 +59,25 @@ class BudgetsAway(Exception):
     """Whoever keeps the budgets did not answer, or not in time. Says nothing of what is left."""
 
 
+class NoBudgets:
+    """Fits `Budgets` in a mesh without a cost service: nobody has a budget, so nothing else is ever asked."""
+
+    async def ask(self, caller: Caller, *, seconds: float) -> Standing:
+        return Standing(seconds, unbudgeted=True)
+
+    async def lease(self, caller: Caller, lease_id: str, *, amount: int, currency: str, seconds: float) -> Grant:
+        raise BudgetsAway
+
+    async def give_back(self, caller: Caller, lease_id: str, *, spent: int, currency: str) -> None:
+        raise BudgetsAway
+
+    async def reserve(self, caller: Caller, request_id: str, size: Size, *, seconds: float) -> Reservation:
+        raise BudgetsAway
+
+    async def settle(self, caller: Caller, request_id: str, usage: Usage | None, served_model: str) -> None:
+        raise BudgetsAway
+
+
 class Budgets(Protocol):
     """The cost service. Every method raises BudgetsAway when it is away; none waits longer than a bounded time."""
 
