@@ -41,6 +41,7 @@ class Till(rpc.CostServiceServicer):
     away: bool = False
     silent: bool = False
     seconds: float = 60.0
+    retry_after_seconds: float = 3600
     holds: dict[str, int] = field(default_factory=dict)
     leases: dict[str, int] = field(default_factory=dict)
     settled: dict[str, pb.SettleRequest] = field(default_factory=dict)
@@ -98,7 +99,7 @@ class Till(rpc.CostServiceServicer):
         if self.output_price:
             tokens = min(tokens, (self.available - base) // self.output_price)
         if tokens < least or base > self.available:
-            raise ResourceExhausted("spent", reason="BUDGET_EXHAUSTED", retry_after_seconds=3600)
+            raise ResourceExhausted("spent", reason="BUDGET_EXHAUSTED", retry_after_seconds=self.retry_after_seconds)
         self._set(self.holds, request.request_id, base + tokens * self.output_price)
         return pb.ReserveResponse(hold_id="hold-" + request.request_id, output_tokens=tokens)
 

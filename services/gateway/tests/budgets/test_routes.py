@@ -353,6 +353,15 @@ async def test_the_cost_service_learns_the_caller_from_the_gateway_and_not_from_
     assert till.metadata[-1]["x-sluice-subject-id"] not in ("", "jane")
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(2, None), (3600, "false")])
+async def test_openai_clients_are_told_not_to_try_again_where_that_cannot_help(
+    mesh: Any, till: Any, seconds: int, told: str | None
+) -> None:
+    till.limit, till.per_request, till.retry_after_seconds = 5 * CENTS, 10 * CENTS, seconds
+    response = await _post(mesh, "/v1/chat/completions", _body("hello", 64))
+    assert (response.headers["retry-after"], response.headers.get("x-should-retry")) == (str(seconds), told)
+
+
 async def test_self_tests_are_on_nobodys_budget(mesh: Any, till: Any) -> None:
     from dataclasses import replace
 

@@ -130,12 +130,17 @@ def _too_large(limits: HttpLimits) -> Rejection:
     return Rejection(Kind.TOO_LARGE, message, reason="REQUEST_TOO_LARGE")
 
 
+# OpenAI's clients wait for what Retry-After says only up to this.
+WORTH_A_RETRY_SECONDS = 60
+
+
 def _error_headers(rejection: Rejection) -> list[tuple[bytes, bytes]]:
     headers = []
     if rejection.retry_after_seconds is not None:
         headers.append((b"retry-after", str(math.ceil(rejection.retry_after_seconds)).encode()))
-    if rejection.reason == "BUDGET_EXHAUSTED":
-        # OpenAI's clients try every 429 again at once unless they are told not to: a budget does not fill up in seconds.
+    if rejection.reason == "BUDGET_EXHAUSTED" and (rejection.retry_after_seconds or 0) > WORTH_A_RETRY_SECONDS:
+        # OpenAI's clients try every 429 again within seconds unless they are told not to. That helps where money is only held
+        # for what still runs; it does not where the budget's window has to end first.
         headers.append((b"x-should-retry", b"false"))
     if rejection.kind is Kind.UNAUTHENTICATED:
         headers.append((b"www-authenticate", b"Bearer"))
