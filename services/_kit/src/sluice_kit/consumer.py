@@ -18,6 +18,7 @@ from sluice_kit.batch_work import BatchWork, Handler
 from sluice_kit.broker import client_options, install_empty_fetch_guard
 from sluice_kit.consumed_event import ConsumedEvent
 from sluice_kit.events import topic_of
+from sluice_kit.kafka_client import closed, its_cancellations_are_errors
 from sluice_kit.keyed_work import EventHandler, KeyedWork
 from sluice_kit.process import describe
 from sluice_kit.settings import MeshSettings
@@ -98,9 +99,10 @@ class EventConsumer:
         pause = 0.2
         while not self._stop.is_set():
             try:
-                async with self._connected() as (consumer, assignment, work):
-                    pause = 0.2
-                    await self._consume(consumer, assignment, work)
+                with its_cancellations_are_errors():
+                    async with self._connected() as (consumer, assignment, work):
+                        pause = 0.2
+                        await self._consume(consumer, assignment, work)
             except Exception as error:
                 # Whatever a client library raises, a consumer that ended in silence would be worse than one that goes on trying.
                 expected = isinstance(error, KafkaError | OSError)
@@ -146,9 +148,8 @@ class EventConsumer:
             await letters.start()
             yield consumer, assignment, work
         finally:
-            for client in (consumer, letters):
-                with contextlib.suppress(KafkaError, OSError, TimeoutError):
-                    await asyncio.wait_for(client.stop(), 10)
+            await closed(consumer)
+            await closed(letters)
 
     def _new_work(self, consumer: AIOKafkaConsumer, assignment: Assignment) -> BatchWork | KeyedWork:
         async def commit(offsets: Mapping[TopicPartition, int]) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,15 @@ from aiokafka.errors import (
 )
 from google.protobuf.message import Message
 from prometheus_client import Counter, Gauge
+from sluice.events.v1 import mesh_pb2
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter
 
 from sluice_kit import context
 from sluice_kit.broker import client_options
 from sluice_kit.events import new_event_id, now
-from sluice_kit.outbox import Outbox, OutboxRow
+from sluice_kit.kafka_client import closed, its_cancellations_are_errors
+from sluice_kit.outbox import LOST, Loss, Outbox, OutboxRow
+from sluice_kit.outbox_tables import DROPPED, REFUSED
 from sluice_kit.process import describe
 from sluice_kit.schema_registry import SchemaRegistry, SchemaRegistryError
 from sluice_kit.settings import MeshSettings
@@ -36,7 +40,9 @@ log = logger(__name__)
 DEPTH = Gauge("sluice_outbox_depth", "Events that wait to be acknowledged by Kafka.", ("producer",))
 OLDEST = Gauge("sluice_outbox_oldest_seconds", "Age of the oldest event that waits.", ("producer",))
 PUBLISHED = Counter("sluice_events_published_total", "Events acknowledged by Kafka.", ("topic",))
-REFUSED = Counter("sluice_events_refused_total", "Events Kafka will never take, put aside in the outbox.", ("topic",))
+EVENTS_REFUSED = Counter(
+    "sluice_events_refused_total", "Events Kafka will never take, put aside in the outbox.", ("topic",)
+)
 FAILURES = Counter("sluice_event_publish_failures_total", "Attempts to reach Kafka that failed.", ("error",))
 
 BATCH_ROWS = 1000
@@ -47,8 +53,14 @@ CANCELLATIONS = 3
 CANCEL_SECONDS = 2.0
 TOPIC_WAIT_SECONDS = 2.0
 RECONNECT_SECONDS = 0.2
+# Losses are told when the outbox is this empty, so that one that is lost and drained by turns does not tell of every turn.
+TELL_LOSSES_BELOW = 0.5
 SCHEMA_VERSION = 1
 
+_LOSS_REASONS = {
+    DROPPED: mesh_pb2.EVENT_LOSS_REASON_OUTBOX_FULL,
+    REFUSED: mesh_pb2.EVENT_LOSS_REASON_BROKER_REFUSED,
+}
 _RECORD_FAULTS = (MessageSizeTooLargeError, RecordListTooLargeError)
 _TOPIC_FAULTS = (
     UnknownTopicOrPartitionError,
@@ -74,7 +86,14 @@ class EventPublisher:
         """`producer` is `sluice-<service>/<instance>`. Raises StartFailed when the outbox cannot be opened."""
         self._settings = settings
         name = producer.replace("/", "-")
-        self._outbox = Outbox(outbox_path or settings.home / "outbox" / f"{name}.db", producer=producer)
+        self._outbox = Outbox(
+            outbox_path or settings.home / "outbox" / f"{name}.db",
+            producer=producer,
+            max_rows=settings.outbox_max_rows,
+            max_bytes=settings.outbox_max_bytes,
+            fsync=settings.outbox_fsync,
+            when_full=settings.outbox_when_full,
+        )
         self._appended = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._broker_watched = False
@@ -100,7 +119,7 @@ class EventPublisher:
         """Begin to relay. Kafka may be away."""
         if self._settings.kafka_embedded:
             # Kept rows mean that the last process ended less than 5 s after its last ack: did the broker outlive it?
-            await self._outbox.call(self._outbox.reopen_acknowledged)
+            await self._outbox.call(self._outbox.tables.reopen_acknowledged)
             self._tasks.append(asyncio.create_task(self._watch_embedded_broker(), name="outbox-broker-watch"))
         self._tasks.append(asyncio.create_task(self._relay(), name="outbox-relay"))
 
@@ -115,7 +134,8 @@ class EventPublisher:
         await asyncio.to_thread(self._outbox.close)
 
     async def publish(self, *events: Message) -> None:
-        """Complete the metadata of events and store them durably. ResourceExhausted (OUTBOX_FULL) when the disk queue is full.
+        """Complete the metadata of events and store them durably. ResourceExhausted (OUTBOX_FULL) when the disk queue is full
+        and the policy is to refuse; under `drop` they are lost then, which is counted, logged and told of by EventsLost.
 
         The request, tenant, project, subject and trace are taken from the current context where the event has none.
         """
@@ -143,11 +163,12 @@ class EventPublisher:
         while True:
             producer = await self._connected()
             try:
-                await self._drain(producer)
+                with its_cancellations_are_errors():
+                    await self._drain(producer)
             except Exception as error:
                 self._note(error)
             finally:
-                await _closed(producer)
+                await closed(producer)
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _connected(self) -> AIOKafkaProducer:
@@ -161,9 +182,10 @@ class EventPublisher:
             with attempt:
                 producer = self._new_producer()
                 try:
-                    await producer.start()
+                    with its_cancellations_are_errors():
+                        await producer.start()
                 except BaseException:
-                    await _closed(producer)
+                    await closed(producer)
                     raise
                 return producer
         raise AssertionError("unreachable: the attempts have no end")
@@ -194,20 +216,42 @@ class EventPublisher:
         while True:
             self._appended.clear()
             await self._forget_kept()
-            rows = await self._outbox.call(self._outbox.pending, BATCH_ROWS, self._parked_now())
+            rows = await self._outbox.call(self._outbox.tables.pending, BATCH_ROWS, self._parked_now())
             if rows:
                 self._oldest_created = rows[0].created
                 await self._send(producer, rows)
+            await self._tell_losses()
+            if rows:
                 continue
             if not self.depth:
                 self._oldest_created = None
+                await self._outbox.call(self._outbox.tables.shrink)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._appended.wait(), 1.0)
+
+    async def _tell_losses(self) -> None:
+        """Explain the gaps in our numbers, once there is room for it again."""
+        if self._outbox.untold_losses and self._outbox.is_below(TELL_LOSSES_BELOW):
+            for loss in await self._outbox.call(self._outbox.tables.tell_losses, self._loss_event):
+                log.error("outbox.events_lost", topic=loss.topic, reason=loss.reason, first=loss.first, last=loss.last)
+
+    def _loss_event(self, loss: Loss) -> Message:
+        event = mesh_pb2.EventsLost(
+            lost_topic=loss.topic,
+            first_sequence=loss.first,
+            last_sequence=loss.last,
+            count=loss.last - loss.first + 1,
+            reason=_LOSS_REASONS[loss.reason],
+        )
+        event.first_lost_at.FromDatetime(datetime.fromtimestamp(loss.since, UTC))
+        event.last_lost_at.FromDatetime(datetime.fromtimestamp(loss.until, UTC))
+        self._complete(event.metadata)
+        return event
 
     async def _forget_kept(self) -> None:
         # Only while the broker is seen alive: what it lost must still be here when it comes back.
         if self._broker_watched:
-            await self._outbox.call(self._outbox.forget_acknowledged, time.time() - EMBEDDED_KEEP_SECONDS)
+            await self._outbox.call(self._outbox.tables.forget_acknowledged, time.time() - EMBEDDED_KEEP_SECONDS)
 
     async def _send(self, producer: AIOKafkaProducer, rows: Sequence[OutboxRow]) -> None:
         """Send rows, each topic's in order. Raises when the broker is away; what was not acknowledged is sent again later."""
@@ -229,7 +273,7 @@ class EventPublisher:
         # Later rows may have arrived although an earlier one failed: they are sent again behind it, so that the order is kept.
         taken = [row for row, _ in takewhile(lambda pair: pair[1] is None, zip(rows, results, strict=False))]
         if taken:
-            await self._outbox.call(self._outbox.acknowledge, taken, self._settings.kafka_embedded)
+            await self._outbox.call(self._outbox.tables.acknowledge, taken, self._settings.kafka_embedded)
             PUBLISHED.labels(topic).inc(len(taken))
         failure = next((result for result in results if result is not None), None)
         if isinstance(failure, _RECORD_FAULTS):
@@ -260,8 +304,9 @@ class EventPublisher:
         return [topic for topic, parked in self._parked.items() if parked.until > time.monotonic()]
 
     async def _refuse(self, row: OutboxRow, error: BaseException) -> None:
-        await self._outbox.call(self._outbox.refuse, row, type(error).__name__)
-        REFUSED.labels(row.topic).inc()
+        await self._outbox.call(self._outbox.tables.refuse, row, type(error).__name__)
+        EVENTS_REFUSED.labels(row.topic).inc()
+        LOST.labels(row.topic, "broker_refused").inc()
         log.error("outbox.event_refused", topic=row.topic, row=row.id, bytes=row.size, error=type(error).__name__)
 
     async def _watch_embedded_broker(self) -> None:
@@ -287,7 +332,7 @@ class EventPublisher:
             await asyncio.sleep(0.1)
 
     async def _send_again(self) -> None:
-        again = await self._outbox.call(self._outbox.reopen_acknowledged)
+        again = await self._outbox.call(self._outbox.tables.reopen_acknowledged)
         self._appended.set()
         log.warning("outbox.broker_restarted", sent_again=again)
 
@@ -305,11 +350,6 @@ async def _sent(producer: AIOKafkaProducer, rows: Sequence[OutboxRow], frame: by
     for result in await asyncio.gather(*waiting, return_exceptions=True):
         outcomes.append(result if isinstance(result, BaseException) else None)
     return outcomes if handed_over is None else [*outcomes, handed_over]
-
-
-async def _closed(producer: AIOKafkaProducer) -> None:
-    with contextlib.suppress(KafkaError, OSError, TimeoutError):
-        await asyncio.wait_for(producer.stop(), 10)
 
 
 async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:

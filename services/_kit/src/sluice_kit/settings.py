@@ -66,6 +66,15 @@ class MeshSettings(BaseSettings):
         None, validation_alias="SLUICE_KAFKA_SCHEMA_REGISTRY_CA_FILE"
     )
     """Certificate authority of the registry; none means the system's."""
+    outbox_fsync: str = Field("always", pattern=r"^(always|interval|os)$", validation_alias="SLUICE_OUTBOX_FSYNC")
+    """When an appended event is on the disk for certain: before publish returns (always), within 0.2 s (interval), or when the
+    operating system writes it (os). All three survive the death of the process; they differ when the machine loses power."""
+    outbox_max_rows: int = Field(1_000_000, ge=100, validation_alias="SLUICE_OUTBOX_MAX_ROWS")
+    """Most events that may wait for Kafka."""
+    outbox_max_bytes: int = Field(1 << 30, ge=1 << 20, validation_alias="SLUICE_OUTBOX_MAX_BYTES")
+    """Most bytes of events that may wait for Kafka; the file on disk is up to a fifth larger."""
+    outbox_when_full: str = Field("refuse", pattern=r"^(refuse|drop)$", validation_alias="SLUICE_OUTBOX_WHEN_FULL")
+    """What becomes of events when the outbox is full: new work is refused, or events are dropped, counted, and told of later."""
     port_base_offset: int = Field(0, ge=0, le=10_000, validation_alias="SLUICE_PORT_BASE_OFFSET")
     """Added to every default port."""
     instance: str = Field("0", pattern=r"^[A-Za-z0-9_-]{1,32}$", validation_alias="SLUICE_INSTANCE")
