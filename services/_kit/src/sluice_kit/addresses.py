@@ -1,5 +1,6 @@
 """The default addresses of the mesh: one table, shifted as a whole by SLUICE_PORT_BASE_OFFSET."""
 
+import ipaddress
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -26,6 +27,16 @@ DEFAULT_PORTS: Mapping[str, int] = MappingProxyType(
     _GRPC_PORTS | _OTHER_PORTS | {f"metrics_{name}": 9450 + port - 50050 for name, port in _GRPC_PORTS.items()}
 )
 """Listener name to TCP port, before the offset. `metrics_<service>` serves /metrics and /healthz."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as it is written, can only be this machine. No name but `localhost` is looked up or trusted."""
+    if host.strip("[]").lower() in ("localhost", "ip6-localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def default_listen(name: str, offset: int) -> str:

@@ -52,12 +52,12 @@ def client_options(settings: MeshSettings) -> dict[str, Any]:
     return options
 
 
-def install_empty_fetch_guard(settings: MeshSettings) -> None:
-    """Make consumers of this process pause after an empty fetch when the broker is the embedded one; otherwise do nothing.
+def install_empty_fetch_guard(settings: MeshSettings, *, forced: bool = False) -> None:
+    """Make consumers of this process pause after an empty fetch when the broker is the embedded one, or is found to be like it.
 
     The embedded broker has no long poll: without the pause an idle consumer spins at 83 % of a core (kafka-faust.md 1.2).
     """
-    if settings.kafka_embedded and not hasattr(Fetcher._proc_fetch_request, "__wrapped__"):
+    if (settings.kafka_embedded or forced) and not hasattr(Fetcher._proc_fetch_request, "__wrapped__"):
         Fetcher._proc_fetch_request = _guarded(Fetcher._proc_fetch_request)
 
 

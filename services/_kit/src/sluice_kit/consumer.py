@@ -16,9 +16,10 @@ from sluice_kit import telemetry
 from sluice_kit.assignment import Assignment, StartingOffsets, sticky_assignor
 from sluice_kit.batch_work import BatchWork, Handler
 from sluice_kit.broker import client_options, install_empty_fetch_guard
+from sluice_kit.broker_check import check_broker
 from sluice_kit.consumed_event import ConsumedEvent
 from sluice_kit.events import topic_of
-from sluice_kit.kafka_client import closed, its_cancellations_are_errors
+from sluice_kit.kafka_client import CLOSE_SECONDS, closed, its_cancellations_are_errors
 from sluice_kit.keyed_work import EventHandler, KeyedWork
 from sluice_kit.process import describe
 from sluice_kit.settings import MeshSettings
@@ -89,11 +90,13 @@ class EventConsumer:
         """Consume until stop is set; what was handled by then is committed. A broker that is away is waited for."""
         install_empty_fetch_guard(self._settings)
         self._stop = stop
-        interrupting = asyncio.create_task(self._interrupt_on_stop())
+        beside = [asyncio.create_task(self._interrupt_on_stop()), asyncio.create_task(check_broker(self._settings))]
         try:
             await self._run()
         finally:
-            interrupting.cancel()
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside, timeout=CLOSE_SECONDS)
 
     async def _run(self) -> None:
         pause = 0.2

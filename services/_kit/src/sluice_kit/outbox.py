@@ -62,7 +62,7 @@ class Outbox:
         producer: str,
         max_rows: int = MAX_ROWS,
         max_bytes: int = MAX_BYTES,
-        fsync: str = "always",
+        fsync: str = "interval",
         when_full: str = "refuse",
     ) -> None:
         """Open or make the file. Raises StartFailed when it cannot be used, or another process uses it.

@@ -26,6 +26,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from sluice_kit import context
 from sluice_kit.broker import client_options
+from sluice_kit.broker_check import check_broker
 from sluice_kit.events import new_event_id, now
 from sluice_kit.kafka_client import closed, its_cancellations_are_errors
 from sluice_kit.outbox import LOST, Loss, Outbox, OutboxRow
@@ -122,6 +123,7 @@ class EventPublisher:
             await self._outbox.call(self._outbox.tables.reopen_acknowledged)
             self._tasks.append(asyncio.create_task(self._watch_embedded_broker(), name="outbox-broker-watch"))
         self._tasks.append(asyncio.create_task(self._relay(), name="outbox-relay"))
+        self._tasks.append(asyncio.create_task(check_broker(self._settings), name="broker-check"))
 
     async def stop(self) -> None:
         """Give the relay a few seconds to drain; what is left stays on disk for the next start."""

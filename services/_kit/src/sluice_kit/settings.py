@@ -8,7 +8,7 @@ from typing import TypeVar
 from pydantic import Field, FilePath, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from sluice_kit.addresses import DEFAULT_PORTS, default_listen
+from sluice_kit.addresses import DEFAULT_PORTS, default_listen, is_loopback
 
 
 def settings_config(service: str) -> SettingsConfigDict:
@@ -66,7 +66,7 @@ class MeshSettings(BaseSettings):
         None, validation_alias="SLUICE_KAFKA_SCHEMA_REGISTRY_CA_FILE"
     )
     """Certificate authority of the registry; none means the system's."""
-    outbox_fsync: str = Field("always", pattern=r"^(always|interval|os)$", validation_alias="SLUICE_OUTBOX_FSYNC")
+    outbox_fsync: str = Field("interval", pattern=r"^(always|interval|os)$", validation_alias="SLUICE_OUTBOX_FSYNC")
     """When an appended event is on the disk for certain: before publish returns (always), within 0.2 s (interval), or when the
     operating system writes it (os). All three survive the death of the process; they differ when the machine loses power."""
     outbox_max_rows: int = Field(1_000_000, ge=100, validation_alias="SLUICE_OUTBOX_MAX_ROWS")
@@ -107,6 +107,17 @@ class MeshSettings(BaseSettings):
     def _fill_in_addresses(self) -> "MeshSettings":
         if not self.kafka_bootstrap:
             object.__setattr__(self, "kafka_bootstrap", default_listen("kafka", self.port_base_offset))
+        return self
+
+    @model_validator(mode="after")
+    def _keep_the_embedded_broker_at_home(self) -> "MeshSettings":
+        # It takes any password and forgets what it has acknowledged: whoever else can reach it reads and writes every event.
+        away = [a for a in self.kafka_bootstrap.split(",") if not is_loopback(a.rsplit(":", 1)[0])]
+        if self.kafka_embedded and away:
+            raise ValueError(
+                f"SLUICE_KAFKA_EMBEDDED is for a broker on loopback, and SLUICE_KAFKA_BOOTSTRAP names {', '.join(away)}:"
+                " unset the one, or point the other at 127.0.0.1"
+            )
         return self
 
     @model_validator(mode="after")
