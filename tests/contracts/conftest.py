@@ -10,9 +10,11 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import pytest
+from confluent_kafka import Consumer
 from sluice_cli.mesh import embedded
 from sluice_cli.mesh.home import Home
 from sluice_kit.settings import MeshSettings
@@ -98,3 +100,26 @@ def registry_url(tmp_path_factory) -> Iterator[str]:
     for _ in run([*command, str(jar)], "the schema registry", ready, cwd=folder):
         yield url
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def confluent_records() -> Callable[[MeshSettings, list[str], int], list[Any]]:
+    """Records as a plain client of somebody else's (librdkafka) reads them: topics, and how many there must be."""
+    return _confluent_records
+
+
+def _confluent_records(settings: MeshSettings, topics: list[str], count: int) -> list[Any]:
+    group = {"group.id": "confluent", "auto.offset.reset": "earliest", "enable.auto.commit": False}
+    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, **group})
+    consumer.subscribe(topics)
+    records: list[Any] = []
+    deadline = time.monotonic() + START_SECONDS
+    try:
+        while len(records) < count:
+            assert time.monotonic() < deadline, f"{len(records)} of {count} records within {START_SECONDS} s"
+            record = consumer.poll(0.2)
+            if record is not None and record.error() is None:
+                records.append(record)
+    finally:
+        consumer.close()
+    return records

@@ -15,7 +15,6 @@ from sluice_kit.settings import MeshSettings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its optional OAuth client warns of itself on import
-    from confluent_kafka import Consumer
     from confluent_kafka.schema_registry import SchemaRegistryClient
     from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer
     from confluent_kafka.serialization import MessageField, SerializationContext
@@ -27,31 +26,15 @@ def completed(request_id: str) -> gateway_pb2.RequestCompleted:
     return event
 
 
-def read_with_confluent(settings: MeshSettings, topic: str, count: int) -> list:
-    consumer = Consumer(
-        {"bootstrap.servers": settings.kafka_bootstrap, "group.id": "confluent", "auto.offset.reset": "earliest"}
-    )
-    consumer.subscribe([topic])
-    records = []
-    try:
-        for _ in range(300):
-            record = consumer.poll(0.2)
-            if record is not None and record.error() is None:
-                records.append(record)
-            if len(records) == count:
-                return records
-    finally:
-        consumer.close()
-    raise AssertionError(f"{len(records)} of {count} records within a minute")
-
-
 async def until(condition, seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.05)
 
 
-async def test_what_the_publisher_writes_is_read_by_confluents_deserializer_with_the_registry(kafka, registry_url):
+async def test_what_the_publisher_writes_is_read_by_confluents_deserializer_with_the_registry(
+    kafka, registry_url, confluent_records
+):
     settings = kafka.model_copy(update={"kafka_schema_registry_url": registry_url})
     await ensure_topics(settings)
     publisher = EventPublisher(producer="sluice-test/0", settings=settings)
@@ -60,7 +43,7 @@ async def test_what_the_publisher_writes_is_read_by_confluents_deserializer_with
     await until(lambda: publisher.depth == 0)
     await publisher.stop()
     topic = topic_of(gateway_pb2.RequestCompleted).name
-    records = await asyncio.to_thread(read_with_confluent, settings, topic, 2)
+    records = await asyncio.to_thread(confluent_records, settings, [topic], 2)
     context = SerializationContext(topic, MessageField.VALUE)
     with SchemaRegistryClient({"url": registry_url}) as client:
         theirs = ProtobufDeserializer(gateway_pb2.RequestCompleted, {"use.deprecated.format": False}, client)
@@ -85,7 +68,9 @@ async def test_registering_again_gives_the_same_frame(kafka, registry_url):
     assert await SchemaRegistry(settings).frame(topic) == await SchemaRegistry(settings).frame(topic)
 
 
-async def test_events_wait_on_disk_while_the_registry_is_away_and_then_go_out_in_order(kafka, registry_url):
+async def test_events_wait_on_disk_while_the_registry_is_away_and_then_go_out_in_order(
+    kafka, registry_url, confluent_records
+):
     nobody = "http://127.0.0.1:9"
     away = kafka.model_copy(update={"kafka_schema_registry_url": nobody})
     await ensure_topics(kafka)
@@ -98,7 +83,7 @@ async def test_events_wait_on_disk_while_the_registry_is_away_and_then_go_out_in
     publisher._schemas = SchemaRegistry(kafka.model_copy(update={"kafka_schema_registry_url": registry_url}))
     await until(lambda: publisher.depth == 0)
     await publisher.stop()
-    records = await asyncio.to_thread(read_with_confluent, kafka, topic, 3)
+    records = await asyncio.to_thread(confluent_records, kafka, [topic], 3)
     assert [decode(topic, r.value()).metadata.producer_sequence for r in records] == [1, 2, 3]
     assert {r.value()[0] for r in records} == {0}
 
