@@ -26,7 +26,8 @@ LABEL org.opencontainers.image.title="sluice-${SERVICE}" org.opencontainers.imag
 COPY --from=build /opt/sluice /opt/sluice
 ENV PATH=/opt/sluice/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 SLUICE_HOME=/var/lib/sluice HOME=/tmp
 # A fixed number, so that Kubernetes can check runAsNonRoot; the root file system may be read-only, state goes to SLUICE_HOME.
-RUN mkdir -p /var/lib/sluice && chown 10001:10001 /var/lib/sluice
+RUN mkdir -p /var/lib/sluice /var/lib/sluice-keys && chown 10001:10001 /var/lib/sluice /var/lib/sluice-keys \
+ && chmod 700 /var/lib/sluice-keys
 USER 10001:10001
 VOLUME /var/lib/sluice
 STOPSIGNAL SIGTERM

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from sluice_cli import events as event_stream
+from sluice_cli import topics
 from sluice_cli.dlq_commands import dlq
 from sluice_cli.mesh import demo_env
 from sluice_cli.mesh.home import Home
@@ -40,14 +41,14 @@ def tail(
     ] = False,
 ) -> None:
     """Print events as they come, one JSON line each."""
-    topics = event_stream.topics_named(type_ or ())
+    wanted = event_stream.topics_named(type_ or ())
     settings = event_stream.connection(Home.here())
     opened = opener(settings) if decrypt else None
 
     async def show() -> None:
         left = max_
         async with contextlib.aclosing(
-            event_stream.follow(settings, topics, from_beginning=from_beginning or no_follow, live=not no_follow)
+            event_stream.follow(settings, wanted, from_beginning=from_beginning or no_follow, live=not no_follow)
         ) as seen:
             async for event in seen:
                 print(event.as_json(opened), flush=True)
@@ -57,6 +58,12 @@ def tail(
 
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
         asyncio.run(show())
+
+
+@events.command("topics")
+def show_topics() -> None:
+    """Show the topics: who may read them, how long they should keep their records, and how long they do."""
+    topics.show(asyncio.run(topics.kept_topics(event_stream.connection(Home.here()))), console)
 
 
 @events.command()

@@ -24,7 +24,8 @@ from sluice_kit.telemetry import configure, logger
 log = logger(__name__)
 
 # The embedded broker holds every record in memory and rewrites its file whole: its topics stay small (kafka-faust.md 1.4).
-EMBEDDED_RETENTION_MS = 3_600_000
+HOUR_MS = 3_600_000
+EMBEDDED_RETENTION_MS = HOUR_MS
 EMBEDDED_RETENTION_BYTES = 20_000_000
 # DescribeConfigs, `config_source`: DYNAMIC_TOPIC_CONFIG.
 _SET_ON_TOPIC = 1
@@ -134,7 +135,7 @@ async def _keep_for(
         if before == wanted:
             continue
         # AlterConfigs replaces everything that is set on the topic: what is set stays.
-        options = now[spec.name] | {"retention.ms": wanted}
+        options = now[spec.name] | {"retention.ms": wanted, "segment.ms": str(_segment_ms(spec, retention.of(spec)))}
         for response in await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, spec.name, options)]):
             for code, *_ in response.resources:
                 if code:
@@ -153,11 +154,19 @@ async def topic_options(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dic
     return found
 
 
-def _new_topic(spec: TopicSpec, replicas: int, settings: MeshSettings, retention_ms: int) -> NewTopic:
-    options = {"cleanup.policy": spec.cleanup_policy, "retention.ms": str(retention_ms)}
+def _segment_ms(spec: TopicSpec, retention_ms: int) -> int:
+    """How long a segment is written to: only whole ones are compacted, and deleted when their last record is old enough."""
     if spec.compacted:
-        # With the default of a week nothing compacts (kafka-faust.md 1.1).
-        options["segment.ms"] = str(3_600_000)
+        return HOUR_MS  # with Kafka's default of a week nothing compacts (kafka-faust.md 1.1)
+    return max(HOUR_MS, min(7 * 24 * HOUR_MS, retention_ms // 8))
+
+
+def _new_topic(spec: TopicSpec, replicas: int, settings: MeshSettings, retention_ms: int) -> NewTopic:
+    options = {
+        "cleanup.policy": spec.cleanup_policy,
+        "retention.ms": str(retention_ms),
+        "segment.ms": str(_segment_ms(spec, retention_ms)),
+    }
     if settings.kafka_embedded:
         options |= {"retention.ms": str(EMBEDDED_RETENTION_MS), "retention.bytes": str(EMBEDDED_RETENTION_BYTES)}
     if replicas >= 3:
