@@ -23,7 +23,7 @@ ERASED = "maria"
 
 def canary(person: str) -> str:
     """Words that redaction leaves and the model need not repeat."""
-    return f"quokka {person or 'nobody'} umbrella"
+    return {"maria": "quokka umbrella", "paul": "walrus lantern", "": "heron teapot"}[person]
 
 
 def _converse(mesh: Mesh) -> dict[str, list[str]]:

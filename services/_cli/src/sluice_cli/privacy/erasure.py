@@ -1,9 +1,11 @@
 """Erases a person: destroys the keys of their texts, and tells the mesh."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
+import sys
 import time
 from datetime import UTC, datetime
 from uuid import UUID, uuid5
@@ -119,4 +121,5 @@ def erase(
         requested_by=requested_by,
         reason=reason,
     )
-    return receipt, asyncio.run(tell(settings, receipt))
+    with contextlib.redirect_stdout(sys.stderr):  # what the publisher logs is not part of the receipt
+        return receipt, asyncio.run(tell(settings, receipt))

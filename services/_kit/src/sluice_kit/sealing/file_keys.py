@@ -87,7 +87,7 @@ class FileKeyStore:
             return self._add(connection, name)
 
     def destroy(self, name: str) -> Destruction:
-        with self._changing() as connection:
+        with self._changing(scrub=True) as connection:
             before = _versions(connection, name, "destroyed_at IS NOT NULL")
             now = _versions(connection, name, "destroyed_at IS NULL")
             connection.execute(
@@ -235,12 +235,13 @@ class FileKeyStore:
             os.close(descriptor)
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
+    def _changing(self, *, scrub: bool = False) -> Iterator[sqlite3.Connection]:
         try:
             with self._alone():
                 with self._transaction() as connection:
                     yield connection
-                self._scrub_journal()
+                if scrub:
+                    self._scrub_journal()
         except OSError as error:
             raise KeyStoreUnavailable(f"{self._folder} cannot be written ({error.strerror}).") from None
 

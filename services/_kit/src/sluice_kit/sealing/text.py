@@ -153,11 +153,15 @@ class TextSealer:
             if key is not None and key.is_usable(now):
                 return key
             self._keys.pop(names, None)
-        if self._away is not None and now < self._away_until:
-            raise self._away
+        self._refuse_while_away()
         return None
 
+    def _refuse_while_away(self) -> None:
+        if self._away is not None and self._clock() < self._away_until:
+            raise self._away
+
     def _new_key(self, names: tuple[str, ...]) -> _DataKey:
+        self._refuse_while_away()  # it may have been found out while this waited for a thread
         try:
             with KEY_STORE_SECONDS.time():
                 secret, head = self._wrapped(names)
