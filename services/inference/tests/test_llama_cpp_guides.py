@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from inference_stage import details, generate, refused, served, spec
 from sluice.types.v1 import generation_pb2
-from sluice_inference.adapters.llama_cpp.backend import LlamaCpp
+from sluice_inference.adapters import gguf, model_file
+from sluice_inference.adapters.llama_cpp.backend import LlamaCpp, LlamaCppOptions
 from sluice_inference.adapters.llama_cpp.chunks import ChunkReader
 from sluice_inference.adapters.llama_cpp.guides import Follower, follower, guide_fields, lark
 from sluice_inference.domain.generation import Guide, GuideKind
@@ -133,6 +135,20 @@ async def test_the_engine_follows_a_schema_to_the_pattern_of_a_string(engine: Ll
         guided = generation_pb2.GuidedDecoding(json_schema=json.dumps(schema))
         output = (await generate(running, spec("Answer.", tokens=40, sampling=HOT, guided=guided))).outputs[0]
     assert re.fullmatch("[A-C]{2}[0-9]", json.loads(output.text)["code"])
+
+
+def test_an_engine_that_follows_no_guide_is_found_out_at_load(engine: LlamaCpp) -> None:
+    class Deaf:
+        def handle_completions(self, body: dict[str, object], callback: Callable[[dict[str, object]], bool]) -> None:
+            callback({"choices": [{"text": "!"}]})
+
+    options = LlamaCppOptions(Path("any"), 1, 256, 1)
+    deaf = LlamaCpp(options, model=engine.model, gguf=gguf.read_facts(model_file.locate_packaged()))
+    deaf._server = Deaf()
+    deaf._try_a_guide()
+    assert deaf.model.capabilities.guides == {GuideKind.EBNF, GuideKind.CHOICE}
+    assert not deaf.model.capabilities.json_schema
+    assert engine.model.capabilities.guides == set(GuideKind) - {GuideKind.STRUCTURAL_TAG}
 
 
 async def test_a_guide_that_cannot_be_followed_is_refused_with_its_field(

@@ -19,7 +19,7 @@ from sluice_inference.domain.refusals import EngineFailed, InvalidRequest
 _HEAD = "%llguidance {}\nstart: "
 # Between tokens a small model could write spaces for ever; a schema may say otherwise.
 _TIGHT = {"x-guidance": {"whitespace_flexible": False}}
-_FOLLOWED = (GuideKind.REGEX, GuideKind.JSON_SCHEMA, GuideKind.JSON_OBJECT)
+FOLLOWED = frozenset({GuideKind.REGEX, GuideKind.JSON_SCHEMA, GuideKind.JSON_OBJECT})
 _SLASHES = re.compile(r"\\.|/|\n", re.DOTALL)
 
 
@@ -114,7 +114,7 @@ _LEFT = EngineFailed("the engine did not follow the guide; a simpler one may be 
 
 def follower(guide: Guide | None) -> Follower | None:
     """For guides that llguidance follows."""
-    return Follower(lark(guide)) if guide and guide.kind in _FOLLOWED else None
+    return Follower(lark(guide)) if guide and guide.kind in FOLLOWED else None
 
 
 def _escape_slash(found: re.Match[str]) -> str:
