@@ -48,17 +48,22 @@ def test_a_service_that_cannot_is_one_sentence(tmp_path, monkeypatch) -> None:
         replays.switch(found, Home(tmp_path), into="new", accept_differences=True)
 
 
-@pytest.mark.parametrize("name", ["metrics", "read-models", "nothing"])
+@pytest.mark.parametrize("name", ["drift", "read-models", "nothing"])
 def test_what_cannot_be_replayed_is_refused_with_the_reason(name: str) -> None:
     with pytest.raises(MeshProblem, match=r"cannot be replayed|need no replay|There is no projection"):
         replays.projection(name)
+
+
+def test_windows_are_not_switched() -> None:
+    with pytest.raises(MeshProblem, match="SLUICE_QUALITY_GROUP"):
+        replays.refuse_switch(replays.projection("metrics"))
 
 
 def test_differences_are_shown() -> None:
     out = StringIO()
     replays.show(REPORT, Console(file=out, width=200))
     assert (
-        "4 rows the same, 1 different, 1 only live, 0 only replayed, 2 begun before the range; SUMS DIFFERENT"
+        "4 the same, 1 different, 1 only live, 0 only replayed, 2 begun before the range; SUMS DIFFERENT"
         in out.getvalue()
     )
     assert "event-7: amount_nano 1 -> 2" in out.getvalue()

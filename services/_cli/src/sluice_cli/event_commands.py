@@ -98,7 +98,9 @@ def verify(
 
 @events.command()
 def replay(
-    projection: Annotated[str, typer.Argument(help="What to rebuild: `ledger`.")],
+    projection: Annotated[
+        str, typer.Argument(help="What to rebuild: `ledger`, or `metrics` (the windows of quality).")
+    ],
     from_: Annotated[
         str, typer.Option("--from", help="Offset or time (2026-11-24T12:00:00+00:00) to begin at; all without it.")
     ] = "",
@@ -113,6 +115,8 @@ def replay(
 ) -> None:
     """Rebuild a projection from the topics beside the live one, and compare both. Exit code 1 when they differ."""
     found = replays.projection(projection)
+    if switch:
+        replays.refuse_switch(found)
     if switch and from_:
         raise MeshProblem("A part cannot be switched to: leave out --from.")
     home = Home.here()

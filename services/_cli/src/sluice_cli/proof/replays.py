@@ -30,9 +30,12 @@ class Projection:
     can_switch: bool
 
 
-PROJECTIONS = {"ledger": Projection("cost", "sluice_cost.replay", can_switch=True)}
+PROJECTIONS = {
+    "ledger": Projection("cost", "sluice_cost.replay", can_switch=True),
+    "metrics": Projection("quality", "sluice_quality.replay", can_switch=False),
+}
 REFUSED = {
-    "metrics": "The windows of quality and drift cannot be replayed yet: their processors read with Faust and have no batch entry.",
+    "drift": "The windows of drift cannot be replayed yet: its reference is a window of its own past, which a batch does not have.",
     "read-models": "The read models need no replay of their own: insight rebuilds its board from the topics at every start, "
     "and feedback's register of requests is kept for days only and reads on from the offsets in its own database.",
 }
@@ -54,6 +57,15 @@ def build(found: Projection, home: Home, *, into: str, begin: str, export: Path 
     return _run(found, home, ["--into", into, *(["--from", begin] if begin else []), *export_to])
 
 
+def refuse_switch(found: Projection) -> None:
+    """MeshProblem for a projection that cannot be exchanged."""
+    if not found.can_switch:
+        raise MeshProblem(
+            "Published windows are not exchanged, the processor restates them: start it with another SLUICE_QUALITY_GROUP, and it "
+            "counts everything anew. Leave out --switch."
+        )
+
+
 def switch(found: Projection, home: Home, *, into: str, accept_differences: bool) -> dict[str, Any]:
     """Stop the service where this home's supervisor runs it, exchange, and start it again."""
     accept = ["--accept-differences"] if accept_differences else []
@@ -65,7 +77,8 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     """What was replayed, and how it differs."""
     difference = report["difference"]
     for span in report["spans"]:
-        _line(console, f"partition {span['partition']}: offsets {span['from']} to {span['until']}")
+        topic = f"{span['topic']} " if "topic" in span else ""
+        _line(console, f"{topic}partition {span['partition']}: offsets {span['from']} to {span['until']}")
     for partition, offset in report["deleted_before"].items():
         _line(
             console,
@@ -74,17 +87,36 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     for reason, count in report["skipped"].items():
         _line(console, f"{count} records can never be entered ({reason})")
     _line(console, f"{report['events']} events into `{report['into']}`, sha256 {report['sha256']}")
-    _line(
-        console,
-        f"{difference['same']} rows the same, {difference['different']} different, {difference['only_live']} only live, "
-        f"{difference['only_replayed']} only replayed"
-        + (f", {difference['begun_before']} begun before the range" if difference["begun_before"] else "")
-        + {True: "; sums the same", False: "; SUMS DIFFERENT", None: ""}[report["sums_same"]],
-    )
+    _line(console, _told(difference) + _whole(report, "sums") + _whole(report, "chains"))
     for example in difference["examples"]:
         _line(console, f"  {example}")
     if report["kept_as"]:
         _line(console, f"Switched. The former one is kept: {report['kept_as']}")
+
+
+_KINDS = {
+    "same": "the same",
+    "different": "different",
+    "only_live": "only live",
+    "only_replayed": "only replayed",
+    "corrected": "the same once corrected",
+    "begun_before": "begun before the range",
+    "still_open": "still open",
+}
+_ALWAYS = 4
+
+
+def _told(difference: Mapping[str, Any]) -> str:
+    """The first four kinds always, the others where there are any."""
+    counts = [(difference.get(kind, 0), words) for kind, words in _KINDS.items()]
+    return ", ".join(f"{count} {words}" for at, (count, words) in enumerate(counts) if count or at < _ALWAYS)
+
+
+def _whole(report: Mapping[str, Any], name: str) -> str:
+    same = report.get(f"{name}_same")
+    if same is None:
+        return ""
+    return f"; {name} the same" if same else f"; {name.upper()} DIFFERENT"
 
 
 def _run(found: Projection, home: Home, arguments: Sequence[str]) -> dict[str, Any]:
