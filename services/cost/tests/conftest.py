@@ -25,6 +25,7 @@ from sluice_cost.adapters.sql_holds import SqlHolds
 from sluice_cost.adapters.sql_ledger import SqlLedger
 from sluice_cost.adapters.sql_prices import SqlPrices
 from sluice_cost.adapters.sql_recompute import SqlRecomputer
+from sluice_cost.adapters.sql_rows import SqlEntries
 from sluice_cost.adapters.sql_spend import SqlSpend
 from sluice_cost.api import CostServicer
 from sluice_cost.domain.ledger import Completion, Partition
@@ -246,6 +247,7 @@ async def stub(
         holds=SqlHolds(database, default_currency="USD", expired_grace=timedelta(hours=1), clock=now),
         verifier=SqlChainVerifier(database),
         recomputer=SqlRecomputer(database, default_currency="USD", encode=encode),
+        entries=SqlEntries(database),
         clock=now,
     )
     pb_grpc.add_CostServiceServicer_to_server(servicer, server.grpc)

@@ -117,11 +117,3 @@ async def test_a_tenant_can_not_set_prices(stub: Any) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await stub.PutPrice(new_price(), metadata=ACME)
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
-
-
-async def test_what_is_not_served_yet_says_so(stub: Any) -> None:
-    calls = (stub.ExportFocus(pb.ExportFocusRequest()).read(),)
-    for call in calls:
-        with pytest.raises(grpc.aio.AioRpcError, match="not served yet") as caught:
-            await call
-        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

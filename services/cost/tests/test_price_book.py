@@ -92,3 +92,33 @@ def test_a_file_that_is_no_book_is_named(tmp_path: Path, content: str | None, mi
         path.write_text(content)
     with pytest.raises(PriceBookMistakes, match=f"book.yaml: {mistake}"):
         load_price_book(path)
+
+
+def test_tiers_seconds_capacity_and_deployments_are_read() -> None:
+    document = small(
+        per_cpu_second="0.00001",
+        per_accelerator_second="0.001",
+        cpus="1.5",
+        tiers=[{"above_input_tokens": 200_000, "input_per_million": "0.3", "output_per_million": "1.2"}],
+    )
+    document["deployments"] = {"chat/west": {"input_per_million": "1", "output_per_million": "2"}}
+    model, deployment = read_price_book(document).prices
+    assert (model.cpu_second, model.accelerator_second, model.cpus_milli) == (10_000, 1_000_000, 1_500)
+    assert [(tier.above_input_tokens, tier.cached_input) for tier in model.tiers] == [(200_000, 300_000_000)]
+    assert (deployment.model, deployment.output) == ("route:chat/west", 2_000_000_000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "mistake"),
+    [
+        ({"tiers": "high"}, "tiers: must be a list"),
+        ({"tiers": [7]}, "tiers[0]: must be a mapping"),
+        ({"tiers": [{"input_per_million": "1", "output_per_million": "1"}]}, "tiers[0].above_input_tokens"),
+        ({"tiers": [{"above_input_tokens": 5, "output_per_million": "1"}]}, "tiers[0].input_per_million: missing"),
+        ({"cpus": "0.0001"}, "cpus: has more than 3"),
+    ],
+)
+def test_a_mistake_in_a_tier_is_named_with_its_place(changes: dict[str, Any], mistake: str) -> None:
+    with pytest.raises(PriceBookMistakes, match=r"models\.small") as caught:
+        read_price_book(small(**changes))
+    assert mistake in str(caught.value)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sluice_cost.domain.money import divide_half_even, from_nano, to_nano
-from sluice_cost.domain.pricing import Charge, Price, Priced, PriceHistory, charge
+from sluice_cost.domain.pricing import Charge, Price, Priced, PriceHistory, Tier, charge
 from sluice_cost.domain.usage import LARGEST_TOKEN_COUNT, TOKEN_BUCKETS, AbsurdUsage, Usage
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -149,3 +149,48 @@ def test_the_price_in_force_is_the_newest_that_has_begun(make_price: Callable[..
     assert history.find("other", NOON) is None
     assert history.in_force(NOON) == [old]
     assert history.newest_version("small") == 3
+
+
+TIER = Tier(1_000, 4_000_000_000, 2_000_000_000, 6_000_000_000, 10_000_000_000, 14_000_000_000)
+
+
+@pytest.mark.parametrize(
+    ("usage", "nano"),
+    [
+        (Usage(uncached_input_tokens=1_000), 2_000_000),
+        (Usage(uncached_input_tokens=1_001), 4_004_000),
+        (Usage(uncached_input_tokens=1, cached_input_tokens=999, cache_write_tokens=1, output_tokens=1), 2_018_000),
+        (Usage(output_tokens=5_000), 25_000_000),
+    ],
+)
+def test_a_tier_holds_for_the_whole_request_once_its_input_is_longer(
+    usage: Usage, nano: int, make_price: Callable[..., Price]
+) -> None:
+    assert charged(usage, make_price(tiers=(TIER,))).total == nano
+
+
+def test_the_dearest_of_a_price_bounds_every_tier(make_price: Callable[..., Price]) -> None:
+    price = make_price(tiers=(replace(TIER, output=1),))
+    assert (price.dearest().output, price.dearest().uncached_input) == (5_000_000_000, 4_000_000_000)
+
+
+def test_seconds_cost_what_a_second_costs_and_no_price_of_a_request(make_price: Callable[..., Price]) -> None:
+    price = make_price(cpu_second=3, accelerator_second=2_000, per_request=7, minimum=10**9)
+    result = charged(Usage(cpu_us=500_000, accelerator_us=1_500_000), price)
+    assert (result.cpu, result.accelerator, result.total) == (2, 3_000, 3_002)  # one and a half goes to the even two
+
+
+def test_a_deployment_s_own_price_comes_before_the_model_s_and_that_before_the_alias_s(
+    make_price: Callable[..., Price],
+) -> None:
+    prices_ = [make_price(name) for name in ("route:alias/here", "small", "alias")]
+    history = PriceHistory(prices_, default_currency="USD")
+
+    def found(**call: str) -> str:
+        price = history.for_call(**{"route": "", "served_model": "", "model": "alias", "at": NOON, **call})  # type: ignore[arg-type]
+        return price.model if price else ""
+
+    assert found(route="alias/here", served_model="small") == "route:alias/here"
+    assert found(route="alias/there", served_model="small") == "small"
+    assert found(served_model="other") == "alias"
+    assert found(model="other") == ""

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from sluice_kit.errors import Unavailable
 
-from sluice_cli import decision
+from sluice_cli import cost, decision
 from sluice_cli.event_commands import events
 from sluice_cli.mesh import operation
 from sluice_cli.mesh.home import Home
@@ -26,6 +26,7 @@ mesh = typer.Typer(no_args_is_help=True, help="Run the mesh on this machine.")
 app.add_typer(mesh, name="mesh")
 app.add_typer(events, name="events")
 app.add_typer(privacy, name="privacy")
+app.add_typer(cost.app, name="cost")
 
 console = Console()
 

@@ -25,6 +25,7 @@ from sluice_cost.adapters.sql_holds import SqlHolds, sweep_for_ever
 from sluice_cost.adapters.sql_ledger import SqlLedger
 from sluice_cost.adapters.sql_prices import SqlPrices
 from sluice_cost.adapters.sql_recompute import SqlRecomputer
+from sluice_cost.adapters.sql_rows import SqlEntries
 from sluice_cost.adapters.sql_spend import SqlSpend
 from sluice_cost.api import CostServicer
 from sluice_cost.consumer import CompletionConsumer
@@ -100,6 +101,7 @@ async def serve_with(
         holds=holds,
         verifier=verifier,
         recomputer=SqlRecomputer(database, default_currency=book.currency, encode=encode),
+        entries=SqlEntries(database),
         clock=now,
     )
     cost_service_pb2_grpc.add_CostServiceServicer_to_server(servicer, server.grpc)

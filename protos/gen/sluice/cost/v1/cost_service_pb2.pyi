@@ -1065,7 +1065,7 @@ class ExportFocusResponse(_message.Message):
     COLUMNS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def columns(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Column name to value, FOCUS 1.2 names."""
+        """Column name to value, FOCUS 1.2 names. A column that is null is left out."""
 
     def __init__(
         self,
@@ -1098,8 +1098,13 @@ class Price(_message.Message):
     PER_REQUEST_FIELD_NUMBER: _builtins.int
     MINIMUM_FIELD_NUMBER: _builtins.int
     APPROVED_BY_FIELD_NUMBER: _builtins.int
+    PER_CPU_SECOND_FIELD_NUMBER: _builtins.int
+    PER_ACCELERATOR_SECOND_FIELD_NUMBER: _builtins.int
+    TIERS_FIELD_NUMBER: _builtins.int
+    CPUS_FIELD_NUMBER: _builtins.int
+    ACCELERATORS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Model alias the price is for."""
+    """Model the price is for: the id of the model that answers, an alias, or `route:alias/deployment` for one deployment, which comes before both."""
     version: _builtins.int
     """Version, counted from 1 per model."""
     currency_code: _builtins.str
@@ -1120,9 +1125,21 @@ class Price(_message.Message):
     """Least a completed request costs; empty means nothing."""
     approved_by: _builtins.str
     """Who approved it."""
+    per_cpu_second: _builtins.str
+    """Per second of a processor, for models that run on one's own machines; empty means nothing."""
+    per_accelerator_second: _builtins.str
+    """Per second of an accelerator; empty means nothing."""
+    cpus: _builtins.str
+    """Processors that are paid for whether they are used or not, as decimal text such as `2`; empty means none: idle time costs nothing."""
+    accelerators: _builtins.str
+    """Accelerators that are paid for whether they are used or not; empty means none."""
     @_builtins.property
     def effective_from(self) -> _timestamp_pb2.Timestamp:
         """From when it holds."""
+
+    @_builtins.property
+    def tiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceTier]:
+        """Token prices of requests with longer inputs, by rising threshold."""
 
     def __init__(
         self,
@@ -1139,14 +1156,61 @@ class Price(_message.Message):
         per_request: _builtins.str = ...,
         minimum: _builtins.str = ...,
         approved_by: _builtins.str = ...,
+        per_cpu_second: _builtins.str = ...,
+        per_accelerator_second: _builtins.str = ...,
+        tiers: _abc.Iterable[Global___PriceTier] | None = ...,
+        cpus: _builtins.str = ...,
+        accelerators: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["effective_from", b"effective_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_by", b"approved_by", "cache_write_per_million", b"cache_write_per_million", "cached_input_per_million", b"cached_input_per_million", "currency_code", b"currency_code", "effective_from", b"effective_from", "input_per_million", b"input_per_million", "minimum", b"minimum", "model", b"model", "output_per_million", b"output_per_million", "per_request", b"per_request", "reasoning_per_million", b"reasoning_per_million", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerators", b"accelerators", "approved_by", b"approved_by", "cache_write_per_million", b"cache_write_per_million", "cached_input_per_million", b"cached_input_per_million", "cpus", b"cpus", "currency_code", b"currency_code", "effective_from", b"effective_from", "input_per_million", b"input_per_million", "minimum", b"minimum", "model", b"model", "output_per_million", b"output_per_million", "per_accelerator_second", b"per_accelerator_second", "per_cpu_second", b"per_cpu_second", "per_request", b"per_request", "reasoning_per_million", b"reasoning_per_million", "tiers", b"tiers", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Price: _TypeAlias = Price  # noqa: Y015
+
+@_typing.final
+class PriceTier(_message.Message):
+    """Token prices of a request whose input is longer than a threshold. They hold for all its tokens, not only for those above."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ABOVE_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    INPUT_PER_MILLION_FIELD_NUMBER: _builtins.int
+    CACHED_INPUT_PER_MILLION_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_PER_MILLION_FIELD_NUMBER: _builtins.int
+    OUTPUT_PER_MILLION_FIELD_NUMBER: _builtins.int
+    REASONING_PER_MILLION_FIELD_NUMBER: _builtins.int
+    above_input_tokens: _builtins.int
+    """Uncached, cached and cache-written input tokens together must be more than these."""
+    input_per_million: _builtins.str
+    """Per million uncached input tokens."""
+    cached_input_per_million: _builtins.str
+    """Per million cached input tokens; empty means the input price of the tier."""
+    cache_write_per_million: _builtins.str
+    """Per million cache-written tokens; empty means the input price of the tier."""
+    output_per_million: _builtins.str
+    """Per million output tokens."""
+    reasoning_per_million: _builtins.str
+    """Per million reasoning tokens; empty means the output price of the tier."""
+    def __init__(
+        self,
+        *,
+        above_input_tokens: _builtins.int = ...,
+        input_per_million: _builtins.str = ...,
+        cached_input_per_million: _builtins.str = ...,
+        cache_write_per_million: _builtins.str = ...,
+        output_per_million: _builtins.str = ...,
+        reasoning_per_million: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["above_input_tokens", b"above_input_tokens", "cache_write_per_million", b"cache_write_per_million", "cached_input_per_million", b"cached_input_per_million", "input_per_million", b"input_per_million", "output_per_million", b"output_per_million", "reasoning_per_million", b"reasoning_per_million"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceTier: _TypeAlias = PriceTier  # noqa: Y015
 
 @_typing.final
 class PutPriceRequest(_message.Message):
@@ -1500,3 +1564,381 @@ class RecomputeGroup(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecomputeGroup: _TypeAlias = RecomputeGroup  # noqa: Y015
+
+@_typing.final
+class ImportPricesRequest(_message.Message):
+    """A part of a public price file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    BOOK_FIELD_NUMBER: _builtins.int
+    APPROVED_BY_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_FROM_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    document: _builtins.bytes
+    """JSON object of model to prices, in the format of LiteLLM's `model_prices_and_context_window.json`. A large file is sent in parts."""
+    book: _builtins.str
+    """What the prices are recorded as coming from, `id@version`, such as `litellm@3f2a9c`."""
+    approved_by: _builtins.str
+    """Who signs them off; needed unless dry_run."""
+    dry_run: _builtins.bool
+    """True to be told what would happen."""
+    @_builtins.property
+    def effective_from(self) -> _timestamp_pb2.Timestamp:
+        """From when they hold; absent means now."""
+
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only models of these providers (`litellm_provider`); empty means all."""
+
+    def __init__(
+        self,
+        *,
+        document: _builtins.bytes = ...,
+        book: _builtins.str = ...,
+        approved_by: _builtins.str = ...,
+        effective_from: _timestamp_pb2.Timestamp | None = ...,
+        dry_run: _builtins.bool = ...,
+        providers: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_from", b"effective_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_by", b"approved_by", "book", b"book", "document", b"document", "dry_run", b"dry_run", "effective_from", b"effective_from", "providers", b"providers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportPricesRequest: _TypeAlias = ImportPricesRequest  # noqa: Y015
+
+@_typing.final
+class ImportPricesResponse(_message.Message):
+    """What became of the entries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class IgnoredFieldsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    IMPORTED_FIELD_NUMBER: _builtins.int
+    UNCHANGED_MODELS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    IGNORED_FIELDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def imported(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedPrice]:
+        """Prices that were put, or would be (dry_run)."""
+
+    @_builtins.property
+    def unchanged_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models whose price is in force already as the file has it."""
+
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftOutPrice]:
+        """Entries that were left out, and why."""
+
+    @_builtins.property
+    def ignored_fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Price fields for usage that the ledger does not know (images, batches, priority, ...), with the number of imported models that have them."""
+
+    def __init__(
+        self,
+        *,
+        imported: _abc.Iterable[Global___ImportedPrice] | None = ...,
+        unchanged_models: _abc.Iterable[_builtins.str] | None = ...,
+        left_out: _abc.Iterable[Global___LeftOutPrice] | None = ...,
+        ignored_fields: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignored_fields", b"ignored_fields", "imported", b"imported", "left_out", b"left_out", "unchanged_models", b"unchanged_models"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportPricesResponse: _TypeAlias = ImportPricesResponse  # noqa: Y015
+
+@_typing.final
+class ImportedPrice(_message.Message):
+    """A price from the file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRICE_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def price(self) -> Global___Price:
+        """As it is in the book now, or would be."""
+
+    @_builtins.property
+    def before(self) -> Global___Price:
+        """What it takes the place of; absent for a model without a price."""
+
+    def __init__(
+        self,
+        *,
+        price: Global___Price | None = ...,
+        before: Global___Price | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "price", b"price"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before", b"before", "price", b"price"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportedPrice: _TypeAlias = ImportedPrice  # noqa: Y015
+
+@_typing.final
+class LeftOutPrice(_message.Message):
+    """An entry that was left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model."""
+    reason: _builtins.str
+    """Why, such as `has no price per token`."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeftOutPrice: _TypeAlias = LeftOutPrice  # noqa: Y015
+
+@_typing.final
+class ForecastSpendRequest(_message.Message):
+    """Asks what will have been spent. A caller with a tenant is told of its own spend."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTERS_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    MONTHLY_BUDGET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpendFilter]:
+        """Which rows."""
+
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """The moment the forecast is made at; absent means now."""
+
+    @_builtins.property
+    def monthly_budget(self) -> _money_pb2.Money:
+        """What may be spent in the month, for burn rates; absent means no budget to compare with."""
+
+    def __init__(
+        self,
+        *,
+        filters: _abc.Iterable[Global___SpendFilter] | None = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        monthly_budget: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "monthly_budget", b"monthly_budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "filters", b"filters", "monthly_budget", b"monthly_budget"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForecastSpendRequest: _TypeAlias = ForecastSpendRequest  # noqa: Y015
+
+@_typing.final
+class ForecastSpendResponse(_message.Message):
+    """Forecasts and burn rates, one a currency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORECASTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def forecasts(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpendForecast]:
+        """By currency."""
+
+    def __init__(
+        self,
+        *,
+        forecasts: _abc.Iterable[Global___SpendForecast] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forecasts", b"forecasts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForecastSpendResponse: _TypeAlias = ForecastSpendResponse  # noqa: Y015
+
+@_typing.final
+class SpendForecast(_message.Message):
+    """What was and will be spent in one currency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
+    DAY_FIELD_NUMBER: _builtins.int
+    MONTH_FIELD_NUMBER: _builtins.int
+    BURN_RATES_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    HISTORY_HOURS_FIELD_NUMBER: _builtins.int
+    currency_code: _builtins.str
+    """ISO 4217 code."""
+    method: _builtins.str
+    """The method, in words."""
+    history_hours: _builtins.int
+    """Hours of history it rests on."""
+    @_builtins.property
+    def day(self) -> Global___PeriodForecast:
+        """Of the day, UTC."""
+
+    @_builtins.property
+    def month(self) -> Global___PeriodForecast:
+        """Of the calendar month, UTC."""
+
+    @_builtins.property
+    def burn_rates(self) -> _containers.RepeatedCompositeFieldContainer[Global___BurnRate]:
+        """How fast it goes, over several windows."""
+
+    def __init__(
+        self,
+        *,
+        currency_code: _builtins.str = ...,
+        day: Global___PeriodForecast | None = ...,
+        month: Global___PeriodForecast | None = ...,
+        burn_rates: _abc.Iterable[Global___BurnRate] | None = ...,
+        method: _builtins.str = ...,
+        history_hours: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "month", b"month"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burn_rates", b"burn_rates", "currency_code", b"currency_code", "day", b"day", "history_hours", b"history_hours", "method", b"method", "month", b"month"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpendForecast: _TypeAlias = SpendForecast  # noqa: Y015
+
+@_typing.final
+class PeriodForecast(_message.Message):
+    """A period that is not over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    LOWER_FIELD_NUMBER: _builtins.int
+    UPPER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def start(self) -> _timestamp_pb2.Timestamp:
+        """First moment."""
+
+    @_builtins.property
+    def end(self) -> _timestamp_pb2.Timestamp:
+        """Moment after the last."""
+
+    @_builtins.property
+    def spent(self) -> _money_pb2.Money:
+        """Spent until now."""
+
+    @_builtins.property
+    def expected(self) -> _money_pb2.Money:
+        """Expected at the end."""
+
+    @_builtins.property
+    def lower(self) -> _money_pb2.Money:
+        """Lower end of the 90 % interval."""
+
+    @_builtins.property
+    def upper(self) -> _money_pb2.Money:
+        """Upper end of the 90 % interval."""
+
+    def __init__(
+        self,
+        *,
+        start: _timestamp_pb2.Timestamp | None = ...,
+        end: _timestamp_pb2.Timestamp | None = ...,
+        spent: _money_pb2.Money | None = ...,
+        expected: _money_pb2.Money | None = ...,
+        lower: _money_pb2.Money | None = ...,
+        upper: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "expected", b"expected", "lower", b"lower", "spent", b"spent", "start", b"start", "upper", b"upper"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "expected", b"expected", "lower", b"lower", "spent", b"spent", "start", b"start", "upper", b"upper"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeriodForecast: _TypeAlias = PeriodForecast  # noqa: Y015
+
+@_typing.final
+class BurnRate(_message.Message):
+    """How fast money goes over one window before now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LONG_WINDOW_FIELD_NUMBER: _builtins.int
+    SHORT_WINDOW_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    LONG_RATE_FIELD_NUMBER: _builtins.int
+    SHORT_RATE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    ALERT_FIELD_NUMBER: _builtins.int
+    long_rate: _builtins.float
+    """Speed in the long window over the speed that would use the monthly budget up exactly at the month's end; 0 without a budget."""
+    short_rate: _builtins.float
+    """The same in the short window."""
+    threshold: _builtins.float
+    """The rate from which it is an alert."""
+    alert: _builtins.bool
+    """True when both rates reach the threshold."""
+    @_builtins.property
+    def long_window(self) -> _duration_pb2.Duration:
+        """Length of the long window."""
+
+    @_builtins.property
+    def short_window(self) -> _duration_pb2.Duration:
+        """Length of the short window: an alert ends when this one is quiet again."""
+
+    @_builtins.property
+    def spent(self) -> _money_pb2.Money:
+        """Spent in the long window."""
+
+    def __init__(
+        self,
+        *,
+        long_window: _duration_pb2.Duration | None = ...,
+        short_window: _duration_pb2.Duration | None = ...,
+        spent: _money_pb2.Money | None = ...,
+        long_rate: _builtins.float = ...,
+        short_rate: _builtins.float = ...,
+        threshold: _builtins.float = ...,
+        alert: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["long_window", b"long_window", "short_window", b"short_window", "spent", b"spent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "long_rate", b"long_rate", "long_window", b"long_window", "short_rate", b"short_rate", "short_window", b"short_window", "spent", b"spent", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BurnRate: _TypeAlias = BurnRate  # noqa: Y015

@@ -95,6 +95,16 @@ class CostServiceStub:
                 request_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListPricesRequest.SerializeToString,
                 response_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListPricesResponse.FromString,
                 _registered_method=True)
+        self.ImportPrices = channel.unary_unary(
+                '/sluice.cost.v1.CostService/ImportPrices',
+                request_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ImportPricesRequest.SerializeToString,
+                response_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ImportPricesResponse.FromString,
+                _registered_method=True)
+        self.ForecastSpend = channel.unary_unary(
+                '/sluice.cost.v1.CostService/ForecastSpend',
+                request_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ForecastSpendRequest.SerializeToString,
+                response_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ForecastSpendResponse.FromString,
+                _registered_method=True)
         self.VerifyLedger = channel.unary_stream(
                 '/sluice.cost.v1.CostService/VerifyLedger',
                 request_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyLedgerRequest.SerializeToString,
@@ -195,6 +205,20 @@ class CostServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportPrices(self, request, context):
+        """Reads prices from a public price file and puts those that are new or changed. An operator's call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForecastSpend(self, request, context):
+        """Tells what will have been spent at the end of a period, and how fast it goes now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def VerifyLedger(self, request, context):
         """Walks the ledger's hash chains and tells how far it is, then what it found. An operator's call.
         """
@@ -271,6 +295,16 @@ def add_CostServiceServicer_to_server(servicer, server):
                     servicer.ListPrices,
                     request_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListPricesRequest.FromString,
                     response_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListPricesResponse.SerializeToString,
+            ),
+            'ImportPrices': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportPrices,
+                    request_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ImportPricesRequest.FromString,
+                    response_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ImportPricesResponse.SerializeToString,
+            ),
+            'ForecastSpend': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForecastSpend,
+                    request_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ForecastSpendRequest.FromString,
+                    response_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.ForecastSpendResponse.SerializeToString,
             ),
             'VerifyLedger': grpc.unary_stream_rpc_method_handler(
                     servicer.VerifyLedger,
@@ -608,6 +642,60 @@ class CostService:
             '/sluice.cost.v1.CostService/ListPrices',
             sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListPricesRequest.SerializeToString,
             sluice_dot_cost_dot_v1_dot_cost__service__pb2.ListPricesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportPrices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sluice.cost.v1.CostService/ImportPrices',
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.ImportPricesRequest.SerializeToString,
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.ImportPricesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForecastSpend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sluice.cost.v1.CostService/ForecastSpend',
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.ForecastSpendRequest.SerializeToString,
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.ForecastSpendResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,10 @@ class CostServiceStub:
     """Puts a new version of a price into the price book."""
     ListPrices: _grpc.UnaryUnaryMultiCallable[_cost_service_pb2.ListPricesRequest, _cost_service_pb2.ListPricesResponse]
     """Lists the prices in force."""
+    ImportPrices: _grpc.UnaryUnaryMultiCallable[_cost_service_pb2.ImportPricesRequest, _cost_service_pb2.ImportPricesResponse]
+    """Reads prices from a public price file and puts those that are new or changed. An operator's call."""
+    ForecastSpend: _grpc.UnaryUnaryMultiCallable[_cost_service_pb2.ForecastSpendRequest, _cost_service_pb2.ForecastSpendResponse]
+    """Tells what will have been spent at the end of a period, and how fast it goes now."""
     VerifyLedger: _grpc.UnaryStreamMultiCallable[_cost_service_pb2.VerifyLedgerRequest, _cost_service_pb2.VerifyLedgerResponse]
     """Walks the ledger's hash chains and tells how far it is, then what it found. An operator's call."""
     Recompute: _grpc.UnaryUnaryMultiCallable[_cost_service_pb2.RecomputeRequest, _cost_service_pb2.RecomputeResponse]
@@ -91,6 +95,10 @@ class CostServiceAsyncStub(CostServiceStub):
     """Puts a new version of a price into the price book."""
     ListPrices: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.ListPricesRequest, _cost_service_pb2.ListPricesResponse]  # type: ignore[assignment]
     """Lists the prices in force."""
+    ImportPrices: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.ImportPricesRequest, _cost_service_pb2.ImportPricesResponse]  # type: ignore[assignment]
+    """Reads prices from a public price file and puts those that are new or changed. An operator's call."""
+    ForecastSpend: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.ForecastSpendRequest, _cost_service_pb2.ForecastSpendResponse]  # type: ignore[assignment]
+    """Tells what will have been spent at the end of a period, and how fast it goes now."""
     VerifyLedger: _aio.UnaryStreamMultiCallable[_cost_service_pb2.VerifyLedgerRequest, _cost_service_pb2.VerifyLedgerResponse]  # type: ignore[assignment]
     """Walks the ledger's hash chains and tells how far it is, then what it found. An operator's call."""
     Recompute: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.RecomputeRequest, _cost_service_pb2.RecomputeResponse]  # type: ignore[assignment]
@@ -194,6 +202,22 @@ class CostServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cost_service_pb2.ListPricesResponse, _abc.Awaitable[_cost_service_pb2.ListPricesResponse]]:
         """Lists the prices in force."""
+
+    @_abc_1.abstractmethod
+    def ImportPrices(
+        self,
+        request: _cost_service_pb2.ImportPricesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cost_service_pb2.ImportPricesResponse, _abc.Awaitable[_cost_service_pb2.ImportPricesResponse]]:
+        """Reads prices from a public price file and puts those that are new or changed. An operator's call."""
+
+    @_abc_1.abstractmethod
+    def ForecastSpend(
+        self,
+        request: _cost_service_pb2.ForecastSpendRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cost_service_pb2.ForecastSpendResponse, _abc.Awaitable[_cost_service_pb2.ForecastSpendResponse]]:
+        """Tells what will have been spent at the end of a period, and how fast it goes now."""
 
     @_abc_1.abstractmethod
     def VerifyLedger(

@@ -14,7 +14,7 @@ from sluice_kit.process import describe
 from sluice_kit.publisher import EventPublisher
 from sluice_kit.telemetry import logger
 
-from sluice_cost.adapters.sql_entries import Telling
+from sluice_cost.adapters.outbox import Telling
 from sluice_cost.adapters.sql_ledger import SqlLedger
 from sluice_cost.domain.ledger import LedgerEntry, LedgerUnavailable, Partition
 from sluice_cost.domain.money import from_nano

@@ -2,14 +2,15 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, case, func, select
 
 from sluice_cost.adapters import tables
-from sluice_cost.adapters.bulk import add_up, insert_all
-from sluice_cost.adapters.moments import HOUR_US, to_microseconds
+from sluice_cost.adapters.alert_events import unpriced_alert
+from sluice_cost.adapters.bulk import add_up, insert_all, insert_missing
+from sluice_cost.adapters.moments import DAY_US, HOUR_US, to_microseconds
+from sluice_cost.adapters.outbox import Telling, tell
 from sluice_cost.adapters.sql_chain import lock_heads, move_heads
 from sluice_cost.domain.chain import SEALED_COLUMNS, Head, seal
 from sluice_cost.domain.ledger import Completion, LedgerEntry, Partition
@@ -22,15 +23,6 @@ _NOT_STORED = ("price_model", "price_version")
 _STORED = tuple(name for name in SEALED_COLUMNS if name not in _NOT_STORED)
 _KEPT = tuple(i for i, name in enumerate(SEALED_COLUMNS) if name not in _NOT_STORED)
 _UNSEALED = ("recorded_at_us", "price_id", "request_count", "chain_number", "entry_hash")
-
-
-@dataclass(frozen=True, slots=True)
-class Telling:
-    """An event that is to be told once this transaction is committed."""
-
-    event_id: str
-    event_type: str
-    payload: bytes
 
 
 def known_events(connection: Connection, event_ids: Sequence[str]) -> set[str]:
@@ -61,14 +53,33 @@ def insert_entries(connection: Connection, entries: Iterable[LedgerEntry], encod
         _insert_sealed(connection, new, heads)
         _add_to_spend(connection, new)
         tell(connection, [Telling(entry.cost_event_id, "CostRecorded", encode(entry)) for entry in new])
+        _warn_of_unpriced(connection, new)
     return new
 
 
-def tell(connection: Connection, tellings: Sequence[Telling]) -> None:
-    """Puts events into the outbox, each id once."""
-    if tellings:
-        names = ("cost_event_id", "event_type", "payload")
-        insert_all(connection, tables.outbox, names, [(one.event_id, one.event_type, one.payload) for one in tellings])
+def _warn_of_unpriced(connection: Connection, new: Sequence[LedgerEntry]) -> None:
+    """Raises an alert for every model without a price, once a model and day."""
+    first: dict[tuple[int, str], LedgerEntry] = {}
+    for entry in new:
+        if entry.charge.priced is Priced.UNPRICED:
+            moment, completion = to_microseconds(entry.completion.occurred_at), entry.completion
+            first.setdefault((moment - moment % DAY_US, completion.served_model or completion.model), entry)
+    if not first:
+        return
+    day, model = tables.unpriced_days.c.day_us, tables.unpriced_days.c.model
+    known = {
+        (row.day_us, row.model)
+        for row in connection.execute(select(day, model).where(day.in_({key[0] for key in first})))
+    }
+    fresh = sorted(key for key in first if key not in known)
+    if fresh:
+        insert_missing(
+            connection,
+            tables.unpriced_days,
+            [{"day_us": key[0], "model": key[1]} for key in fresh],
+            key=("day_us", "model"),
+        )
+        tell(connection, [unpriced_alert(first[key], model=key[1], day_us=key[0]) for key in fresh])
 
 
 def _insert_sealed(connection: Connection, new: Sequence[LedgerEntry], heads: Mapping[Partition, Head]) -> None:

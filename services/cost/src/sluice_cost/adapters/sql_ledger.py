@@ -10,8 +10,9 @@ from sluice_cost.adapters import tables
 from sluice_cost.adapters.bulk import replace
 from sluice_cost.adapters.database import Database
 from sluice_cost.adapters.moments import to_microseconds
+from sluice_cost.adapters.outbox import Telling
 from sluice_cost.adapters.sql_books import Terms
-from sluice_cost.adapters.sql_entries import Telling, insert_entries
+from sluice_cost.adapters.sql_entries import insert_entries
 from sluice_cost.adapters.sql_prices import read_prices
 from sluice_cost.adapters.sql_spent import count_spent
 from sluice_cost.domain.budget import Caller

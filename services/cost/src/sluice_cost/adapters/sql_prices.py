@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
@@ -14,7 +15,7 @@ from sluice_cost.adapters.moments import from_microseconds, to_microseconds
 from sluice_cost.domain.price_book import PriceBook, PriceBookMistakes
 from sluice_cost.domain.pricing import BUCKETS, Price, PriceHistory, Tier
 
-_AMOUNTS = (*BUCKETS, "per_request", "minimum", "cpu_second", "accelerator_second")
+_AMOUNTS = (*BUCKETS, "per_request", "minimum", "cpu_second", "accelerator_second", "cpus_milli", "accelerators_milli")
 
 
 class SqlPrices:
@@ -34,6 +35,10 @@ class SqlPrices:
         """Stores a new version of a model's price."""
         return await self._database.write(lambda connection: _add(connection, price, recorded_at))
 
+    async def put_all(self, prices: Sequence[Price], *, recorded_at: datetime) -> Sequence[Price]:
+        """Stores several in one transaction."""
+        return await self._database.write(lambda connection: [_add(connection, price, recorded_at) for price in prices])
+
     async def load(self, book: PriceBook, *, recorded_at: datetime) -> bool:
         """Stores a book's prices once; False when this version of it is stored already.
 
@@ -45,10 +50,11 @@ class SqlPrices:
 def read_prices(connection: Connection, *, default_currency: str) -> PriceHistory:
     """Every price ever in force."""
     rows = connection.execute(select(tables.prices)).all()
-    return PriceHistory((_as_price(row) for row in rows), default_currency=default_currency)
+    return PriceHistory((price_of_row(row) for row in rows), default_currency=default_currency)
 
 
-def _as_price(row: Any) -> Price:
+def price_of_row(row: Any) -> Price:
+    """A stored price."""
     return Price(
         row.model,
         row.currency,

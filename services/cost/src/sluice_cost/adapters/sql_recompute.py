@@ -9,12 +9,13 @@ from sqlalchemy import Connection, Row, Select, and_, case, func, insert, or_, s
 
 from sluice_cost.adapters import tables
 from sluice_cost.adapters.database import Database
-from sluice_cost.adapters.moments import from_microseconds, to_microseconds
+from sluice_cost.adapters.moments import to_microseconds
 from sluice_cost.adapters.sql_books import Terms
 from sluice_cost.adapters.sql_chain import lock_heads
 from sluice_cost.adapters.sql_entries import Encode, insert_entries
 from sluice_cost.adapters.sql_ledger import posting_of
 from sluice_cost.adapters.sql_prices import read_prices
+from sluice_cost.adapters.sql_rows import completion_of
 from sluice_cost.adapters.sql_spent import count_spent
 from sluice_cost.domain.corrections import (
     CORRECTIONS,
@@ -25,9 +26,8 @@ from sluice_cost.domain.corrections import (
     Scope,
     corrections_of,
 )
-from sluice_cost.domain.ledger import CORRECTION, SYNTHETIC, Completion, LedgerEntry, Partition
+from sluice_cost.domain.ledger import CORRECTION, SYNTHETIC, LedgerEntry
 from sluice_cost.domain.pricing import Priced
-from sluice_cost.domain.usage import COMPUTE_BUCKETS, TOKEN_BUCKETS, Usage
 
 _PAGE = 500
 _LINE_COLUMNS = tuple(tables.ledger.c[f"{line}_nano"] for line in LINES)
@@ -166,31 +166,3 @@ def _corrections(connection: Connection, event_ids: Sequence[str]) -> Sequence[R
         .group_by(ledger.corrects, ledger.currency)
     )
     return connection.execute(query).all()
-
-
-def completion_of(row: Row[Any]) -> Completion:
-    """The facts of a stored entry. Its trace is not stored."""
-    return Completion(
-        event_id=row.event_id,
-        occurred_at=from_microseconds(row.occurred_at_us),
-        request_id=row.request_id,
-        tenant_id=row.tenant_id,
-        project_id=row.project_id,
-        subject_id=row.subject_id,
-        api_key_id=row.api_key_id,
-        operation=row.operation,
-        model=row.model,
-        served_model=row.served_model,
-        route=row.route,
-        outcome=row.outcome,
-        usage=Usage(
-            **{bucket: getattr(row, bucket) for bucket in (*TOKEN_BUCKETS, *COMPUTE_BUCKETS)},
-            is_estimated=bool(row.usage_estimated),
-        ),
-        is_synthetic=row.charge_kind == SYNTHETIC,
-        traceparent="",
-        partition=Partition(row.source_topic, row.source_partition),
-        offset=row.source_offset,
-        prompt_version=row.prompt_version,
-        experiment_arm=row.experiment_arm,
-    )

@@ -27,6 +27,8 @@ prices = Table(
     Column("cpu_second", BigInteger, nullable=False),
     Column("accelerator_second", BigInteger, nullable=False),
     Column("tiers", Text, nullable=False),
+    Column("cpus_milli", BigInteger, nullable=False),
+    Column("accelerators_milli", BigInteger, nullable=False),
     Column("book", String(401), nullable=False),
     Column("approved_by", String(200), nullable=False),
     Column("recorded_at_us", BigInteger, nullable=False),
@@ -142,6 +144,13 @@ spend_hours = Table(
     Column("series", LargeBinary(16), primary_key=True),
     *(Column(name, ledger.c[name].type, nullable=False) for name in SPEND_DIMENSIONS),
     *(Column(name, BigInteger, nullable=False) for name in SPEND_SUMS),
+)
+
+unpriced_days = Table(
+    "cost_unpriced_days",
+    metadata,
+    Column("day_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("model", String(200), primary_key=True),
 )
 
 outbox = Table(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import grpc
@@ -13,7 +14,7 @@ from sluice_cost.adapters.cost_events import as_decimal_text
 from sluice_cost.api.reading import moment
 from sluice_cost.domain.ledger import LedgerUnavailable
 from sluice_cost.domain.price_book import is_currency, read_amounts
-from sluice_cost.domain.pricing import Price, PriceStore
+from sluice_cost.domain.pricing import BUCKETS, Price, PriceStore, Tier
 
 _PRICE_TEXTS = {
     "input_per_million": "uncached_input",
@@ -23,7 +24,10 @@ _PRICE_TEXTS = {
     "reasoning_per_million": "reasoning",
     "per_request": "per_request",
     "minimum": "minimum",
+    "per_cpu_second": "cpu_second",
+    "per_accelerator_second": "accelerator_second",
 }
+_CAPACITIES = {"cpus": "cpus_milli", "accelerators": "accelerators_milli"}
 # For clocks that differ: `now` of a caller whose clock is behind is not the past.
 _PUT_GRACE = timedelta(minutes=1)
 
@@ -65,7 +69,10 @@ class PriceMethods:
 
 
 def _price(price: pb.Price, *, now: datetime) -> Price:
-    written = {name: getattr(price, name) for name in _PRICE_TEXTS if getattr(price, name)}
+    written: dict[str, Any] = {
+        name: getattr(price, name) for name in (*_PRICE_TEXTS, *_CAPACITIES) if getattr(price, name)
+    }
+    written["tiers"] = [_tier_as_written(tier) for tier in price.tiers]
     amounts, mistakes = read_amounts(written)
     if not 0 < len(price.model) <= 200 or "\0" in price.model:
         mistakes.append("model: must have 1 to 200 characters")
@@ -81,6 +88,17 @@ def _price(price: pb.Price, *, now: datetime) -> Price:
     )
 
 
+def _tier_as_written(tier: pb.PriceTier) -> dict[str, Any]:
+    return {field.name: value for field, value in tier.ListFields()}
+
+
+def _tier_message(tier: Tier) -> pb.PriceTier:
+    texts: dict[str, Any] = {
+        name: as_decimal_text(getattr(tier, field)) for name, field in _PRICE_TEXTS.items() if field in BUCKETS
+    }
+    return pb.PriceTier(above_input_tokens=tier.above_input_tokens, **texts)
+
+
 def price_message(price: Price) -> pb.Price:
     texts: dict[str, Any] = {name: as_decimal_text(getattr(price, field)) for name, field in _PRICE_TEXTS.items()}
     message = pb.Price(
@@ -88,7 +106,14 @@ def price_message(price: Price) -> pb.Price:
         version=price.version,
         currency_code=price.currency,
         approved_by=price.approved_by,
+        tiers=[_tier_message(tier) for tier in price.tiers],
         **texts,
+        **_capacity_texts(price),
     )
     message.effective_from.FromDatetime(price.effective_from)
     return message
+
+
+def _capacity_texts(price: Price) -> dict[str, Any]:
+    known = {name: Decimal(getattr(price, field)) / 1000 for name, field in _CAPACITIES.items()}
+    return {name: f"{count.normalize() + Decimal(0):f}" for name, count in known.items() if count}

@@ -80,8 +80,12 @@ def _query(request: pb.GetSpendRequest, *, tenant_id: str, now: datetime) -> Spe
     group_by = [_dimension(number, f"group_by[{i}]") for i, number in enumerate(request.group_by)]
     if len(set(group_by)) < len(group_by):
         raise InvalidInput("group_by names a dimension twice.", field="group_by")
-    filters = [_filter(chosen, f"filters[{i}]") for i, chosen in enumerate(request.filters)]
-    return SpendQuery(start, end, _for_tenant(filters, tenant_id), group_by)
+    return SpendQuery(start, end, chosen_filters(request.filters, tenant_id=tenant_id), group_by)
+
+
+def chosen_filters(filters: Sequence[pb.SpendFilter], *, tenant_id: str) -> list[SpendFilter]:
+    """The filters of a request; a tenant's choose its own spend only. Raises InvalidInput and PermissionDenied."""
+    return _for_tenant([_filter(chosen, f"filters[{i}]") for i, chosen in enumerate(filters)], tenant_id)
 
 
 def _for_tenant(filters: list[SpendFilter], tenant_id: str) -> list[SpendFilter]:

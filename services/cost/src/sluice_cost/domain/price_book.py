@@ -1,14 +1,15 @@
 """A price book as people write it: read strictly, with every mistake named at once."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from sluice_cost.domain.money import to_nano
-from sluice_cost.domain.pricing import Price
+from sluice_cost.domain.pricing import ROUTE_PREFIX, Price, Tier
+from sluice_cost.domain.usage import LARGEST_TOKEN_COUNT
 
 LONGEST_MODEL_NAME = 200
 _CURRENCY = re.compile(r"[A-Z]{3}")  # ISO 4217
@@ -23,8 +24,17 @@ _TOKEN_PRICES: Mapping[str, tuple[str, str | None]] = {
     "output_per_million": ("output", None),
     "reasoning_per_million": ("reasoning", "output_per_million"),
 }
-_REQUEST_PRICES: Mapping[str, str] = {"per_request": "per_request", "minimum": "minimum"}
-_BOOK_FIELDS = {"id", "version", "currency", "effective_from", "approved_by", "models", "note"}
+_OTHER_PRICES: Mapping[str, str] = {
+    "per_request": "per_request",
+    "minimum": "minimum",
+    "per_cpu_second": "cpu_second",
+    "per_accelerator_second": "accelerator_second",
+}
+_CAPACITIES: Mapping[str, str] = {"cpus": "cpus_milli", "accelerators": "accelerators_milli"}
+_TIER_FIELDS = {"above_input_tokens", *_TOKEN_PRICES}
+_MODEL_FIELDS = {*_TOKEN_PRICES, *_OTHER_PRICES, *_CAPACITIES, "tiers"}
+_BOOK_FIELDS = {"id", "version", "currency", "effective_from", "approved_by", "models", "deployments", "note"}
+_MOST_TIERS = 10
 
 
 class PriceBookMistakes(ValueError):
@@ -101,24 +111,31 @@ class _Reader:
         return datetime.min.replace(tzinfo=UTC)
 
     def _prices(self, currency: str, effective_from: datetime, **origin: Any) -> tuple[Price, ...]:
-        models = self._document.get("models")
-        if not isinstance(models, Mapping) or not models:
-            self._mistakes.append("models: must be a mapping of model name to its prices, with one model at least")
-            return ()
+        models = self._section("models", needed=True)
+        deployments = self._section("deployments", needed=False)
+        named = [(model, f"models.{model}", entry) for model, entry in models.items()]
+        named += [(f"{ROUTE_PREFIX}{route}", f"deployments.{route}", entry) for route, entry in deployments.items()]
         return tuple(
-            Price(str(model), currency, effective_from, **self._amounts(entry, f"models.{model}"), **origin)
-            for model, entry in models.items()
-            if self._is_readable(model, entry)
+            Price(str(name), currency, effective_from, **self._amounts(entry, where), **origin)
+            for name, where, entry in named
+            if self._is_readable(name, where, entry)
         )
 
-    def _is_readable(self, model: Any, entry: Any) -> bool:
-        where = f"models.{model}"
+    def _section(self, name: str, *, needed: bool) -> Mapping[Any, Any]:
+        section = self._document.get(name, {})
+        if isinstance(section, Mapping) and (section or not needed):
+            return section
+        what = "model name" if needed else "alias/deployment"
+        self._mistakes.append(f"{name}: must be a mapping of {what} to its prices, with one {name[:-1]} at least")
+        return {}
+
+    def _is_readable(self, model: Any, where: str, entry: Any) -> bool:
         if not isinstance(model, str) or not 0 < len(model) <= LONGEST_MODEL_NAME:
             self._mistakes.append(f"{where}: a model name must be a text of 1 to {LONGEST_MODEL_NAME} characters")
         if not isinstance(entry, Mapping):
             self._mistakes.append(f"{where}: must be a mapping of prices, not {entry!r}")
             return False
-        for name in sorted(str(name) for name in entry if name not in _TOKEN_PRICES and name not in _REQUEST_PRICES):
+        for name in sorted(str(name) for name in entry if name not in _MODEL_FIELDS):
             self._mistakes.append(f"{where}.{name}: unknown field")
         return True
 
@@ -133,22 +150,59 @@ def read_amounts(entry: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
     What is absent takes the input price (cached input, cache write), the output price (reasoning) or nothing.
     """
+    amounts, mistakes = _token_amounts(entry)
+    for name, field in _OTHER_PRICES.items():
+        amounts[field] = _amount(entry, name, mistakes) if name in entry else 0
+    for name, field in _CAPACITIES.items():
+        amounts[field] = _thousandths(entry, name, mistakes) if name in entry else 0
+    amounts["tiers"] = _tiers(entry.get("tiers", ()), mistakes)
+    return amounts, mistakes
+
+
+def _token_amounts(entry: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     amounts: dict[str, Any] = {}
     mistakes: list[str] = []
-
-    def amount(name: str) -> int:
-        mistake = _mistake_in(entry.get(name))
-        if mistake is None:
-            return to_nano(Decimal(entry[name]))
-        mistakes.append(f"{name}: {mistake}")
-        return 0
-
     for name, (field, stand_in) in _TOKEN_PRICES.items():  # a stand-in comes before those it stands in for
         is_written = name in entry or stand_in is None
-        amounts[field] = amount(name) if is_written else amounts[_TOKEN_PRICES[str(stand_in)][0]]
-    for name, field in _REQUEST_PRICES.items():
-        amounts[field] = amount(name) if name in entry else 0
+        amounts[field] = _amount(entry, name, mistakes) if is_written else amounts[_TOKEN_PRICES[str(stand_in)][0]]
     return amounts, mistakes
+
+
+def _amount(entry: Mapping[str, Any], name: str, mistakes: list[str]) -> int:
+    mistake = _mistake_in(entry.get(name))
+    if mistake is None:
+        return to_nano(Decimal(entry[name]))
+    mistakes.append(f"{name}: {mistake}")
+    return 0
+
+
+def _thousandths(entry: Mapping[str, Any], name: str, mistakes: list[str]) -> int:
+    mistake = _mistake_in(entry[name])
+    if mistake is None and (thousandths := Decimal(entry[name]) * 1000) == int(thousandths):
+        return int(thousandths)
+    mistakes.append(f"{name}: {mistake or 'has more than 3 decimal places'}")
+    return 0
+
+
+def _tiers(written: Any, mistakes: list[str]) -> tuple[Tier, ...]:
+    if not isinstance(written, Sequence) or isinstance(written, str) or len(written) > _MOST_TIERS:
+        mistakes.append(f"tiers: must be a list of at most {_MOST_TIERS} tiers")
+        return ()
+    tiers: list[Tier] = []
+    for i, entry in enumerate(written):
+        if not isinstance(entry, Mapping) or not set(entry) <= _TIER_FIELDS:
+            mistakes.append(f"tiers[{i}]: must be a mapping of above_input_tokens and token prices")
+            continue
+        above, before = entry.get("above_input_tokens"), tiers[-1].above_input_tokens if tiers else 0
+        if not isinstance(above, int) or not before < above <= LARGEST_TOKEN_COUNT:
+            mistakes.append(
+                f"tiers[{i}].above_input_tokens: must be a whole number above the tier before, not {above!r}"
+            )
+            continue
+        amounts, wrong = _token_amounts(entry)
+        mistakes.extend(f"tiers[{i}].{mistake}" for mistake in wrong)
+        tiers.append(Tier(above, **amounts))
+    return tuple(tiers)
 
 
 def _mistake_in(value: Any) -> str | None:

@@ -52,6 +52,10 @@ class Price:
     """Nano-units for a second of an accelerator."""
     tiers: tuple[Tier, ...] = ()
     """By rising threshold."""
+    cpus_milli: int = 0
+    """Thousandths of processors that are paid for whether they are used or not."""
+    accelerators_milli: int = 0
+    """Thousandths of accelerators that are paid for whether they are used or not."""
     book: str = ""
     """`id@version` of the price book it came with; `api` for one put by PutPrice."""
     approved_by: str = ""
@@ -240,3 +244,6 @@ class PriceStore(Protocol):
 
     async def put(self, price: Price, *, recorded_at: datetime) -> Price:
         """Stores a new version of a model's price, with an audit row. Returns it as stored."""
+
+    async def put_all(self, prices: Sequence[Price], *, recorded_at: datetime) -> Sequence[Price]:
+        """Stores several, all or none."""
