@@ -12,12 +12,14 @@ import grpc
 import pytest
 from rich.console import Console
 from sluice.cost.v1 import cost_service_pb2, cost_service_pb2_grpc
+from sluice.events.v1.mesh_pb2 import EventsLost
 from sluice_cli.events import topics_named
 from sluice_cli.mesh.problem import MeshProblem
 from sluice_cli.proof import showing
 from sluice_cli.proof.copies import Copies
 from sluice_cli.proof.differences import TwoSets
 from sluice_cli.proof.findings import Verification
+from sluice_cli.proof.reading import _split
 from sluice_cli.proof.verification import verify
 from sluice_kit.completeness import REPLAYED_FROM
 from sluice_kit.errors import Unavailable
@@ -115,11 +117,11 @@ async def test_an_event_that_waits_in_the_outbox_or_was_refused_is_no_loss(
     outbox = Outbox(tmp_path / "outbox" / "sluice-gateway-0.db", producer="sluice-gateway/0")
     for number in range(1, 5):
         await outbox.append([numbered.completed(number, producer=outbox.producer)])
-    rows = await outbox.call(outbox.pending, 10)
+    rows = await outbox.call(outbox.tables.pending, 10)
     for row in (rows[0], rows[3]):
         await pen.raw(row.topic, row.key, row.value, row.headers)
-    await outbox.call(outbox.acknowledge, [rows[0], rows[3]], False)
-    await outbox.call(outbox.refuse, rows[1], "MessageSizeTooLargeError")
+    await outbox.call(outbox.tables.acknowledge, [rows[0], rows[3]], False)
+    await outbox.call(outbox.tables.refuse, rows[1], "MessageSizeTooLargeError")
     try:
         found = await verified(broker)
     finally:
@@ -129,6 +131,25 @@ async def test_an_event_that_waits_in_the_outbox_or_was_refused_is_no_loss(
     assert found.is_sound
     assert "3 wait in the outbox" in told(found)
     assert "2 were refused by Kafka" in told(found)
+
+
+async def test_what_a_producer_said_it_dropped_is_told_and_a_gap_beside_it_is_still_one(broker, pen, numbered) -> None:
+    await pen.write(*(numbered.completed(n) for n in (1, 2, 10)))
+    lost = EventsLost(lost_topic=COMPLETED, first_sequence=3, last_sequence=8, count=6)
+    lost.metadata.event_id, lost.metadata.producer, lost.metadata.producer_sequence = "lost-1", GATEWAY, 1
+    await pen.write(lost)
+    found = await verified(broker)
+    (stream,) = found.topics[0].streams
+    assert (stream.given_up, stream.gaps) == (((3, 8),), ((9, 9),))
+    assert not found.is_sound
+    assert "3-8 were dropped knowingly" in told(found)
+    await pen.write(numbered.completed(9))
+    assert (await verified(broker)).is_sound
+
+
+def test_missing_ranges_are_parted_by_what_is_known_of_them() -> None:
+    left, found = _split(((1, 10), (20, 20)), ((0, 2), (2, 3), (5, 5), (9, 15)))
+    assert (left, found) == (((4, 4), (6, 8), (20, 20)), ((1, 2), (3, 3), (5, 5), (9, 10)))
 
 
 def test_an_outbox_that_is_none_is_named(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ class StreamFinding:
     waiting: tuple[Range, ...]
     """Missing, but in the producer's outbox on this machine: not sent yet."""
     refused: tuple[Range, ...]
-    """Missing, and put aside in the producer's outbox because Kafka refused them: dropped knowingly."""
+    """Missing, and put aside in the producer's outbox because Kafka refused them."""
+    given_up: tuple[Range, ...]
+    """Missing, and the producer has said so (EventsLost): dropped knowingly."""
     sent_again: int
     """Records that repeat an event under its own number (harmless: consumers know it by its id)."""
     published_again: int

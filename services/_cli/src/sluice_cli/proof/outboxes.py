@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sluice_kit.completeness import Intervals, Range
+
 from sluice_cli.mesh.problem import MeshProblem
 
 
@@ -15,8 +17,8 @@ from sluice_cli.mesh.problem import MeshProblem
 class Kept:
     """Numbers of one producer on one topic that are not in Kafka, and known not to be."""
 
-    waiting: frozenset[int] = frozenset()
-    refused: frozenset[int] = frozenset()
+    waiting: tuple[Range, ...] = ()
+    refused: tuple[Range, ...] = ()
 
 
 _TABLES = {"waiting": "outbox", "refused": "refused"}
@@ -24,14 +26,14 @@ _TABLES = {"waiting": "outbox", "refused": "refused"}
 
 def kept(home: Path) -> Mapping[tuple[str, str], Kept]:
     """By topic and producer, from every outbox below a home; empty when the mesh runs elsewhere."""
-    numbers: defaultdict[tuple[str, str], dict[str, set[int]]] = defaultdict(
-        lambda: {"waiting": set(), "refused": set()}
+    numbers: defaultdict[tuple[str, str], dict[str, Intervals]] = defaultdict(
+        lambda: {"waiting": Intervals(), "refused": Intervals()}
     )
     for path in sorted({*home.glob("outbox/*.db"), *home.glob("*/outbox-*.db")}):
         for kind, topic, producer, number in _rows(path):
             numbers[topic, producer][kind].add(number)
     return {
-        place: Kept(waiting=frozenset(found["waiting"]), refused=frozenset(found["refused"]))
+        place: Kept(waiting=tuple(found["waiting"]), refused=tuple(found["refused"]))
         for place, found in numbers.items()
     }
 

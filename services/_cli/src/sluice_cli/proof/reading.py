@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from sluice_kit.ordered import OrderedReader, Span
 
 from sluice_cli.proof.copies import Copies, CopyCounts
 from sluice_cli.proof.findings import StreamFinding, TopicFinding
+from sluice_cli.proof.losses import Told, told_losses
 from sluice_cli.proof.outboxes import Kept
 
 SETTLE_POLL_SECONDS = 0.25
@@ -76,16 +77,18 @@ class TopicExamination:
         """Whether waiting for what is on its way could change the result."""
         return any(report.gaps for report in self._completeness.streams())
 
-    def finding(self, spans: Mapping[TopicPartition, Span], kept: Mapping[tuple[str, str], Kept]) -> TopicFinding:
-        """The result. `kept`: what the outboxes of this machine hold, by topic and producer."""
+    def finding(
+        self, spans: Mapping[TopicPartition, Span], kept: Mapping[tuple[str, str], Kept], told: Told
+    ) -> TopicFinding:
+        """The result. `kept`: what the outboxes of this machine hold, `told`: what producers gave up; by topic and producer."""
         counts = self._copies.counts()
         streams = tuple(
-            _stream(report, counts, self._streams[report.producer], kept.get((report.topic, report.producer), Kept()))
+            _stream(report, counts, self._streams[report.producer], kept, told)
             for report in self._completeness.streams()
         )
         removed = sum(span.end for span in spans.values()) - self._records
-        explained = sum(b - a + 1 for stream in streams for part in (stream.waiting, stream.refused) for a, b in part)
-        proved = sum(b - a + 1 for stream in streams for a, b in stream.gaps)
+        explained = _size(r for s in streams for part in (s.waiting, s.refused, s.given_up) for r in part)
+        proved = _size(gap for stream in streams for gap in stream.gaps)
         missing = self._completeness.missing()[self._spec.name] - explained
         return TopicFinding(
             topic=self._spec.name,
@@ -112,33 +115,45 @@ def _read(record: ConsumerRecord) -> tuple[Sighting | None, str]:
     return seen, message.metadata.event_id
 
 
-def _stream(report: StreamReport, counts: CopyCounts, index: int, kept: Kept) -> StreamFinding:
+def _size(found: Iterable[Range]) -> int:
+    return sum(last - first + 1 for first, last in found)
+
+
+def _stream(
+    report: StreamReport, counts: CopyCounts, index: int, kept: Mapping[tuple[str, str], Kept], told: Told
+) -> StreamFinding:
+    place = report.topic, report.producer
+    here = kept.get(place, Kept())
     sent_again = counts.same_event[index] - report.replayed
-    gaps, waiting = _split(report.gaps, kept.waiting)
-    gaps, refused = _split(gaps, kept.refused)
+    gaps, waiting = _split(report.gaps, here.waiting)
+    gaps, given_up = _split(gaps, told.get(place, ()))
+    gaps, refused = _split(gaps, here.refused)
     return StreamFinding(
         report=report,
         gaps=gaps,
         waiting=waiting,
         refused=refused,
+        given_up=given_up,
         sent_again=sent_again,
         published_again=counts.other_number[index] + counts.other_stream[index],
         number_twice=report.repeated - sent_again,
     )
 
 
-def _split(missing: Sequence[Range], known: frozenset[int]) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
-    """The missing ranges without what is known, and what is."""
+def _split(missing: Sequence[Range], known: Sequence[Range]) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
+    """The missing ranges without what is known, and what is. `known` in order; ranges may touch and overlap."""
     left: list[Range] = []
     found: list[Range] = []
     for first, last in missing:
-        inside = sorted(number for number in known if first <= number <= last)
         start = first
-        for number in inside:
-            if start < number:
-                left.append((start, number - 1))
-            found.append((number, number))
-            start = number + 1
+        for begin, end in known:
+            begin, end = max(begin, start), min(end, last)
+            if begin > end:
+                continue
+            if start < begin:
+                left.append((start, begin - 1))
+            found.append((begin, end))
+            start = end + 1
         if start <= last:
             left.append((start, last))
     return tuple(left), tuple(found)
@@ -163,7 +178,8 @@ async def examine(
         async for record in reader.records(spans):
             examination.take(record)
         late = await _settle(reader, spec, spans, examination, settle_seconds)
-        return examination.finding(spans, kept), late
+        told = await told_losses(reader) if examination.has_holes else {}
+        return examination.finding(spans, kept, told), late
 
 
 async def _settle(

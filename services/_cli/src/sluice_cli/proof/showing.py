@@ -75,6 +75,7 @@ def _sentences(stream: StreamFinding, *, compacted: bool) -> list[str]:
         ),
         f"{ranges(stream.waiting)} wait in the outbox to be sent.": stream.waiting,
         f"{ranges(stream.refused)} were refused by Kafka and put aside in the outbox.": stream.refused,
+        f"{ranges(stream.given_up)} were dropped knowingly: the producer has told so (EventsLost).": stream.given_up,
         f"{stream.sent_again} records repeat an event under its number (sent again).": stream.sent_again,
         f"{stream.published_again} events stand there under another number, too (published again).": stream.published_again,
         f"{report.replayed} were put back from dead letters.": report.replayed,
