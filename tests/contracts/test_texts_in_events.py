@@ -5,8 +5,11 @@ import secrets
 
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from sluice.events.v1 import options_pb2
 from sluice_cli.privacy.subjects import _pseudonym
 from sluice_gateway.domain.subject import pseudonym
+from sluice_kit.events import encode
 
 from .test_event_contracts import EVENTS, fields_at_any_depth, topic
 
@@ -65,9 +68,17 @@ def test_a_field_in_clear_that_can_hold_text_is_known_and_has_an_encrypted_form(
 def test_an_event_that_can_hold_text_or_an_embedding_of_it_is_confidential(message: Descriptor) -> None:
     names = [field.name for field in fields_at_any_depth(message)]
     if texts_of(message) or "embedding" in names:
-        from sluice.events.v1 import options_pb2
-
         assert topic(message).data_classification == options_pb2.DATA_CLASSIFICATION_CONFIDENTIAL
+
+
+@pytest.mark.parametrize("message", EVENTS)
+def test_every_record_says_on_the_wire_who_may_read_it(message: Descriptor) -> None:
+    event = GetMessageClass(message)()
+    event.metadata.event_id = "e1"
+    told = dict(encode(event).headers)["ce_dataclassification"].decode()
+    assert f"DATA_CLASSIFICATION_{told.upper()}" == options_pb2.DataClassification.Name(
+        topic(message).data_classification
+    )
 
 
 def test_the_search_for_texts_finds_the_ones_we_know() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 from typing import Annotated
 
 import typer
@@ -23,7 +24,9 @@ privacy = typer.Typer(
 )
 console = Console()
 
-SUBJECT = Annotated[str, typer.Option(help="What callers send as `user`, or the pseudonym (sub_...).")]
+SUBJECT = Annotated[
+    str, typer.Option(help="What callers send as `user`, or the pseudonym (sub_...); `-`: read it from standard input.")
+]
 TENANT = Annotated[str, typer.Option(help="The tenant's id.")]
 
 
@@ -106,7 +109,9 @@ def rotate_master() -> None:
 
 
 def _subject(told: str, tenant: str, home: Home) -> subjects.Subject:
-    return subjects.subject_of(told, tenant, home=home.path)
+    # A name on the command line stands in the shell's history and in the list of processes.
+    name = sys.stdin.readline().strip() if told == "-" else told
+    return subjects.subject_of(name, tenant, home=home.path)
 
 
 def _show_store(store: KeyStore) -> None:
