@@ -89,18 +89,29 @@ def _texts(events: Iterable[dict[str, Any]], request_ids: Iterable[str]) -> list
     ]
 
 
-def _sums(mesh: Mesh) -> dict[str, Any]:
-    """What must not change: how many of everything, and what it cost."""
-    events = mesh.events()
-    told = {event["id"]: event for event in events if "erased" not in event["type"]}  # at least once: count each once
-    counts = Counter(event["type"] for event in told.values() if "measured" not in event["type"])
-    cost = sum(int(e["data"].get("amount_nano", 0)) for e in told.values() if e["type"].endswith("cost_recorded.v1"))
-    tokens = sum(
-        int(e["data"].get("usage", {}).get("output_tokens", 0))
-        for e in told.values()
-        if e["type"].endswith("request_completed.v1")
-    )
-    return {"counts": counts, "cost": cost, "tokens": tokens}
+def _sums(mesh: Mesh, asked: dict[str, list[str]]) -> dict[str, Any]:
+    """What must not change of all these requests: how many facts of each kind there are, tokens, and what they cost."""
+    ids = {request_id for requests in asked.values() for request_id in requests}
+    told = {event["id"]: event for event in mesh.events() if event.get("subject") in ids}  # at least once: each once
+    costs = [event["data"].get("amount", {}) for event in told.values() if event["type"].endswith("cost_recorded.v1")]
+    usages = [event["data"].get("usage", {}) for event in told.values() if "request_completed" in event["type"]]
+    return {
+        "facts": Counter(event["type"] for event in told.values()),
+        "cost": sum(int(amount.get("nano_units", 0)) for amount in costs),
+        "tokens": sum(int(usage.get("output_tokens", 0)) for usage in usages),
+    }
+
+
+def _settled(mesh: Mesh, asked: dict[str, list[str]]) -> dict[str, Any]:
+    """The sums when two readings in a row are the same: everything that follows from the requests has been told."""
+    seen = [_sums(mesh, asked)]
+
+    def is_still() -> bool:
+        seen.append(_sums(mesh, asked))
+        return seen[-1] == seen[-2]
+
+    assert eventually(is_still, 120)
+    return seen[-1]
 
 
 def _shown(mesh: Mesh, request_id: str) -> list[tuple[str, str]]:
@@ -141,7 +152,11 @@ def test_an_erased_person_cannot_be_read_anywhere_while_everything_else_stays(
         readable = _texts(before, asked[person])
         assert len(readable) == 6, "two prompts, two answers, two pieces of feedback"
         assert sum(canary(person) in text for text in readable) >= 4
-    sums = _sums(mesh)
+    sums = _settled(mesh, asked)
+    assert sums["facts"]["sluice.gateway.request_completed.v1"] == 6
+    assert sums["facts"]["sluice.feedback.feedback_received.v1"] == 6
+    assert sums["facts"]["sluice.cost.cost_recorded.v1"] >= 6
+    assert sums["tokens"] > 0
 
     erased = mesh.sluice("privacy", "erase", "--tenant", TENANT, "--subject", ERASED, "--reason", "T-17")
     assert erased.returncode == 0, erased.stderr
@@ -156,7 +171,7 @@ def test_an_erased_person_cannot_be_read_anywhere_while_everything_else_stays(
             assert sorted(_texts(after, asked[person])) == sorted(_texts(before, asked[person]))
     assert eventually(lambda: all(_shown(mesh, r) == [("", "ERASED")] for r in asked[ERASED]))
     assert all(canary("paul") in text for r in asked["paul"] for text, _ in _shown(mesh, r))
-    assert _sums(mesh) == sums
+    assert _settled(mesh, asked) == sums
     words = [canary(person).encode() for person in PEOPLE]
     assert _leaks_of(words, asyncio.run(_records(mesh))) == []
     assert _leaks_of(words, _files(mesh.home.path)) == []
