@@ -53,6 +53,7 @@ class Holding(Generic[AggregationT, RecordT]):
         self._partitions: dict[int, AggregationT] = {}
         self._loaded: dict[int, list[RecordT]] | None = None
         self._reported: defaultdict[int, Counter[str]] = defaultdict(Counter)
+        self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @property
     def partitions(self) -> Mapping[int, AggregationT]:
@@ -80,6 +81,14 @@ class Holding(Generic[AggregationT, RecordT]):
     def holds(self, partition: AggregationT) -> bool:
         """False when an await let a rebalance through: what this worker knew is then somebody else's."""
         return self._partitions.get(partition.number) is partition
+
+    def turn(self, partition: AggregationT) -> asyncio.Lock:
+        """To be held from a merge until the changelog has it, and while publishing.
+
+        What is published before the changelog has it may be lost with this process; its successor merges the topics in
+        another order and gives the same revision to other content (seen after a kill -9 on a busy machine).
+        """
+        return self._turns[partition.number]
 
     async def align(self, assigned: Sequence[TP]) -> None:
         """Once after each assignment: read on where the stored state stands."""

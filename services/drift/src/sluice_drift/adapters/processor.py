@@ -50,16 +50,18 @@ class Processor:
         for partition, admitted in await self.holding.admitted(events):
             await self._router.route(admitted)
             last = admitted[-1]
-            if self.holding.holds(partition):
-                changes = partition.advance(last.message.topic, last.message.offset)
-                await self.holding.write(changes, event=last)
+            async with self.holding.turn(partition):
+                if self.holding.holds(partition):
+                    changes = partition.advance(last.message.topic, last.message.offset)
+                    await self.holding.write(changes, event=last)
 
     async def absorb(self, events: Sequence[EventT]) -> None:
         """Merge a batch of records of the internal topic; returns when the changelog has what it changed."""
         for partition, admitted in await self.holding.admitted(events):
             observations = [each for event in admitted for each in _observations(event)]
-            if self.holding.holds(partition):
-                await self._merge(partition, observations, last=admitted[-1])
+            async with self.holding.turn(partition):
+                if self.holding.holds(partition):
+                    await self._merge(partition, observations, last=admitted[-1])
 
     async def _merge(self, partition: Partition, observations: Sequence[Observation], *, last: EventT) -> None:
         changes = partition.absorb(observations, now=self._microseconds())
@@ -72,14 +74,18 @@ class Processor:
     async def publish_due(self) -> None:
         """Compare and publish every window whose published form is out of date."""
         for partition in list(self.holding.partitions.values()):
-            for due in partition.due(self._microseconds()):
-                with telemetry.COMPARE_SECONDS.time():
-                    comparison = self._comparer.compare(due.window, due.reference)
-                rate = self._detection.false_alarm_rate
-                await self._publish(measured(due, comparison, false_alarm_rate=rate))
-                partition.mark_published(due)
-                telemetry.PUBLISHED.inc()
-                await asyncio.sleep(0)  # a comparison takes milliseconds: let heartbeats through between two
+            async with self.holding.turn(partition):
+                if self.holding.holds(partition):
+                    await self._publish_partition(partition)
+
+    async def _publish_partition(self, partition: Partition) -> None:
+        for due in partition.due(self._microseconds()):
+            with telemetry.COMPARE_SECONDS.time():
+                comparison = self._comparer.compare(due.window, due.reference)
+            await self._publish(measured(due, comparison, false_alarm_rate=self._detection.false_alarm_rate))
+            partition.mark_published(due)
+            telemetry.PUBLISHED.inc()
+            await asyncio.sleep(0)  # a comparison takes milliseconds: let heartbeats through between two
 
     def _take_up(self, number: int, kept: Iterable[Record]) -> Partition:
         return Partition(number, self._rules, records=kept, now=self._microseconds())

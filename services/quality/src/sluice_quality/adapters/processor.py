@@ -45,8 +45,9 @@ class Processor:
         """Merge a batch; returns when the changelog has what it changed, so that the batch may be acknowledged."""
         for partition, admitted in await self.holding.admitted(events):
             facts = [fact for event in admitted if (fact := await self._fact(event)) is not None]
-            if self.holding.holds(partition):
-                await self._merge(partition, facts, last=admitted[-1])
+            async with self.holding.turn(partition):
+                if self.holding.holds(partition):
+                    await self._merge(partition, facts, last=admitted[-1])
 
     async def _merge(self, partition: Partition, facts: Sequence[Fact], *, last: EventT) -> None:
         topic = last.message.topic
@@ -70,9 +71,10 @@ class Processor:
         """Publish every window whose published form is out of date."""
         now = self._microseconds()
         for partition in list(self.holding.partitions.values()):
-            due = partition.parts_due(now)
-            for first in range(0, len(due), PARTS_PER_PUBLISH):
-                await self._publish_parts(partition, due[first : first + PARTS_PER_PUBLISH])
+            async with self.holding.turn(partition):
+                due = partition.parts_due(now) if self.holding.holds(partition) else []
+                for first in range(0, len(due), PARTS_PER_PUBLISH):
+                    await self._publish_parts(partition, due[first : first + PARTS_PER_PUBLISH])
 
     async def _publish_parts(self, partition: Partition, parts: Sequence[Part]) -> None:
         await self._publish(*[measured(part) for part in parts])
