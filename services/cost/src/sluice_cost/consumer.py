@@ -3,15 +3,28 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Any
 
 from aiokafka import TopicPartition
 from prometheus_client import Counter
 from sluice.events.v1 import gateway_pb2
+from sluice.events.v1.gateway_pb2 import RequestCompleted
+from sluice.events.v1.inference_pb2 import InferenceMeasured
+from sluice.events.v1.moderation_pb2 import ContentModerated
 from sluice_kit.consumer import ConsumedEvent
 from sluice_kit.errors import Unavailable
 
-from sluice_cost.domain.ledger import Completion, Ledger, LedgerEntry, LedgerUnavailable, Partition
+from sluice_cost.domain.ledger import (
+    COMPUTE,
+    GUARDRAIL,
+    Completion,
+    Ledger,
+    LedgerEntry,
+    LedgerUnavailable,
+    Measured,
+    Partition,
+)
 from sluice_cost.domain.usage import TOKEN_BUCKETS, Usage
 
 ENTRIES = Counter("sluice_cost_ledger_entries_total", "Ledger rows written.", ("priced", "charge_kind"))
@@ -38,16 +51,21 @@ class CompletionConsumer:
 
     async def handle(self, events: Sequence[ConsumedEvent]) -> None:
         """Enters a batch. Raises Unavailable while the database is away, so that the batch is tried for ever."""
-        completions = [completion_of(event) for event in events]
+        completions = [completion_of(event) for event in events if isinstance(event.message, RequestCompleted)]
+        measured = [measured_of(event) for event in events if not isinstance(event.message, RequestCompleted)]
         try:
             new = await self._ledger.append(
-                completions, _next_offsets(events), recorded_at=self._clock(), encode=self._encode
+                completions,
+                _next_offsets(events),
+                recorded_at=self._clock(),
+                encode=self._encode,
+                measured=measured,
             )
         except LedgerUnavailable as error:
             self._report_health("database", False)
             raise Unavailable(str(error)) from None
         self._report_health("database", True)
-        self._count(new, duplicates=len(events) - len(new))
+        self._count(new, duplicates=len(completions) - sum(entry.request_count for entry in new))
         if new:
             self._on_appended()
 
@@ -96,6 +114,48 @@ def completion_of(event: ConsumedEvent) -> Completion:
         cost_hold_id=message.cost_hold_id,
         prompt_version=_column_text(message.prompt_version),
         experiment_arm=_column_text(message.experiment_arm),
+    )
+
+
+def measured_of(event: ConsumedEvent) -> Measured:
+    """The time an event tells of. What ran it is the model: the model itself, or `sluice-<filter>`."""
+    message: Any = event.message
+    if isinstance(message, InferenceMeasured):
+        usage = Usage(
+            cpu_us=_microseconds(message.cpu_seconds), accelerator_us=_microseconds(message.accelerator_seconds)
+        )
+        outcome = "cancelled" if message.aborted else "completed"
+        return Measured(_facts_of(event, _column_text(message.model), usage, outcome), COMPUTE)
+    # Filters tell how long they took, not the processor time of it: an upper bound, said to be estimated.
+    filter_ = "sluice-moderation" if isinstance(message, ContentModerated) else "sluice-redaction"
+    usage = Usage(cpu_us=max(message.latency.ToMicroseconds(), 0), is_estimated=True)
+    return Measured(_facts_of(event, filter_, usage, "completed"), GUARDRAIL)
+
+
+def _microseconds(seconds: float) -> int:
+    return round(seconds * 1e6) if isfinite(seconds) else -1  # which Usage refuses
+
+
+def _facts_of(event: ConsumedEvent, model: str, usage: Usage, outcome: str) -> Completion:
+    metadata = event.message.metadata  # type: ignore[attr-defined]
+    return Completion(
+        event_id=metadata.event_id,
+        occurred_at=metadata.occurred_at.ToDatetime(tzinfo=UTC),
+        request_id=metadata.request_id,
+        tenant_id=metadata.tenant_id,
+        project_id=metadata.project_id,
+        subject_id=metadata.subject_id,
+        api_key_id="",
+        operation="",
+        model=model,
+        served_model=model,
+        route="",
+        outcome=outcome,
+        usage=usage,
+        is_synthetic=metadata.synthetic,
+        traceparent=metadata.traceparent,
+        partition=Partition(event.topic, event.partition),
+        offset=event.offset,
     )
 
 

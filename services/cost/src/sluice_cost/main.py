@@ -6,6 +6,9 @@ from functools import partial
 
 from sluice.cost.v1 import cost_service_pb2, cost_service_pb2_grpc
 from sluice.events.v1.gateway_pb2 import RequestCompleted
+from sluice.events.v1.inference_pb2 import InferenceMeasured
+from sluice.events.v1.moderation_pb2 import ContentModerated
+from sluice.events.v1.redaction_pb2 import TextRedacted
 from sluice_kit.configuration import ConfigurationRefused
 from sluice_kit.consumer import EventConsumer
 from sluice_kit.process import StartFailed, run
@@ -22,6 +25,7 @@ from sluice_cost.adapters.price_file import load_price_book
 from sluice_cost.adapters.sql_budgets import SqlBudgets
 from sluice_cost.adapters.sql_chain import SqlChainVerifier
 from sluice_cost.adapters.sql_holds import SqlHolds, sweep_for_ever
+from sluice_cost.adapters.sql_idle import SqlIdle, close_for_ever
 from sluice_cost.adapters.sql_ledger import SqlLedger
 from sluice_cost.adapters.sql_prices import SqlPrices
 from sluice_cost.adapters.sql_recompute import SqlRecomputer
@@ -81,7 +85,7 @@ async def serve_with(
     consumer = EventConsumer(
         service="cost",
         group="sluice-cost",
-        events=[RequestCompleted],
+        events=[RequestCompleted, InferenceMeasured, ContentModerated, TextRedacted],
         handle=entering.handle,
         settings=settings,
         starting_offsets=entering.starting_offsets,
@@ -92,6 +96,12 @@ async def serve_with(
         expired_grace=timedelta(seconds=settings.expired_grace_seconds),
         clock=now,
         on_told=relay.wake,
+    )
+    idle = SqlIdle(
+        database,
+        default_currency=book.currency,
+        encode=encode,
+        lateness=timedelta(seconds=settings.idle_lateness_seconds),
     )
     verifier = SqlChainVerifier(database)
     servicer = CostServicer(
@@ -114,6 +124,7 @@ async def serve_with(
             tasks.create_task(sweep_for_ever(holds, stop))
             if budgets is not None:
                 tasks.create_task(budgets.run(stop))
+            tasks.create_task(close_for_ever(idle, stop, clock=now, told=relay.wake))
             tasks.create_task(HeadTeller(verifier, publisher, every_seconds=settings.seal_seconds).run(stop))
             await server.run(service_names=[SERVICE_NAME])
             stop.set()

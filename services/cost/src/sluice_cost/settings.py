@@ -22,6 +22,9 @@ class CostSettings(GrpcServiceSettings):
     seal_seconds: float = Field(60.0, ge=1, le=86_400)
     """How often the ends of the ledger's hash chains are told to the outside."""
 
+    idle_lateness_seconds: int = Field(1800, ge=0, le=86_400)
+    """How long after its end an hour is closed and its idle time charged; what comes later restates it."""
+
     @property
     def database(self) -> str:
         """The database's URL for SQLAlchemy."""

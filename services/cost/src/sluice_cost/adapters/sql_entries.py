@@ -195,7 +195,7 @@ def _spend_of(entry: LedgerEntry) -> tuple[tuple[Any, ...], list[int]]:
         1,
         entry.request_count,
         entry.unpriced_count,
-        int(usage.is_estimated),
+        entry.request_count * usage.is_estimated,
         entry.charge.total,
         usage.uncached_input_tokens,
         usage.cached_input_tokens,
@@ -215,7 +215,7 @@ LEDGER_SUMS: Mapping[str, Any] = {
     "unpriced_request_count": func.sum(
         case({Priced.UNPRICED.value: 1, Priced.NEWLY_PRICED.value: -1}, value=tables.ledger.c.priced, else_=0)
     ),
-    "estimated_request_count": func.sum(tables.ledger.c.usage_estimated),
+    "estimated_request_count": func.sum(tables.ledger.c.usage_estimated * tables.ledger.c.request_count),
     "amount_nano": func.sum(tables.ledger.c.amount_nano),
     **{bucket: func.sum(tables.ledger.c[bucket]) for bucket in (*TOKEN_BUCKETS, *COMPUTE_BUCKETS)},
 }

@@ -17,7 +17,7 @@ from sluice_cost.adapters.sql_prices import read_prices
 from sluice_cost.adapters.sql_spent import count_spent
 from sluice_cost.domain.budget import Caller
 from sluice_cost.domain.holds import Posting
-from sluice_cost.domain.ledger import Completion, LedgerEntry, Partition, enter
+from sluice_cost.domain.ledger import Completion, LedgerEntry, Measured, Partition, enter, enter_measured
 from sluice_cost.domain.pricing import PriceHistory
 
 
@@ -38,13 +38,15 @@ class SqlLedger:
         *,
         recorded_at: datetime,
         encode: Callable[[LedgerEntry], bytes],
+        measured: Sequence[Measured] = (),
     ) -> Sequence[LedgerEntry]:
         """Enters what is new; see domain.ledger.Ledger."""
 
         def work(connection: Connection) -> list[LedgerEntry]:
             prices = self._current_prices(connection)
             entries = [enter(completion, prices, recorded_at=recorded_at) for completion in completions]
-            new = insert_entries(connection, entries, encode)
+            times = (enter_measured(one, prices, recorded_at=recorded_at) for one in measured)
+            new = insert_entries(connection, [*entries, *(entry for entry in times if entry)], encode)
             _keep_offsets(connection, next_offsets)
             # Last: it locks the budgets' accounts until the commit.
             count_spent(connection, [posting_of(entry) for entry in new], self._terms, now=to_microseconds(recorded_at))

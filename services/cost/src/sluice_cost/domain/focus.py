@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from sluice_cost.domain.forecast import month_of
-from sluice_cost.domain.ledger import CORRECTION, Completion, LedgerEntry
-from sluice_cost.domain.money import from_nano
+from sluice_cost.domain.ledger import CORRECTION, IDLE, Completion, LedgerEntry
+from sluice_cost.domain.money import divide_half_even, from_nano
 from sluice_cost.domain.pricing import Price, Priced
 from sluice_cost.domain.usage import Usage
 
@@ -171,11 +171,16 @@ def _of_entry(entry: LedgerEntry) -> dict[str, str]:
 
 
 def _category(entry: LedgerEntry, period_end: datetime) -> dict[str, str]:
-    if entry.charge_kind != CORRECTION:
+    if not _is_adjustment(entry):
         return {"ChargeCategory": "Usage", "PricingCategory": "Standard"}
     # The class is for periods that are invoiced already; within the period a correction is an ordinary adjustment.
     is_late = entry.recorded_at >= period_end
     return {"ChargeCategory": "Adjustment"} | ({"ChargeClass": "Correction"} if is_late else {})
+
+
+def _is_adjustment(entry: LedgerEntry) -> bool:
+    """A correction, or idle time that is taken back because requests of its hour came late."""
+    return entry.charge_kind == CORRECTION or (entry.charge_kind == IDLE and entry.charge.total < 0)
 
 
 def _tags(entry: LedgerEntry, done: Completion) -> str:
@@ -209,10 +214,15 @@ def _of_line(entry: LedgerEntry, meter: _Meter, price: Price, quantity: int, amo
         "SkuPriceId": f"{model}@{price.version}/{meter.line}",
         "ChargeDescription": f"{meter.name} of {model}, {entry.charge_kind}",
     }
-    if entry.charge_kind == CORRECTION:
+    if _is_adjustment(entry):
         return facts  # it changes an amount, no quantity
     # A top-up to the minimum costs what is missing to it.
-    unit_price = _number(from_nano(getattr(price, meter.price) if meter.price else amount))
+    unit_nano = getattr(price, meter.price) if meter.price else amount
+    unit_price = _number(from_nano(unit_nano))
+    if entry.charge_kind == IDLE and unit_nano:
+        quantity = divide_half_even(
+            amount * meter.per, unit_nano
+        )  # idle time is shared as money: so long it is at this price
     return facts | {
         "ConsumedQuantity": str(quantity),
         "ConsumedUnit": meter.consumed_unit,

@@ -20,6 +20,12 @@ SYNTHETIC = "synthetic"
 """A self-test of the mesh."""
 CORRECTION = "correction"
 """What an entry of another kind should have cost, less what it was charged until now."""
+COMPUTE = "compute"
+"""Time of one's own machines for one generation, also of a retried, cancelled or failed one."""
+GUARDRAIL = "guardrail"
+"""Time that a filter took."""
+IDLE = "idle"
+"""Capacity that is paid for and nobody used."""
 REQUEST_KINDS = (INFERENCE, SYNTHETIC)
 """One row a request; rows of every other kind stand beside them and count no request."""
 
@@ -121,6 +127,28 @@ def enter(completion: Completion, prices: PriceHistory, *, recorded_at: datetime
     return LedgerEntry(completion, charged, recorded_at, kind)
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Time that a part of a request took: its model is what took it, its usage has seconds only."""
+
+    facts: Completion
+    charge_kind: str
+    """COMPUTE or GUARDRAIL."""
+
+
+def enter_measured(measured: Measured, prices: PriceHistory, *, recorded_at: datetime) -> LedgerEntry | None:
+    """The entry of measured time; None where seconds have no price: what a token costs covers it then.
+
+    A self-test is not billed: its time is idle time.
+    """
+    facts = measured.facts
+    price = price_of(facts, prices)
+    if price is None or not price.is_for_compute or facts.is_synthetic or not facts.tenant_id or not facts.event_id:
+        return None
+    charged = charge(facts.usage, price, is_synthetic=False, currency=prices.default_currency)
+    return LedgerEntry(facts, charged, recorded_at, measured.charge_kind) if charged.price else None
+
+
 def price_of(completion: Completion, prices: PriceHistory) -> Price | None:
     """The price in force when it happened."""
     return prices.for_call(
@@ -141,8 +169,9 @@ class Ledger(Protocol):
         *,
         recorded_at: datetime,
         encode: Callable[[LedgerEntry], bytes],
+        measured: Sequence[Measured] = (),
     ) -> Sequence[LedgerEntry]:
-        """Enters what is new among `completions`, with spend, outbox and offsets, all or nothing.
+        """Enters what is new among `completions` and `measured`, with spend, outbox and offsets, all or nothing.
 
         Returns the entries that were new. `encode` gives the event that tells of an entry.
         Raises LedgerUnavailable when the database cannot be reached.
