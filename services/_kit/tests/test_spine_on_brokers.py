@@ -5,6 +5,7 @@ What the embedded broker cannot do is asked of Apache Kafka alone, and stands in
 
 import asyncio
 import contextlib
+import random
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -280,6 +281,38 @@ async def test_poison_is_buried_with_all_it_takes_to_send_it_again(broker, tmp_p
     await again.stop()
     async with Running(settings, collector, group=ids[0]):
         await until(lambda: collector.request_ids >= set(ids))
+
+
+async def test_poison_that_fits_no_letter_is_buried_without_its_value_and_stops_nothing(broker, tmp_path):
+    settings, collector = broker.settings(tmp_path), Collector()
+    ids = names("huge", 1)
+    poison = random.Random(7).randbytes(1_048_350)  # as large as the topic takes, and beyond compressing
+    raw = AIOKafkaProducer(**client_options(settings), max_request_size=2_000_000)
+    await raw.start()
+    sent = await raw.send_and_wait(TOPIC, key=b"huge", value=poison, headers=[("ce_id", b"e-1"), ("big", b"h" * 50)])
+    await raw.stop()
+    async with publishing(settings) as publisher, Running(settings, collector, group=ids[0]):
+        await publisher.publish(completed(ids[0]))
+        await until(lambda: collector.request_ids >= set(ids))
+        records = await read_topic(settings, f"{TOPIC}.dlq", wanted=lambda r: huge_of(r, ids[0], sent))
+    (letter,) = huge_of(records, ids[0], sent)
+    assert letter.value_omitted
+    assert letter.original.headers == [("ce_id", b"e-1")]
+    # The record itself still stands where the letter says.
+    consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False, max_partition_fetch_bytes=4 << 20)
+    await consumer.start()
+    place = TopicPartition(letter.source_topic, letter.source_partition)
+    consumer.assign([place])
+    consumer.seek(place, letter.source_offset)
+    async with asyncio.timeout(30):
+        found = await consumer.getone()
+    await consumer.stop()
+    assert found.value == poison
+
+
+def huge_of(records, group: str, sent) -> list:
+    place = (sent.partition, sent.offset)
+    return [x for x in of_group(records, group) if (x.source_partition, x.source_offset) == place]
 
 
 def of_group(records, group: str) -> list:
