@@ -10,10 +10,11 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
+import pytest
 from sluice_gateway.domain.api_key import mint
 
 
-def _start(home: Path) -> "subprocess.Popen[str]":
+def _start(home: Path, **settings: str) -> "subprocess.Popen[str]":
     loopback = "127.0.0.1:0"
     return subprocess.Popen(
         [sys.executable, "-c", "from sluice_gateway.main import main; main()"],
@@ -25,6 +26,7 @@ def _start(home: Path) -> "subprocess.Popen[str]":
             "SLUICE_GATEWAY_HTTP_LISTEN": loopback,
             "SLUICE_KAFKA_BOOTSTRAP": "127.0.0.1:1",  # nobody can listen there
             **{f"SLUICE_{name}_TARGET": "127.0.0.1:1" for name in ("INFERENCE", "REDACTION", "MODERATION", "COST")},
+            **settings,
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -43,13 +45,41 @@ def _http_port(process: "subprocess.Popen[str]") -> int:
     return int(ports["http.listening"])
 
 
-def test_it_starts_alone_refuses_what_it_cannot_guard_records_it_and_stops(tmp_path: Path) -> None:
+def _configured(home: Path) -> str:
+    """A key of a gateway that is configured."""
     key, sha256 = mint("me")
     config = {
         "version": 1, "tenants": [{"id": "acme"}], "models": [{"alias": "small", "target": "x"}],
         "api_keys": [{"id": "me", "sha256": sha256, "tenant": "acme"}],
     }  # fmt: skip
-    (tmp_path / "gateway.yaml").write_text(json.dumps(config))
+    (home / "gateway.yaml").write_text(json.dumps(config))
+    return key
+
+
+@pytest.mark.parametrize(("policy", "code"), [("refuse", "outbox_full"), ("drop", "filter_unavailable")])
+def test_a_full_outbox_refuses_new_requests_or_drops_their_events_as_the_operator_says(
+    tmp_path: Path, policy: str, code: str
+) -> None:
+    key = _configured(tmp_path)
+    body = {"model": "small", "messages": [{"role": "user", "content": "hello"}]}
+    # Kafka is away, and the outbox has room for a hundred events.
+    with (
+        _start(tmp_path, SLUICE_OUTBOX_MAX_ROWS="100", SLUICE_OUTBOX_WHEN_FULL=policy) as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{_http_port(process)}", headers={"x-api-key": key}) as client,
+    ):
+        codes = [client.post("/v1/chat/completions", json=body).json()["error"]["code"] for _ in range(110)]
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert codes[0] == "filter_unavailable"
+    assert codes[-1] == code
+    with closing(sqlite3.connect(tmp_path / "outbox" / "sluice-gateway-0.db")) as outbox:
+        (waiting,) = outbox.execute("SELECT count(*) FROM outbox").fetchone()
+    assert 80 <= waiting <= 100
+
+
+def test_it_starts_alone_refuses_what_it_cannot_guard_records_it_and_stops(tmp_path: Path) -> None:
+    key = _configured(tmp_path)
     with _start(tmp_path) as process:
         url = f"http://127.0.0.1:{_http_port(process)}"
         body = {"model": "small", "messages": [{"role": "user", "content": "my secret is 42"}]}

@@ -103,6 +103,7 @@ async def _run(
 def _purse(settings: Settings) -> Purse:
     limits = PurseLimits(
         lease_seconds=settings.lease_seconds,
+        request_seconds=settings.request_seconds,
         most=round(settings.lease_most * NANO_PER_UNIT),
         stale_seconds=settings.budget_stale_seconds,
     )

@@ -230,6 +230,59 @@ async def test_what_cannot_be_given_back_at_once_is_given_back_later() -> None:
     assert list(counter.desk.leases.values()) == [0]
 
 
+async def test_a_lease_that_nobody_answered_for_is_given_back_when_somebody_does() -> None:
+    counter = Counter()
+    lease = counter.desk.lease
+
+    async def given_but_not_told(*arguments: Any, **options: Any) -> Grant:
+        await lease(*arguments, **options)
+        counter.desk.away = True
+        raise BudgetsAway
+
+    counter.desk.lease = given_but_not_told  # type: ignore[method-assign]
+    await counter.be_busy()
+    assert sum(counter.desk.leases.values()) > 0
+    await counter.tend()
+    counter.desk.away = False
+    counter.now = 6.0
+    await counter.tend()
+    assert list(counter.desk.leases.values()) == [0]
+
+
+async def test_a_lease_is_not_given_back_while_it_is_being_given() -> None:
+    counter = Counter()
+    lease, answer = counter.desk.lease, asyncio.Event()
+
+    async def given_slowly(*arguments: Any, **options: Any) -> Grant:
+        grant = await lease(*arguments, **options)
+        await answer.wait()
+        return grant
+
+    counter.desk.lease = given_slowly  # type: ignore[method-assign]
+    await counter.be_busy()
+    for _ in range(5):
+        await counter.tend()
+    assert counter.desk.calls.count("lease") == 1
+    assert "give_back" not in counter.desk.calls
+    answer.set()
+    await counter.tend()
+    assert (await counter.serve()).cost_hold_id.startswith("lease-")
+
+
+async def test_a_lease_of_less_than_was_wished_for_goes_back() -> None:
+    counter = Counter(limit=1_000_000)
+    lease = counter.desk.lease
+
+    async def given_little(*arguments: Any, amount: int, **options: Any) -> Grant:
+        return await lease(*arguments, amount=amount // 2, **options)
+
+    counter.desk.lease = given_little  # type: ignore[method-assign]
+    await counter.be_busy()
+    assert (await counter.serve()).cost_hold_id.startswith("hold-")
+    await counter.purse.close(seconds=1)
+    assert set(counter.desk.leases.values()) == {0}
+
+
 async def test_stopping_gives_back_everything_that_is_not_spent() -> None:
     counter = Counter()
     await counter.be_busy()

@@ -39,6 +39,8 @@ WRONG_BOUNDS = Counter(
     ["model"],
 )
 NANO_PER_UNIT = 10**9
+# Longer holds and leases are refused.
+MOST_SECONDS = 86_400
 # What a wrong answer must not do: make the gateway ask at every request.
 LEAST_SECONDS = 1.0
 # Where the cost service does not say when a window ends.
@@ -210,4 +212,4 @@ def _nano(text: str, absent: int = 0) -> int:
 
 
 def _duration(seconds: float) -> Duration:
-    return Duration(seconds=math.ceil(seconds))
+    return Duration(seconds=min(math.ceil(seconds), MOST_SECONDS))

@@ -17,7 +17,6 @@ class Lease:
     id: str
     amount: int
     price: Price
-    taken_at: float
     expires_at: float
     used_at: float
     spent: int = 0

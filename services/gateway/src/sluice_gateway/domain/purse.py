@@ -26,6 +26,8 @@ class PurseLimits:
 
     lease_seconds: float = 60.0
     """A lease's life; also how long it is believed that no budget stands over a caller."""
+    request_seconds: float = 300.0
+    """Longest a request may run."""
     most: int = 100 * 10**9
     """Largest lease."""
     busy_requests: float = 8.0
@@ -274,21 +276,21 @@ class Purse:
         if wish < least:
             return
         lease_id, currency = self._new_id(), standing.price.currency
+        # No request begins on it after its time, but one may still run, and is charged at the price of the day it ends: the lease,
+        # and with it its price, are asked for until then.
+        seconds = self._limits.lease_seconds + self._limits.request_seconds
+        ends_at = began_at + self._limits.lease_seconds
+        lease = Lease(lease_id, wish, standing.price, ends_at, used_at=began_at, is_closed=True)
         try:
-            grant = await self._budgets.lease(
-                caller, lease_id, amount=wish, currency=currency, seconds=self._limits.lease_seconds
-            )
-        except BudgetsAway:
-            await self._budgets.give_back(caller, lease_id, spent=0, currency=currency)
-            return
-        lease = Lease(
-            lease_id, grant.amount, grant.price or standing.price, began_at, began_at + grant.seconds, self._clock()
-        )
-        if grant.amount < wish:
-            # Others take from the same budgets, and little is left: what was given is let go at once.
-            await self._budgets.give_back(caller, lease_id, spent=0, currency=currency)
-        else:
-            account.leases.append(lease)
+            grant = await self._budgets.lease(caller, lease_id, amount=wish, currency=currency, seconds=seconds)
+        except BaseException:
+            account.leases.append(lease)  # nobody answered, and it may have been given: it must be given back
+            raise
+        lease.price, lease.amount = grant.price or standing.price, grant.amount
+        lease.expires_at = min(ends_at, began_at + grant.seconds)
+        # Given less: others take from the same budgets, and little is left. It stays closed, and goes back at once.
+        lease.is_closed = grant.amount < wish
+        account.leases.append(lease)
 
     def _return_closed(self, account: Account, now: float) -> None:
         """Tell what closed leases cost or may still cost: when they are closed, and again when their requests have ended."""
