@@ -42,7 +42,8 @@ class Lease:
     def must_be_told(self, now: float) -> bool:
         """Whether the cost service counts more for it than it can still cost, and would listen."""
         is_of_use = bool(self.running) or now < self.expires_at + TELL_SECONDS
-        return self.is_closed and self.told != self.committed and is_of_use
+        is_less = self.told is None or self.committed < self.told
+        return self.is_closed and is_less and is_of_use
 
     def output_tokens_for(self, size: Size) -> int:
         """How many of the wished-for output tokens fit; -1 when not even the prompt does."""
