@@ -142,7 +142,7 @@ $(addprefix test-,events kit cli $(SERVICES)): test-%: $(DEV_READY) # one servic
 
 # --- measuring: prints tables, asserts nothing; run it on a quiet machine -------------------------------------------------
 FILTER_BENCHES := redaction_speed moderation_speed
-BENCHES := gateway_overhead inference_speed ledger_speed outbox_speed sealing_speed $(FILTER_BENCHES) streams_speed
+BENCHES := gateway_overhead inference_speed ledger_speed budget_speed outbox_speed sealing_speed $(FILTER_BENCHES) streams_speed
 $(VENV)/.bench-ready: $(DEV_READY) requirements/bench.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes -r requirements/bench.txt
 	@touch $@

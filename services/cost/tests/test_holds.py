@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sluice.events.v1 import cost_pb2
+from sluice_cost.adapters import budget_tables
 from sluice_cost.adapters.cost_events import encode
 from sluice_cost.adapters.database import Database
 from sluice_cost.adapters.moments import to_microseconds
@@ -36,6 +37,7 @@ from sluice_cost.domain.ledger import Completion
 from sluice_cost.domain.pricing import Price, Tier
 from sluice_cost.domain.usage import Usage
 from sluice_cost.domain.windows import DAY_US, MINUTE_US, WindowKind
+from sqlalchemy import select
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 NOON_US = to_microseconds(NOON)
@@ -430,6 +432,19 @@ async def test_a_rolling_window_forgets_minute_by_minute(world: World, done: Cal
         assert await world.differences() == []
     await world.enter(done(7, occurred_at=NOON))  # long after its window
     assert await world.used() == (0, 0, 0)
+
+
+async def test_minutes_that_a_rolling_window_left_behind_are_forgotten(
+    world: World, done: Callable[..., Completion]
+) -> None:
+    await world.put(budget(window=WindowKind.ROLLING, rolling_minutes=60), budget("day"))
+    await world.enter(*(done(minute, occurred_at=NOON + timedelta(minutes=minute)) for minute in range(5)))
+    world.now = NOON + timedelta(days=2)
+    await world.enter(done(9, occurred_at=world.now))
+    await world.holds.sweep()
+    kept = await world.database.read(lambda c: c.execute(select(budget_tables.spent.c.budget_id)).scalars().all())
+    assert sorted(kept) == ["acme-day", "day", "day"]
+    assert await world.used() == (DIME, 0, 0)
 
 
 async def test_a_budget_that_is_put_late_counts_what_was_spent_and_is_held_already(

@@ -14,10 +14,11 @@ from sluice_cost.adapters import budget_tables as tables
 from sluice_cost.adapters.budget_events import put_crossings
 from sluice_cost.adapters.database import Database
 from sluice_cost.adapters.moments import DAY_US, to_microseconds
-from sluice_cost.adapters.sql_books import Terms, close_books, guard, look_into_books, open_books
+from sluice_cost.adapters.sql_books import Terms, close_books, guard, look_into_books, open_books, read_budgets
 from sluice_cost.domain.budget import AccountKey, BudgetIndex
 from sluice_cost.domain.holds import Answer, ExpireOrder, HoldRefused, HoldState, LeaseOrder, Order, ReserveOrder
 from sluice_cost.domain.ledger import LedgerUnavailable
+from sluice_cost.domain.windows import WindowKind
 
 log = logger(__name__)
 
@@ -147,3 +148,12 @@ def _keys_of(order: Order, budgets: BudgetIndex) -> list[AccountKey]:
 def _forget(connection: Connection, before: int) -> None:
     closed = (tables.holds.c.state == HoldState.CLOSED.value) & (tables.holds.c.expires_at_us < before)
     connection.execute(delete(tables.holds).where(closed))
+    # Minutes that a rolling window has left behind: it never moves back. A day of grace keeps clear of late events.
+    account, spent = tables.accounts.c, tables.spent.c
+    start = select(account.window_start_us).where(
+        account.budget_id == spent.budget_id, account.subject_id == spent.subject_id
+    )
+    for budget in read_budgets(connection):
+        if budget.window is WindowKind.ROLLING:
+            left_behind = spent.bucket_us < start.scalar_subquery() - DAY_US
+            connection.execute(delete(tables.spent).where(spent.budget_id == budget.budget_id, left_behind))

@@ -199,10 +199,6 @@ class PriceHistory:
         index = bisect_right(self._moments.get(model, []), at)
         return self._prices[model][index - 1] if index else None
 
-    def routes_of(self, model: str) -> Sequence[str]:
-        """The names under which deployments of an alias have prices of their own."""
-        return self._routes.get(model, ())
-
     def between(self, model: str, start: datetime, end: datetime) -> list[Price]:
         """The prices of `model` that are in force at any moment from `start` to `end`."""
         moments = self._moments.get(model, [])
@@ -211,8 +207,7 @@ class PriceHistory:
 
     def of_routes(self, alias: str, start: datetime, end: datetime) -> list[Price]:
         """The prices of an alias's deployments that are in force at any moment from `start` to `end`."""
-        routes = (name for name in self._prices if name.startswith(f"{ROUTE_PREFIX}{alias}/"))
-        return [price for route in routes for price in self.between(route, start, end)]
+        return [price for route in self._routes.get(alias, ()) for price in self.between(route, start, end)]
 
     def for_call(self, *, route: str, served_model: str, model: str, at: datetime) -> Price | None:
         """The price of the deployment, else of the model that answered, else of the alias that was asked for."""

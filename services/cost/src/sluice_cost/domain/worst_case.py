@@ -21,7 +21,7 @@ def dearest_price(
     """
     alias = prices.between(model, start, end)
     # A deployment's own price comes first in the ledger, and which one answers is not known yet.
-    of_routes = [price for route in prices.routes_of(model) for price in prices.between(route, start, end)]
+    of_routes = prices.of_routes(model, start, end)
     candidates = list(of_routes)
     for served in served_models or [model]:
         own = prices.between(served, start, end)
@@ -33,12 +33,11 @@ def dearest_price(
                 continue
             own = [*own, *alias]
         candidates += own
-    candidates += prices.of_routes(model, start, end)  # which deployment answers is not known yet
     return _dearest_of(price.dearest() for price in candidates)
 
 
 def _dearest_of(candidates: Iterable[Price]) -> Price:
-    first, *others = (price.dearest() for price in candidates)
+    first, *others = candidates
     for price in others:
         if price.currency != first.currency:
             raise PricesOfSeveralCurrencies
