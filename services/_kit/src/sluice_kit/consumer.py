@@ -135,9 +135,12 @@ class EventConsumer:
 
         async def release() -> None:
             self._trials.interrupt.set()
-            await work.release(RELEASE_SECONDS)
-            if not self._stop.is_set():
-                self._trials.interrupt.clear()
+            try:
+                await work.release(RELEASE_SECONDS)
+            finally:
+                # Also when the client is closed meanwhile and cancels us: or nothing would ever be tried twice again.
+                if not self._stop.is_set():
+                    self._trials.interrupt.clear()
 
         assignment = Assignment(consumer, self._starting_offsets, ready=self.ready, release=release)
         work = self._new_work(consumer, assignment)
