@@ -1,11 +1,14 @@
-"""Ledger rows per second: from the bytes of RequestCompleted to committed rows, sums, outbox and offsets.
+"""Ledger rows per second: from the bytes of RequestCompleted to committed rows, seals, sums, outbox and offsets.
 
     .venv/bin/python tests/bench/ledger_speed.py [--events 20000] [--runs 3] [--batch 500] [--postgres-url postgresql://...]
+                                                 [--grow 10000,100000,1000000]
 
 SQLite is measured with the settings the service uses (WAL, synchronous FULL). PostgreSQL is measured where a URL is
 given; its database must be empty or a former run's. Runs are interleaved; the median is told, with all runs beside it,
 and the rows per second of this process's own processor time, which a busy machine does not change much.
-No broker takes part: this is what one process adds behind it.
+Beside it stands the bare driver in the same run: the same rows into a table of the same columns and indexes, in
+transactions of the same size, and nothing else. No broker takes part: this is what one process adds behind it.
+With --grow the ledger is filled to each size first (rows of their own chain, by the database itself) and then measured.
 """
 
 import argparse
@@ -14,18 +17,23 @@ import statistics
 import tempfile
 import time
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from sluice.events.v1 import gateway_pb2
+from sluice_cost.adapters import tables
+from sluice_cost.adapters.bulk import insert_all
 from sluice_cost.adapters.cost_events import encode as encode_cost
-from sluice_cost.adapters.database import open_database
+from sluice_cost.adapters.database import Database, open_database
 from sluice_cost.adapters.price_file import load_price_book
 from sluice_cost.adapters.sql_ledger import SqlLedger
 from sluice_cost.adapters.sql_prices import SqlPrices
 from sluice_cost.consumer import CompletionConsumer
 from sluice_kit.consumer import ConsumedEvent
 from sluice_kit.events import decode, encode
+from sqlalchemy import Connection, func, select, text
 
 TENANTS, KEYS = 50, 4
 
@@ -77,6 +85,54 @@ async def measure(url: str, *, events: int, batch: int) -> tuple[float, float]:
     return events / seconds, events / cpu_seconds
 
 
+COLUMNS = tuple(column.name for column in tables.ledger.columns if column.name != "entry_id")
+
+
+async def measure_bare(url: str, *, events: int, batch: int) -> tuple[float, float]:
+    """The same for the driver alone: rows of the last run into a twin of the ledger's table."""
+    database = Database(url)
+    newest = (
+        select(*(tables.ledger.c[name] for name in COLUMNS)).order_by(tables.ledger.c.entry_id.desc()).limit(events)
+    )
+    rows: Sequence[Any] = await database.read(lambda connection: connection.execute(newest).all())
+    twin = tables.ledger.to_metadata(type(tables.metadata)(), name=f"bare_{uuid.uuid4().hex[:8]}")
+    for index in twin.indexes:
+        index.name = f"{twin.name}_{index.name}"
+    for key in list(twin.foreign_key_constraints):
+        twin.constraints.discard(key)
+    await database.write(lambda connection: twin.create(connection))
+    begun, begun_cpu = time.perf_counter(), time.process_time()
+    for start in range(0, len(rows), batch):
+        part = [tuple(row) for row in rows[start : start + batch]]
+        await database.write(lambda connection, part=part: insert_all(connection, twin, COLUMNS, part))  # type: ignore[misc]
+    seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - begun_cpu
+    await database.write(lambda connection: twin.drop(connection))
+    await database.close()
+    return len(rows) / seconds, len(rows) / cpu_seconds
+
+
+def fill(connection: Connection, size: int) -> int:
+    """Doubles the ledger until it has `size` rows; the copies stand on a chain of their own, which nobody verifies."""
+    random_id = "md5(random()::text || entry_id)" if connection.dialect.name == "postgresql" else "hex(randomblob(16))"
+    own = {"event_id": random_id, "source_topic": "'filled'"}
+    chosen = ", ".join(own.get(name, name) for name in COLUMNS)
+    count = int(connection.execute(select(func.count()).select_from(tables.ledger)).scalar() or 0)
+    while count < size:
+        more = min(count, size - count)
+        connection.execute(
+            text(f"INSERT INTO cost_ledger ({', '.join(COLUMNS)}) SELECT {chosen} FROM cost_ledger LIMIT {more}")
+        )
+        count += more
+    return count
+
+
+async def grown(url: str, size: int) -> int:
+    database = Database(url)
+    count = await database.write(lambda connection: fill(connection, size))
+    await database.close()
+    return count
+
+
 def consumed(record: tuple[str, bytes, list[tuple[str, bytes]]], number: int) -> ConsumedEvent:
     topic, value, headers = record
     message = decode(topic, value, headers)
@@ -98,15 +154,29 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--batch", type=int, default=500)
     parser.add_argument("--postgres-url", default="")
+    parser.add_argument("--grow", default="", help="sizes to fill the ledger to, by commas")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         urls = {"SQLite": f"sqlite:///{Path(folder) / 'cost.db'}"}
         if options.postgres_url:
             urls["PostgreSQL"] = options.postgres_url.replace("postgresql://", "postgresql+psycopg://", 1)
-        rates: dict[str, list[tuple[float, float]]] = {name: [] for name in urls}
-        for _ in range(options.runs):
-            for name, url in urls.items():
-                rates[name].append(asyncio.run(measure(url, events=options.events, batch=options.batch)))
+        for size in [int(size) for size in options.grow.split(",") if size] or [0]:
+            compare(urls, options, size)
+
+
+def compare(urls: dict[str, str], options: argparse.Namespace, size: int) -> None:
+    """Ledger and bare driver in turns, on a ledger of `size` rows (0: as it is)."""
+    rates: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(options.runs):
+        for name, url in urls.items():
+            if size:
+                asyncio.run(measure(url, events=options.batch, batch=options.batch))  # something to copy
+                asyncio.run(grown(url, size))
+            sizes = {"events": options.events, "batch": options.batch}
+            rates.setdefault(name, []).append(asyncio.run(measure(url, **sizes)))
+            rates.setdefault(f"{name}, bare driver", []).append(asyncio.run(measure_bare(url, **sizes)))
+    if size:
+        print(f"a ledger of {size:,} rows:")
     for name, measured in rates.items():
         runs = ", ".join(f"{rate:,.0f}" for rate, _ in measured)
         median, per_cpu = (statistics.median(values) for values in zip(*measured, strict=True))
