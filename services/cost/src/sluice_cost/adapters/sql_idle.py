@@ -49,15 +49,16 @@ class SqlIdle:
         """Hours of models with capacity whose sums are not what the capacity costs. Cheap: hourly sums only."""
         hours = closed_hours(now, lateness=self._lateness, looking_back=LOOKING_BACK)
         prices = read_prices(connection, default_currency=self._default_currency)
-        sums = _hour_sums(connection, hours[0])
+        models = prices.models_with_capacity()  # few of the thousands that an imported book has
+        sums = _hour_sums(connection, hours[0]) if models else {}
         found = []
         for start in hours:
-            for price in prices.in_force(start):
-                capacity = capacity_of(price)
-                # In an hour of more than the capacity there is nothing idle, and nothing was written.
-                spent = sums.get((to_microseconds(start), price.model), 0)
+            for model in models:
+                price = prices.find(model, start)
+                capacity = capacity_of(price) if price else Seconds()
+                spent = sums.get((to_microseconds(start), model), 0)
                 if capacity != Seconds() and spent != capacity.cpu + capacity.accelerator:
-                    found.append((start, price.model))
+                    found.append((start, model))
         return found
 
     def _closing(self, start: datetime, model: str, now: datetime) -> Callable[[Connection], list[LedgerEntry]]:

@@ -219,6 +219,15 @@ class PriceHistory:
         found = (self.find(model, at) for model in sorted(self._prices))
         return [price for price in found if price is not None]
 
+    def models_with_capacity(self) -> list[str]:
+        """Models of which any price ever had processors or accelerators that are paid for around the clock."""
+        has_capacity = (
+            model
+            for model, prices in self._prices.items()
+            if any(price.cpus_milli or price.accelerators_milli for price in prices)
+        )
+        return sorted(has_capacity)
+
     def newest_version(self, model: str) -> int:
         """0 for a model without a price."""
         return max((price.version for price in self._prices.get(model, [])), default=0)
