@@ -49,7 +49,7 @@ def _configured(home: Path) -> str:
     """A key of a gateway that is configured."""
     key, sha256 = mint("me")
     config = {
-        "version": 1, "tenants": [{"id": "acme"}], "models": [{"alias": "small", "target": "x"}],
+        "version": 1, "tenants": [{"id": "acme", "limits": {"requests_per_minute": 100_000}}], "models": [{"alias": "small", "target": "x"}],
         "api_keys": [{"id": "me", "sha256": sha256, "tenant": "acme"}],
     }  # fmt: skip
     (home / "gateway.yaml").write_text(json.dumps(config))
