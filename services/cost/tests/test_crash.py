@@ -80,7 +80,8 @@ async def state(url: str) -> tuple[int, int, int, int]:
             int(connection.execute(query).scalar() or 0)
             for query in (
                 select(func.count()).select_from(tables.ledger),
-                select(func.count()).select_from(tables.outbox),
+                # The rows' own events: the model of these has no price, of which one alert is told beside them.
+                select(func.count()).select_from(tables.outbox).where(tables.outbox.c.event_type == "CostRecorded"),
                 select(func.sum(tables.spend_hours.c.request_count)),
             )
         ]
