@@ -108,9 +108,9 @@ lock: $(BIN)/uv ## Resolve all dependencies anew into requirements/*.txt
 
 # --- tests -------------------------------------------------------------------------------------------------------------
 .PHONY: test
-test: test-unit test-contracts test-eval test-deploy test-e2e test-mesh ## Run every test
+test: test-unit test-contracts test-eval test-deploy test-e2e test-mesh test-chaos-short ## Run every test
 
-.PHONY: test-unit test-contracts test-eval test-deploy test-e2e test-mesh
+.PHONY: test-unit test-contracts test-eval test-deploy test-e2e test-mesh test-chaos test-chaos-short
 test-unit: $(DEV_READY) ## Unit tests beside each service
 	@pytest -q $(addsuffix /tests,services/_events services/_kit services/_cli $(addprefix services/,$(SERVICES)))
 
@@ -136,6 +136,13 @@ test-e2e: $(DEV_READY) ## The gateway with the real filters, before a model that
 test-mesh: $(DEV_READY) ## The real processes, a real broker, the real model
 	@pytest -q -rs tests/mesh
 
+# The seed is printed; SEED=... draws the same moments again.
+test-chaos: $(DEV_READY) ## Minutes of kill -9 and a broker that goes away, under load: nothing lost, nothing twice (SEED=: a run again)
+	@SLUICE_CHAOS=long SLUICE_CHAOS_SEED=$(SEED) pytest -q -rs tests/chaos
+
+test-chaos-short: $(DEV_READY) ## The same in half a minute of load, on one broker (part of `make test`)
+	@SLUICE_CHAOS=short SLUICE_CHAOS_SEED=$(SEED) pytest -q -rs tests/chaos
+
 .PHONY: test-%
 $(addprefix test-,events kit cli $(SERVICES)): test-%: $(DEV_READY) # one service: make test-cost
 	@pytest -q services/$(patsubst events,_events,$(patsubst cli,_cli,$(patsubst kit,_kit,$*)))/tests
@@ -160,6 +167,11 @@ eval-filters: $(VENV)/.bench-ready ## Measure what redaction and moderation find
 
 bench-filters: $(VENV)/.bench-ready ## Measure how fast redaction and moderation are, into docs/filters
 	@for bench in $(FILTER_BENCHES); do python tests/bench/$$bench.py $(if $(QUICK),--quick) || exit 1; done
+
+.PHONY: bench-events
+bench-events: $(DEV_READY) ## Events and ledger rows per second beside the bare drivers, and the ledger as it grows (QUICK=1: fewer; ROWS=10000,10000000: sizes)
+	@python tests/bench/events_speed.py $(if $(QUICK),--events 3000 --rounds 2)
+	@python tests/bench/ledger_growth.py $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),--rows 10000,100000 --rounds 2)
 
 .PHONY: bench-inference bench-quantisations soak-inference
 bench-inference: $(DEV_READY) ## Bare engine, backend and inference service at 1, 2, 4, 8 streams
