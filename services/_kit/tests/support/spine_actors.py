@@ -22,7 +22,7 @@ def completed(request_id: str = "r-1") -> gateway_pb2.RequestCompleted:
     return event
 
 
-async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.02)
@@ -57,8 +57,17 @@ class Collector:
 class Running:
     """A consumer in a task."""
 
-    def __init__(self, settings: MeshSettings, handle: Collector, *, group: str = "test", **options: object) -> None:
+    def __init__(
+        self,
+        settings: MeshSettings,
+        handle: Collector,
+        *,
+        group: str = "test",
+        patience: float = 30.0,
+        **options: object,
+    ) -> None:
         self.stop = asyncio.Event()
+        self._patience = patience
         if "handle_each" not in options:
             options["handle"] = handle
         self.consumer = EventConsumer(
@@ -67,12 +76,12 @@ class Running:
 
     async def __aenter__(self) -> "Running":
         self.task = asyncio.create_task(self.consumer.run(self.stop))
-        await asyncio.wait_for(self.consumer.ready.wait(), 60)
+        await asyncio.wait_for(self.consumer.ready.wait(), self._patience)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.stop.set()
-        await asyncio.wait_for(self.task, 60)
+        await asyncio.wait_for(self.task, self._patience)
 
 
 async def read_topic(settings: MeshSettings, topic: str, *, wanted: Callable[[list], bool]) -> list:
