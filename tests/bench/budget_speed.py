@@ -1,11 +1,13 @@
 """Reserve + Settle per second and their latencies, beside the bare driver carrying out the same statements.
 
     .venv/bin/python tests/bench/budget_speed.py [--pairs 2000] [--runs 3] [--clients 64] [--postgres-url postgresql://...]
+        [--telling-ms 50]
 
 `hot`: every request under one tenant budget; `many`: 50 tenants, each request under three budgets. Clients ask at once, as
 gRPC calls do, so orders share transactions; `alone` is one client that waits for every answer. The bare driver begins and
 commits a transaction for every Reserve and every Settle: read and lock the account, read the hold, write both. Database
 settings are the service's own (SQLite: WAL, synchronous FULL; PostgreSQL: the server's). Runs are interleaved, medians told.
+With `--telling-ms` the relay hands over events all the time, and Kafka takes so long for each batch.
 """
 
 import argparse
@@ -23,8 +25,10 @@ from typing import Any
 import psycopg
 from sluice_cost.adapters.database import Database, open_database
 from sluice_cost.adapters.moments import to_microseconds
+from sluice_cost.adapters.outbox import Telling, tell
 from sluice_cost.adapters.sql_budgets import SqlBudgets
 from sluice_cost.adapters.sql_holds import SqlHolds
+from sluice_cost.adapters.sql_ledger import SqlLedger
 from sluice_cost.adapters.sql_prices import SqlPrices
 from sluice_cost.domain.budget import Budget, Caller, Scope
 from sluice_cost.domain.holds import ReserveOrder, SettleOrder
@@ -54,7 +58,7 @@ def budgets(run: str, *, tenants: int) -> list[Budget]:
     return found
 
 
-async def measure(url: str, *, tenants: int, pairs: int, clients: int) -> Result:
+async def measure(url: str, *, tenants: int, pairs: int, clients: int, telling_ms: float) -> Result:
     database = open_database(url)
     run = uuid.uuid4().hex[:8]
     try:
@@ -62,9 +66,24 @@ async def measure(url: str, *, tenants: int, pairs: int, clients: int) -> Result
         await SqlPrices(database, default_currency="USD").put(price, recorded_at=NOW)
         for budget in budgets(run, tenants=tenants):
             await SqlBudgets(database).put(budget, recorded_at=to_microseconds(NOW))
-        return await _pairs(database, run, tenants=tenants, pairs=pairs, clients=clients)
+        relaying = asyncio.create_task(_relay(database, telling_ms / 1000)) if telling_ms else None
+        try:
+            return await _pairs(database, run, tenants=tenants, pairs=pairs, clients=clients)
+        finally:
+            if relaying is not None:
+                relaying.cancel()
+                await asyncio.wait([relaying])
     finally:
         await database.close()
+
+
+async def _relay(database: Database, seconds: float) -> None:
+    """Tells of batches of events until cancelled."""
+    ledger = SqlLedger(database, default_currency="USD")
+    while True:
+        waiting = [Telling(str(uuid.uuid4()), "CostRecorded", bytes(800)) for _ in range(100)]
+        await database.write(lambda connection, waiting=waiting: tell(connection, waiting))  # type: ignore[misc]
+        await ledger.hand_over(lambda _: time.sleep(seconds), limit=100)
 
 
 async def _pairs(database: Database, run: str, *, tenants: int, pairs: int, clients: int) -> Result:
@@ -144,6 +163,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--postgres-url", default="")
+    parser.add_argument("--telling-ms", type=float, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cost.db"
@@ -166,7 +186,8 @@ def ways(path: Path, options: argparse.Namespace) -> dict[str, Callable[[], Resu
     for name, url in urls.items():
 
         def one(url: str = url, tenants: int = 1, pairs: int = options.pairs, clients: int = options.clients) -> Result:
-            return asyncio.run(measure(url, tenants=tenants, pairs=pairs, clients=clients))
+            telling = options.telling_ms
+            return asyncio.run(measure(url, tenants=tenants, pairs=pairs, clients=clients, telling_ms=telling))
 
         found[f"{name}, hot, {options.clients} clients"] = one
         found[f"{name}, many, {options.clients} clients"] = lambda one=one: one(tenants=TENANTS)  # type: ignore[misc]

@@ -1,6 +1,8 @@
 """The ledger is exact, whatever comes in which order and how often; on SQLite and on PostgreSQL."""
 
+import asyncio
 import random
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +13,7 @@ from alembic.migration import MigrationContext
 from sluice_cost.adapters import tables
 from sluice_cost.adapters.cost_events import encode
 from sluice_cost.adapters.database import Database, open_database
+from sluice_cost.adapters.outbox import Telling
 from sluice_cost.adapters.sql_ledger import SqlLedger
 from sluice_cost.adapters.sql_prices import SqlPrices
 from sluice_cost.adapters.sql_spend import SqlSpend
@@ -181,6 +184,44 @@ async def test_the_outbox_keeps_what_could_not_be_handed_over(
     assert await ledger.hand_over(handed.extend, limit=3) == 0
     assert len(set(handed)) == 5
     assert (await counts(database))["rows"] == 5
+
+
+async def test_neither_the_ledger_nor_anybody_else_waits_while_events_are_handed_over(
+    ledger: SqlLedger, database: Database, make_completion: Make
+) -> None:
+    handing_over, go_on = threading.Event(), threading.Event()
+
+    def deliver(_: Sequence[Telling]) -> None:
+        handing_over.set()
+        assert go_on.wait(60)
+
+    await append(ledger, [make_completion(1)])
+    relaying = asyncio.create_task(ledger.hand_over(deliver, limit=10))
+    assert await asyncio.to_thread(handing_over.wait, 60)
+    try:
+        async with asyncio.timeout(30):
+            await append(ledger, [make_completion(2)])
+            await database.write_beside(lambda connection: connection.execute(select(tables.outbox)).all())
+    finally:
+        go_on.set()
+    assert await relaying == 1
+    assert (await counts(database))["told"] == 1  # what came meanwhile waits for its turn
+
+
+async def test_an_event_that_was_sent_and_not_taken_out_is_sent_again_with_its_id(
+    ledger: SqlLedger, database: Database, make_completion: Make
+) -> None:
+    sent: list[Telling] = []
+
+    def die(waiting: Sequence[Telling]) -> None:
+        sent.extend(waiting)
+        raise ConnectionError
+
+    await append(ledger, [make_completion(1)])
+    with pytest.raises(ConnectionError):
+        await ledger.hand_over(die, limit=10)
+    assert await ledger.hand_over(sent.extend, limit=10) == 1
+    assert sent[0] == sent[1]
 
 
 @pytest.mark.parametrize(

@@ -25,14 +25,15 @@ class BeginAgain(Exception):
 
 
 class Database:
-    """Runs blocking SQL in threads: one that writes, on PostgreSQL one beside it (SQLite has one writer anyway), some that read."""
+    """Runs blocking SQL in threads: one that writes, on PostgreSQL two beside it (SQLite has one writer anyway), some that read."""
 
     def __init__(self, url: str) -> None:
         self._engine = _connect(url)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cost-write")
-        self._beside = self._writer
+        self._beside = self._apart = self._writer
         if self.dialect == "postgresql":
             self._beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cost-write-beside")
+            self._apart = ThreadPoolExecutor(max_workers=1, thread_name_prefix="cost-write-apart")
         self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="cost-read")
 
     @property
@@ -56,6 +57,10 @@ class Database:
         """As write; does not wait for what `write` has to do, where the database takes two writers."""
         return await self._run(self._beside, self._in_transaction, work)
 
+    async def write_apart(self, work: Callable[[Connection], T]) -> T:
+        """As write_beside, for work that waits for others: nothing else waits for it."""
+        return await self._run(self._apart, self._in_transaction, work)
+
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Runs `work` on one consistent view of the data."""
         return await self._run(self._readers, self._in_snapshot, work)
@@ -71,6 +76,7 @@ class Database:
     def _shut_down(self) -> None:
         self._writer.shutdown()
         self._beside.shutdown()
+        self._apart.shutdown()
         self._readers.shutdown()
         self._engine.dispose()
 
@@ -125,7 +131,7 @@ def _connect(url: str) -> Engine:
     address = make_url(url)
     if address.get_backend_name() == "sqlite":
         return _connect_sqlite(url)
-    return create_engine(url, pool_size=6, max_overflow=0, pool_pre_ping=True, pool_recycle=1800)
+    return create_engine(url, pool_size=7, max_overflow=0, pool_pre_ping=True, pool_recycle=1800)
 
 
 def _connect_sqlite(url: str) -> Engine:

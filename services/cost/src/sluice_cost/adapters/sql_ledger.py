@@ -1,5 +1,6 @@
 """The ledger in SQL: entries, sums, outbox and offsets in one transaction a batch."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -62,20 +63,27 @@ class SqlLedger:
     async def hand_over(self, deliver: Callable[[Sequence[Telling]], None], *, limit: int) -> int:
         """Gives the oldest waiting events to `deliver` and takes them out of the outbox when it returns.
 
-        Runs `deliver` in a thread, inside the transaction: when it raises, the events wait on. Returns how many went.
+        Runs `deliver` in a thread; neither the ledger nor Reserve waits for it. When it raises, or the process ends before
+        they are taken out, the events wait on, and are sent again with the same ids. Returns how many went.
         """
         oldest = select(tables.outbox).order_by(tables.outbox.c.outbox_id).limit(limit)
-
-        def work(connection: Connection) -> int:
-            # Other replicas take other rows meanwhile. (SQLite has one writer and ignores the lock.)
-            rows = connection.execute(oldest.with_for_update(skip_locked=True)).all()
+        if self._database.dialect == "sqlite":
+            # Its one writer must not be kept while Kafka is waited for: two short steps.
+            rows = await self._database.read(lambda connection: connection.execute(oldest).all())
             if rows:
-                deliver([Telling(row.cost_event_id, row.event_type, row.payload) for row in rows])
-                sent = [row.outbox_id for row in rows]
-                connection.execute(delete(tables.outbox).where(tables.outbox.c.outbox_id.in_(sent)))
+                await asyncio.to_thread(deliver, _tellings(rows))
+                await self._database.write(lambda connection: _take_out(connection, rows))
             return len(rows)
 
-        return await self._database.write(work)
+        def work(connection: Connection) -> int:
+            # Other replicas take other rows meanwhile.
+            rows = connection.execute(oldest.with_for_update(skip_locked=True)).all()
+            if rows:
+                deliver(_tellings(rows))
+                _take_out(connection, rows)
+            return len(rows)
+
+        return await self._database.write_apart(work)
 
     def _current_prices(self, connection: Connection) -> PriceHistory:
         # Asked in the transaction of every batch: a price put through another replica is in force at once.
@@ -84,6 +92,14 @@ class SqlLedger:
             self._prices = read_prices(connection, default_currency=self._default_currency)
             self._newest_price_id = newest
         return self._prices
+
+
+def _tellings(rows: Sequence[Row[Any]]) -> list[Telling]:
+    return [Telling(row.cost_event_id, row.event_type, row.payload) for row in rows]
+
+
+def _take_out(connection: Connection, rows: Sequence[Row[Any]]) -> None:
+    connection.execute(delete(tables.outbox).where(tables.outbox.c.outbox_id.in_([row.outbox_id for row in rows])))
 
 
 def _keep_offsets(connection: Connection, next_offsets: Mapping[Partition, int]) -> None:
