@@ -1,11 +1,18 @@
 """What `sluice cost` sends and reads."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+from sluice.cost.v1 import cost_service_pb2 as pb
+from sluice.cost.v1 import cost_service_pb2_grpc as rpc
+from sluice.types.v1 import money_pb2
 from sluice_cli import cost
 from sluice_cli.mesh.problem import MeshProblem
+from typer.testing import CliRunner
 
 
 def test_a_price_file_is_sent_in_parts_with_every_number_as_it_stood_there(tmp_path: Path) -> None:
@@ -49,3 +56,45 @@ def test_a_time_without_a_zone_is_utc_and_what_is_no_time_is_named() -> None:
     assert cost._moment("2026-11-24T13:00+01:00").ToJsonString() == "2026-11-24T12:00:00Z"
     with pytest.raises(MeshProblem, match="is no time"):
         cost._moment("tuesday")
+
+
+class _Books(rpc.CostServiceServicer):
+    """A cost service that has been asked to verify its budgets."""
+
+    def __init__(self, *differences: pb.BudgetDifference) -> None:
+        self._differences = differences
+
+    def VerifyBudgets(self, request: pb.VerifyBudgetsRequest, context: Any) -> pb.VerifyBudgetsResponse:
+        return pb.VerifyBudgetsResponse(account_count=2, differences=self._differences)
+
+
+@pytest.mark.parametrize(
+    ("differences", "code", "told"),
+    [
+        ((), 0, "exact: 2 accounts"),
+        (
+            (
+                pb.BudgetDifference(
+                    budget_id="acme-day",
+                    subject_id="anna",
+                    counter="held",
+                    counted=money_pb2.Money(currency_code="USD", nano_units=7),
+                    added_up=money_pb2.Money(currency_code="USD"),
+                ),
+            ),
+            1,
+            "differs acme-day of anna: held is 0.000000007 USD, the ledger and the holds add up to 0 USD",
+        ),
+    ],
+)
+def test_budgets_that_are_not_exact_are_told_and_are_an_error(
+    differences: tuple[pb.BudgetDifference, ...], code: int, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    rpc.add_CostServiceServicer_to_server(_Books(*differences), server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    monkeypatch.setenv("SLUICE_COST_TARGET", f"127.0.0.1:{port}")
+    result = CliRunner().invoke(cost.app, ["verify-budgets"])
+    server.stop(None).wait()
+    assert (result.exit_code, told in result.output) == (code, True), result.output

@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from sluice.cost.v1 import cost_service_pb2 as pb
 from sluice.cost.v1 import cost_service_pb2_grpc as pb_grpc
 from sluice.types.v1 import money_pb2, usage_pb2
+from sluice_cost.adapters import budget_tables
 from sluice_cost.adapters.database import Database
 from sluice_cost.adapters.sql_budgets import SqlBudgets
 from sluice_cost.adapters.sql_holds import SqlHolds
@@ -20,6 +21,7 @@ from sluice_cost.domain.pricing import Price
 from sluice_cost.settings import CostSettings
 from sluice_kit.errors import SluiceError, from_rpc_error
 from sluice_kit.server import GrpcServer
+from sqlalchemy import update
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 DIME = 100_000_000
@@ -155,6 +157,26 @@ async def test_a_tenant_sees_its_own_budgets_and_sets_none(stub: Any) -> None:
         error = await refusal(stub.GetBudget(pb.GetBudgetRequest(budget_id=hidden), metadata=ACME))
         assert error.code is grpc.StatusCode.NOT_FOUND
     error = await refusal(stub.PutBudget(budget("mine"), metadata=ACME))
+    assert error.code is grpc.StatusCode.PERMISSION_DENIED
+
+
+async def test_a_counter_that_is_not_what_the_ledger_and_the_holds_add_up_to_is_told(
+    stub: Any, database: Database
+) -> None:
+    await stub.PutBudget(budget())
+    await stub.Reserve(reserve(), metadata=ACME)
+    answer = await stub.VerifyBudgets(pb.VerifyBudgetsRequest())
+    assert (answer.account_count, list(answer.differences)) == (1, [])
+    wrong = update(budget_tables.accounts).values(held_nano=budget_tables.accounts.c.held_nano + 7)
+    await database.write(lambda connection: connection.execute(wrong))
+    (found,) = (await stub.VerifyBudgets(pb.VerifyBudgetsRequest())).differences
+    assert (found.budget_id, found.counter, found.counted, found.added_up) == (
+        "acme-day",
+        "held",
+        usd(DIME + 7),
+        usd(DIME),
+    )
+    error = await refusal(stub.VerifyBudgets(pb.VerifyBudgetsRequest(), metadata=ACME))
     assert error.code is grpc.StatusCode.PERMISSION_DENIED
 
 

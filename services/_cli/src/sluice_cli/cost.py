@@ -128,6 +128,31 @@ def _show_verified(answer: pb.VerifyLedgerResponse) -> None:
     console.print(f"[green]whole[/]: {answer.row_count:,} rows, {sums}")
 
 
+@app.command("verify-budgets")
+def verify_budgets(json: _Json = False) -> None:
+    """Prove that what budgets have spent and hold is the sum of the ledger's rows and the open holds. Exit code 1 when it is not."""
+    with _service() as cost:
+        answer = cost.VerifyBudgets(pb.VerifyBudgetsRequest(), timeout=_WALK_SECONDS)
+    if json:
+        _show_json(answer)
+    else:
+        _show_budgets(answer)
+    raise typer.Exit(1 if answer.differences else 0)
+
+
+def _show_budgets(answer: pb.VerifyBudgetsResponse) -> None:
+    for found in answer.differences:
+        whose = f" of {found.subject_id}" if found.subject_id else ""
+        console.print(
+            f"[red]differs[/] {found.budget_id}{whose}: {found.counter} is {_money(found.counted)}, "
+            f"the ledger and the holds add up to {_money(found.added_up)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if not answer.differences:
+        console.print(f"[green]exact[/]: {answer.account_count:,} accounts are what the ledger and the holds add up to")
+
+
 @app.command()
 def recompute(
     from_: _From,

@@ -1447,6 +1447,93 @@ class LedgerBreak(_message.Message):
 Global___LedgerBreak: _TypeAlias = LedgerBreak  # noqa: Y015
 
 @_typing.final
+class VerifyBudgetsRequest(_message.Message):
+    """Asks whether the counters of the budgets are what they should be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyBudgetsRequest: _TypeAlias = VerifyBudgetsRequest  # noqa: Y015
+
+@_typing.final
+class VerifyBudgetsResponse(_message.Message):
+    """What was found, all in one view of the data."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_COUNT_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    account_count: _builtins.int
+    """Accounts that were looked at: one a budget, and one a person of a budget of every person."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___BudgetDifference]:
+        """Counters that differ, by budget and person; none when all is well."""
+
+    def __init__(
+        self,
+        *,
+        account_count: _builtins.int = ...,
+        differences: _abc.Iterable[Global___BudgetDifference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_count", b"account_count", "differences", b"differences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyBudgetsResponse: _TypeAlias = VerifyBudgetsResponse  # noqa: Y015
+
+@_typing.final
+class BudgetDifference(_message.Message):
+    """A counter that is not what the ledger's rows, or the open holds, add up to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUDGET_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_ID_FIELD_NUMBER: _builtins.int
+    COUNTER_FIELD_NUMBER: _builtins.int
+    COUNTED_FIELD_NUMBER: _builtins.int
+    ADDED_UP_FIELD_NUMBER: _builtins.int
+    budget_id: _builtins.str
+    """The budget."""
+    subject_id: _builtins.str
+    """Pseudonym of the person, for a budget of every person; empty otherwise."""
+    counter: _builtins.str
+    """Which counter: `spent`, `held` or `leased`."""
+    @_builtins.property
+    def counted(self) -> _money_pb2.Money:
+        """What it says."""
+
+    @_builtins.property
+    def added_up(self) -> _money_pb2.Money:
+        """What it should say."""
+
+    def __init__(
+        self,
+        *,
+        budget_id: _builtins.str = ...,
+        subject_id: _builtins.str = ...,
+        counter: _builtins.str = ...,
+        counted: _money_pb2.Money | None = ...,
+        added_up: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["added_up", b"added_up", "counted", b"counted"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_up", b"added_up", "budget_id", b"budget_id", "counted", b"counted", "counter", b"counter", "subject_id", b"subject_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BudgetDifference: _TypeAlias = BudgetDifference  # noqa: Y015
+
+@_typing.final
 class RecomputeRequest(_message.Message):
     """Asks for corrections."""
 

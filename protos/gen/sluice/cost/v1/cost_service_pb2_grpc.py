@@ -110,6 +110,11 @@ class CostServiceStub:
                 request_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyLedgerRequest.SerializeToString,
                 response_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyLedgerResponse.FromString,
                 _registered_method=True)
+        self.VerifyBudgets = channel.unary_unary(
+                '/sluice.cost.v1.CostService/VerifyBudgets',
+                request_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyBudgetsRequest.SerializeToString,
+                response_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyBudgetsResponse.FromString,
+                _registered_method=True)
         self.Recompute = channel.unary_unary(
                 '/sluice.cost.v1.CostService/Recompute',
                 request_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.RecomputeRequest.SerializeToString,
@@ -226,6 +231,13 @@ class CostServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyBudgets(self, request, context):
+        """Adds up the ledger's rows and the open holds anew and tells every budget's counter that is not their sum. An operator's call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Recompute(self, request, context):
         """Prices the past anew by the prices as they are in the book now, and enters the differences as corrections. An operator's call. Twice gives the same.
         """
@@ -310,6 +322,11 @@ def add_CostServiceServicer_to_server(servicer, server):
                     servicer.VerifyLedger,
                     request_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyLedgerRequest.FromString,
                     response_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyLedgerResponse.SerializeToString,
+            ),
+            'VerifyBudgets': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyBudgets,
+                    request_deserializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyBudgetsRequest.FromString,
+                    response_serializer=sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyBudgetsResponse.SerializeToString,
             ),
             'Recompute': grpc.unary_unary_rpc_method_handler(
                     servicer.Recompute,
@@ -723,6 +740,33 @@ class CostService:
             '/sluice.cost.v1.CostService/VerifyLedger',
             sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyLedgerRequest.SerializeToString,
             sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyLedgerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyBudgets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sluice.cost.v1.CostService/VerifyBudgets',
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyBudgetsRequest.SerializeToString,
+            sluice_dot_cost_dot_v1_dot_cost__service__pb2.VerifyBudgetsResponse.FromString,
             options,
             channel_credentials,
             insecure,

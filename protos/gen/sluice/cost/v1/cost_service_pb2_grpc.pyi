@@ -63,6 +63,8 @@ class CostServiceStub:
     """Tells what will have been spent at the end of a period, and how fast it goes now."""
     VerifyLedger: _grpc.UnaryStreamMultiCallable[_cost_service_pb2.VerifyLedgerRequest, _cost_service_pb2.VerifyLedgerResponse]
     """Walks the ledger's hash chains and tells how far it is, then what it found. An operator's call."""
+    VerifyBudgets: _grpc.UnaryUnaryMultiCallable[_cost_service_pb2.VerifyBudgetsRequest, _cost_service_pb2.VerifyBudgetsResponse]
+    """Adds up the ledger's rows and the open holds anew and tells every budget's counter that is not their sum. An operator's call."""
     Recompute: _grpc.UnaryUnaryMultiCallable[_cost_service_pb2.RecomputeRequest, _cost_service_pb2.RecomputeResponse]
     """Prices the past anew by the prices as they are in the book now, and enters the differences as corrections. An operator's call. Twice gives the same."""
 
@@ -101,6 +103,8 @@ class CostServiceAsyncStub(CostServiceStub):
     """Tells what will have been spent at the end of a period, and how fast it goes now."""
     VerifyLedger: _aio.UnaryStreamMultiCallable[_cost_service_pb2.VerifyLedgerRequest, _cost_service_pb2.VerifyLedgerResponse]  # type: ignore[assignment]
     """Walks the ledger's hash chains and tells how far it is, then what it found. An operator's call."""
+    VerifyBudgets: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.VerifyBudgetsRequest, _cost_service_pb2.VerifyBudgetsResponse]  # type: ignore[assignment]
+    """Adds up the ledger's rows and the open holds anew and tells every budget's counter that is not their sum. An operator's call."""
     Recompute: _aio.UnaryUnaryMultiCallable[_cost_service_pb2.RecomputeRequest, _cost_service_pb2.RecomputeResponse]  # type: ignore[assignment]
     """Prices the past anew by the prices as they are in the book now, and enters the differences as corrections. An operator's call. Twice gives the same."""
 
@@ -226,6 +230,14 @@ class CostServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_cost_service_pb2.VerifyLedgerResponse], _abc.AsyncIterator[_cost_service_pb2.VerifyLedgerResponse]]:
         """Walks the ledger's hash chains and tells how far it is, then what it found. An operator's call."""
+
+    @_abc_1.abstractmethod
+    def VerifyBudgets(
+        self,
+        request: _cost_service_pb2.VerifyBudgetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cost_service_pb2.VerifyBudgetsResponse, _abc.Awaitable[_cost_service_pb2.VerifyBudgetsResponse]]:
+        """Adds up the ledger's rows and the open holds anew and tells every budget's counter that is not their sum. An operator's call."""
 
     @_abc_1.abstractmethod
     def Recompute(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
@@ -14,9 +14,11 @@ from sluice_cost.adapters.sql_books import account_row, as_hold, guard, hold_row
 from sluice_cost.domain.budget import (
     Account,
     AccountKey,
+    Audit,
     Budget,
     BudgetIndex,
     BudgetManagedByFile,
+    Difference,
     Scope,
     Standing,
 )
@@ -82,19 +84,13 @@ class SqlBudgets:
 
         return await self._database.read(work)
 
-    async def reconcile(self, *, at: int) -> Sequence["Difference"]:
+    async def reconcile(self, *, at: int) -> Sequence[Difference]:
         """Adds up the ledger and the holds anew and tells every counter that differs: none, if all is well."""
-        return await self._database.read(lambda connection: list(_differences(connection, at)))
+        return (await self.audit(at=at)).differences
 
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A counter that is not what the ledger's rows, or the holds, add up to."""
-
-    key: AccountKey
-    counter: str
-    counted: int
-    added_up: int
+    async def audit(self, *, at: int) -> Audit:
+        """As reconcile; tells also how many accounts there are. See domain.budget.BudgetStore."""
+        return await self._database.read(lambda connection: _audit(connection, at))
 
 
 def _is_same(budget: Budget, newest: Budget | None) -> bool:
@@ -199,6 +195,11 @@ def _ledger_buckets(connection: Connection, budget: Budget, now: int) -> dict[tu
     return sums
 
 
+def _audit(connection: Connection, at: int) -> Audit:
+    accounts = connection.execute(select(func.count()).select_from(budget_tables.accounts)).scalar()
+    return Audit(int(accounts or 0), list(_differences(connection, at)))
+
+
 def _differences(connection: Connection, at: int) -> Iterable[Difference]:
     is_open = budget_tables.holds.c.state != HoldState.CLOSED.value
     holds = [as_hold(row) for row in connection.execute(select(budget_tables.holds).where(is_open))]
@@ -217,7 +218,7 @@ def _differences(connection: Connection, at: int) -> Iterable[Difference]:
             added_up = right.get(key, Account(key, counted.window_start))
             for name in ("spent", "held", "leased"):
                 if getattr(counted, name) != getattr(added_up, name):
-                    yield Difference(key, name, getattr(counted, name), getattr(added_up, name))
+                    yield Difference(key, budget.currency, name, getattr(counted, name), getattr(added_up, name))
 
 
 def _row(budget: Budget, recorded_at: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from sluice_cost.domain.budget import (
     Budget,
     BudgetManagedByFile,
     BudgetStore,
+    Difference,
     Scope,
     Standing,
 )
@@ -43,7 +44,7 @@ _ENFORCEMENTS = {
 
 
 class BudgetMethods:
-    """PutBudget, ListBudgets, GetBudget."""
+    """PutBudget, ListBudgets, GetBudget, VerifyBudgets."""
 
     _budgets: BudgetStore
     _clock: Callable[[], datetime]
@@ -91,6 +92,20 @@ class BudgetMethods:
                 "subject_id must be given for a budget of every person, and for no other.", field="subject_id"
             )
         return _standing_message(standing)
+
+    async def VerifyBudgets(
+        self, _request: pb.VerifyBudgetsRequest, _: grpc.aio.ServicerContext
+    ) -> pb.VerifyBudgetsResponse:
+        """Tells every counter that is not the sum of the ledger's rows or of the open holds."""
+        if context.current().tenant_id:
+            raise PermissionDenied("Budgets are verified by operators, not on behalf of a tenant.")
+        try:
+            audit = await self._budgets.audit(at=to_microseconds(self._clock()))
+        except LedgerUnavailable as error:
+            raise Unavailable(str(error), retry_after_seconds=1) from None
+        return pb.VerifyBudgetsResponse(
+            account_count=audit.accounts, differences=[_difference_message(found) for found in audit.differences]
+        )
 
 
 def _may_see(budget: Budget) -> bool:
@@ -150,3 +165,13 @@ def _standing_message(standing: Standing) -> pb.GetBudgetResponse:
     answer.window_start.FromDatetime(from_microseconds(account.window_start))
     answer.window_end.FromDatetime(from_microseconds(standing.window_end))
     return answer
+
+
+def _difference_message(found: Difference) -> pb.BudgetDifference:
+    return pb.BudgetDifference(
+        budget_id=found.key.budget_id,
+        subject_id=found.key.subject_id,
+        counter=found.counter,
+        counted=as_money(found.counted, found.currency),
+        added_up=as_money(found.added_up, found.currency),
+    )

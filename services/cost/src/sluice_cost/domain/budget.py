@@ -192,6 +192,26 @@ class Standing:
     window_end: int
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A counter that is not what the ledger's rows, or the open holds, add up to. Nano-units."""
+
+    key: AccountKey
+    currency: str
+    counter: str
+    """`spent`, `held` or `leased`."""
+    counted: int
+    added_up: int
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What adding everything up anew found."""
+
+    accounts: int
+    differences: Sequence[Difference]
+
+
 class BudgetManagedByFile(Exception):
     """A budget that stands in the file of budgets is changed there."""
 
@@ -210,3 +230,6 @@ class BudgetStore(Protocol):
 
     async def standing(self, key: AccountKey, *, at: int) -> Standing | None:
         """Where a budget stands; None when there is none of that id."""
+
+    async def audit(self, *, at: int) -> Audit:
+        """Adds up the ledger and the open holds anew and tells every counter that differs, in one view of the data."""
