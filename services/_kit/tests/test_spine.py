@@ -4,6 +4,7 @@ import asyncio
 import time
 
 import pytest
+from aiokafka.errors import KafkaTimeoutError
 from aiokafka.partitioner import DefaultPartitioner
 from sluice.events.v1 import gateway_pb2
 from sluice_kit import context
@@ -240,3 +241,42 @@ async def test_a_batch_of_nothing_but_poison_is_done_with_in_time(broker, tmp_pa
     found = {decode(TOPIC, r.value).metadata.request_id for r in letters}
     assert found == collector.poison
     assert dict(letters[0].headers)["sluice_source_topic"] == TOPIC.encode()
+
+
+async def test_what_is_in_hand_ends_before_its_events_are_taken_by_a_new_connection(broker, tmp_path):
+    settings = broker.settings(tmp_path)
+    await ensure_topics(settings)
+    gate, running, most, ended = asyncio.Event(), 0, 0, []
+
+    async def handle(event):
+        nonlocal running, most
+        if event.message.metadata.request_id != "slow":
+            raise ValueError("no")
+        running += 1
+        most = max(most, running)
+        try:
+            await gate.wait()
+            ended.append(event.message.metadata.producer_sequence)
+        finally:
+            running -= 1
+
+    async with Running(settings, Collector(), handle_each=handle) as consuming:
+        trials, lost = consuming.consumer._trials, 0
+        bury = trials.bury
+
+        async def lose_the_connection_twice(record, failure):
+            nonlocal lost
+            if lost < 2:
+                lost += 1
+                raise KafkaTimeoutError
+            gate.set()
+            await bury(record, failure)
+
+        trials.bury = lose_the_connection_twice
+        publisher = EventPublisher(producer="sluice-test/0", settings=settings)
+        await publisher.start()
+        await publisher.publish(completed("slow"), completed("slow"), completed("poison"))
+        await until(lambda: len(set(ended)) == 2)
+        await publisher.stop()
+    assert (lost, most) == (2, 1)
+    assert ended == sorted(ended)

@@ -54,6 +54,9 @@ class BatchWork:
             async with asyncio.timeout(timeout), self._busy:
                 pass
 
+    async def let_go(self, timeout: float) -> None:
+        """A batch has ended when `begin` has: nothing of it goes on."""
+
     async def _done(self, taken: Sequence[Taken]) -> int:
         """How many of them, from the first, are handled or buried."""
         until = time.monotonic() + RETRY_SECONDS

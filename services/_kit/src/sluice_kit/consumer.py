@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -134,13 +134,8 @@ class EventConsumer:
         )
 
         async def release() -> None:
-            self._trials.interrupt.set()
-            try:
+            with self._retries_ended():
                 await work.release(RELEASE_SECONDS)
-            finally:
-                # Also when the client is closed meanwhile and cancels us: or nothing would ever be tried twice again.
-                if not self._stop.is_set():
-                    self._trials.interrupt.clear()
 
         assignment = Assignment(consumer, self._starting_offsets, ready=self.ready, release=release)
         work = self._new_work(consumer, assignment)
@@ -154,8 +149,23 @@ class EventConsumer:
             await letters.start()
             yield consumer, assignment, work
         finally:
-            await closed(consumer)
-            await closed(letters)
+            # Or what is in hand would go on beside the next connection, which is given the same events again.
+            try:
+                with self._retries_ended():
+                    await work.let_go(RELEASE_SECONDS)
+            finally:
+                await closed(consumer)
+                await closed(letters)
+
+    @contextlib.contextmanager
+    def _retries_ended(self) -> Iterator[None]:
+        """No retry is begun in here. Afterwards they may be, also when we are cancelled, or nothing would ever be tried twice."""
+        self._trials.interrupt.set()
+        try:
+            yield
+        finally:
+            if not self._stop.is_set():
+                self._trials.interrupt.clear()
 
     def _new_work(self, consumer: AIOKafkaConsumer, assignment: Assignment) -> BatchWork | KeyedWork:
         async def commit(offsets: Mapping[TopicPartition, int]) -> None:

@@ -73,6 +73,11 @@ class KeyedWork:
             self._progress.forget()
             self._gave_up = False
 
+    async def let_go(self, timeout: float) -> None:
+        """End what has begun (at most `timeout` seconds), for good: nothing is committed, and nothing begins any more."""
+        self._gave_up = True
+        await self._lanes.let_go(timeout)
+
     async def _commit_progress(self) -> None:
         self._committed_at = time.monotonic()
         offsets = self._progress.committable()
