@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 
 from sluice_kit.broker import client_options, install_empty_fetch_guard
 from sluice_kit.errors import Unavailable
+from sluice_kit.kafka_client import closed
 from sluice_kit.settings import MeshSettings
 
 # Records held per partition while others are waited for.
@@ -57,16 +58,14 @@ class OrderedReader:
         try:
             await asyncio.wait_for(consumer.start(), 20)
         except (KafkaError, OSError, TimeoutError):
-            with contextlib.suppress(KafkaError, OSError):
-                await consumer.stop()
+            await closed(consumer)
             raise Unavailable(
                 f"Kafka at {settings.kafka_bootstrap} does not answer: is the mesh running (`sluice mesh status`)?"
             ) from None
         try:
             yield cls(consumer, settings)
         finally:
-            with contextlib.suppress(KafkaError, OSError, TimeoutError):
-                await asyncio.wait_for(consumer.stop(), 10)
+            await closed(consumer)
 
     async def spans(self, topics: Sequence[str]) -> dict[TopicPartition, Span]:
         """What the partitions of these topics hold now; a topic that does not exist has none."""
@@ -95,7 +94,7 @@ class OrderedReader:
         }
 
     async def records(self, spans: Spans, *, silence_seconds: float = 60.0) -> AsyncGenerator[ConsumerRecord, None]:
-        """Every record of the spans. Unavailable when the broker gives nothing for `silence_seconds`."""
+        """Every record of the spans. Unavailable when the broker gives nothing for `silence_seconds` while it is asked."""
         merge = _Merge({partition: span for partition, span in spans.items() if span.start < span.end})
         if not merge.open:
             return
@@ -106,12 +105,14 @@ class OrderedReader:
         heard = loop.time()
         while True:
             for record in merge.ready():
-                heard = loop.time()
                 yield record
+                heard = loop.time()  # not before: what the caller does with a record is no silence of the broker
             if not merge.open:
                 return
             self._keep_level(merge)
-            merge.take(await self._consumer.getmany(timeout_ms=500, max_records=_AHEAD))
+            if batches := await self._consumer.getmany(timeout_ms=500, max_records=_AHEAD):
+                merge.take(batches)
+                heard = loop.time()
             await self._note_ends(merge)
             if loop.time() - heard > silence_seconds:
                 raise Unavailable(f"Kafka gave no record for {silence_seconds:.0f} s before the end of the range.")
@@ -159,7 +160,8 @@ class _Merge:
         for partition, batch in batches.items():
             queue = self._queues[partition]
             was_empty = not queue
-            queue.extend(record for record in batch if record.offset < self._spans[partition].end)
+            span = self._spans[partition]
+            queue.extend(record for record in batch if span.start <= record.offset < span.end)
             if was_empty and queue:
                 self._push(partition)
 
