@@ -1,6 +1,7 @@
 """The outbox under kill -9, a full disk and a full queue: nothing acknowledged is lost, and no hole is silent."""
 
 import asyncio
+import errno
 import random
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from sluice.events.v1 import gateway_pb2, mesh_pb2, moderation_pb2
 from sluice_kit.errors import ResourceExhausted, Unavailable
 from sluice_kit.events import decode, topic_of
-from sluice_kit.outbox import LOST, Outbox
+from sluice_kit.outbox import FLUSH_FAILURES, LOST, Outbox
 from sluice_kit.outbox_tables import MAX_REFUSED_ROWS
 from sluice_kit.publisher import EventPublisher
 from sluice_kit.settings import MeshSettings
@@ -111,6 +112,44 @@ async def test_an_append_is_flushed_as_the_policy_says(tmp_path):
     assert await synchronous("always") == [full]
     assert await synchronous("interval") == [normal, "flushed"]
     assert await synchronous("os") == [normal]
+
+
+async def test_a_disk_that_does_not_flush_is_told_of_and_stops_nothing(tmp_path):
+    outbox = Outbox(tmp_path / "o.db", producer="sluice-test/0", fsync="interval")
+    flush, refusals = outbox.tables.flush, 2
+
+    def refuse_twice():
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise OSError(errno.EIO, "the disk is broken")
+        flush()
+
+    outbox.tables.flush = refuse_twice
+    before = FLUSH_FAILURES._value.get()
+    await outbox.append([completed("a")])
+    await until(lambda: FLUSH_FAILURES._value.get() == before + 1)
+    async with asyncio.timeout(20):
+        await outbox.append([completed("b")])
+    await until(lambda: FLUSH_FAILURES._value.get() == before + 2)
+    assert outbox.depth == 2
+    outbox.close()
+    again = Outbox(tmp_path / "o.db", producer="sluice-test/0")
+    assert again.depth == 2
+    again.close()
+
+
+async def test_what_comes_after_the_end_is_refused_and_waits_for_nobody(tmp_path):
+    outbox = Outbox(tmp_path / "o.db", producer="sluice-test/0")
+    last = asyncio.create_task(outbox.append([completed("a")]))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(outbox.close)
+    await last
+    async with asyncio.timeout(20):
+        with pytest.raises(Unavailable, match="closed"):
+            await outbox.append([completed("b")])
+        with pytest.raises(Unavailable, match="closed"):
+            await outbox.call(outbox.tables.pending, 10)
 
 
 class Kafka:

@@ -32,11 +32,13 @@ log = logger(__name__)
 LOST = Counter(
     "sluice_events_lost_total", "Events that were numbered and will never be published.", ("topic", "reason")
 )
+FLUSH_FAILURES = Counter("sluice_outbox_flush_failures_total", "Times the disk did not take what was committed.")
 
 MAX_ROWS = 1_000_000
 MAX_BYTES = 1 << 30
 MAX_JOBS_PER_COMMIT = 512
 INTERVAL_SECONDS = 0.2
+FLUSH_AGAIN_SECONDS = 1.0
 FULL_SHARE = 0.9
 LOSS_LOG_SECONDS = 10.0
 T = TypeVar("T")
@@ -73,6 +75,7 @@ class Outbox:
         self._path, self._max_rows, self._max_bytes = path, max_rows, max_bytes
         self._fsync, self._drops = fsync, when_full == "drop"
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._gate, self._closing = threading.Lock(), False
         self.producer = producer
         """The producer's name with the outbox's id: `sluice-gateway/0#1f2e3d4c`."""
         self.tables: OutboxTables
@@ -116,8 +119,8 @@ class Outbox:
         """Number, encode and commit events whose metadata is otherwise complete; all of them or none.
 
         Raises ResourceExhausted (OUTBOX_FULL) at the limit and Unavailable (OUTBOX_UNAVAILABLE) when the disk does not take it,
-        unless the policy is to drop; InvalidInput (EVENT_TOO_LARGE) for what Kafka would refuse. What was refused has used up no
-        number. Not undone when the caller is cancelled meanwhile.
+        unless the policy is to drop; Unavailable also once the outbox is closed; InvalidInput (EVENT_TOO_LARGE) for what Kafka
+        would refuse. What was refused has used up no number. Not undone when the caller is cancelled meanwhile.
         """
         try:
             await self._in_thread(lambda: self.tables.insert(events), durable=True)
@@ -138,8 +141,10 @@ class Outbox:
         return await self._in_thread(lambda: method(*arguments), durable=False)
 
     def close(self) -> None:
-        """Commit what was handed over and stop."""
-        self._jobs.put(None)
+        """Commit what was handed over and stop; what comes later raises Unavailable."""
+        with self._gate:
+            self._closing = True
+            self._jobs.put(None)
         self._thread.join(timeout=10)
         self._lock.close()
 
@@ -158,7 +163,10 @@ class Outbox:
 
     async def _in_thread(self, job: Callable[[], T], *, durable: bool, stored: bool = True) -> T:
         outcome: Future[T] = Future()
-        self._jobs.put(_Job(job, outcome, durable, stored))
+        with self._gate:  # behind the last job nobody would ever answer
+            if self._closing:
+                raise Unavailable("events cannot be stored: the outbox is closed", reason="OUTBOX_UNAVAILABLE")
+            self._jobs.put(_Job(job, outcome, durable, stored))
         return await asyncio.wrap_future(outcome)
 
     # --- the thread ---
@@ -195,9 +203,17 @@ class Outbox:
         return batch
 
     def _flush_when_due(self, *, ending: bool) -> None:
-        if self._flush_at != float("inf") and (ending or time.monotonic() >= self._flush_at):
-            self._flush_at = float("inf")
+        if self._flush_at == float("inf") or not (ending or time.monotonic() >= self._flush_at):
+            return
+        self._flush_at = float("inf")
+        try:
             self.tables.flush()
+        except OSError as error:
+            # The rows are committed and outlive the process; it is the loss of power that may cost them now. Were this thread
+            # to end by it, every append would wait for ever.
+            self._flush_at = time.monotonic() + FLUSH_AGAIN_SECONDS
+            FLUSH_FAILURES.inc()
+            log.error("outbox.not_flushed", errno=error.errno, waiting=self.depth)
 
     def _prepare(self, *, durable: bool) -> None:
         """What is only acknowledged or forgotten needs no fsync: after a crash of the machine it would be sent again."""

@@ -274,15 +274,28 @@ class EventPublisher:
             return
         # Later rows may have arrived although an earlier one failed: they are sent again behind it, so that the order is kept.
         taken = [row for row, _ in takewhile(lambda pair: pair[1] is None, zip(rows, results, strict=False))]
-        if taken:
-            await self._outbox.call(self._outbox.tables.acknowledge, taken, self._settings.kafka_embedded)
-            PUBLISHED.labels(topic).inc(len(taken))
+        await self._acknowledge(topic, taken)
         failure = next((result for result in results if result is not None), None)
         if isinstance(failure, _RECORD_FAULTS):
-            await self._refuse(rows[len(taken)], failure)
+            await self._send_alone(producer, rows[len(taken)])
         elif isinstance(failure, _TOPIC_FAULTS):
             self._park(topic, failure)
         elif failure is not None:
+            raise failure
+
+    async def _acknowledge(self, topic: str, taken: Sequence[OutboxRow]) -> None:
+        if taken:
+            await self._outbox.call(self._outbox.tables.acknowledge, taken, self._settings.kafka_embedded)
+            PUBLISHED.labels(topic).inc(len(taken))
+
+    async def _send_alone(self, producer: AIOKafkaProducer, row: OutboxRow) -> None:
+        """A batch is refused as a whole: alone it shows whether this event is too large, or was only in too large a batch."""
+        (failure,) = await _sent(producer, [row], self._frames[row.topic])
+        if failure is None:
+            await self._acknowledge(row.topic, [row])
+        elif isinstance(failure, _RECORD_FAULTS):
+            await self._refuse(row, failure)
+        else:
             raise failure
 
     async def _know(self, producer: AIOKafkaProducer, topic: str) -> None:
