@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,6 +47,21 @@ def test_intervals_hold_what_a_set_holds(added):
     assert {n for a, b in intervals for n in range(a, b + 1)} == plain
     assert intervals.count == len(plain)
     assert [n for a, b in intervals.holes(1, 60) for n in range(a, b + 1)] == sorted(set(range(1, 61)) - plain)
+
+
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 9), st.integers(1, 9))), st.integers(1, 60))
+def test_a_range_is_its_numbers_and_the_mark_that_of_the_highest(added, first):
+    intervals, marks = Intervals(), dict[int, int]()
+    for begin, more, mark in added:
+        intervals.add_range(begin, begin + more, mark)
+        marks = dict.fromkeys(range(begin, begin + more + 1), mark) | marks
+    ranges = list(intervals)
+    assert {n for a, b in ranges for n in range(a, b + 1)} == set(marks)
+    assert all(earlier[1] + 1 < later[0] for earlier, later in pairwise(ranges))
+    assert all(intervals.complete_from(a) == (b, marks[b]) for a, b in ranges)
+    assert [n for a, b in intervals.holes(first, 60) for n in range(a, b + 1)] == [
+        n for n in range(first, 61) if n not in marks
+    ]
 
 
 @given(numbers, st.randoms(use_true_random=False))

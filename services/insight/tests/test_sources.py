@@ -8,6 +8,7 @@ import grpc
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry
 from sluice.events.v1.cost_pb2 import CostRecorded
+from sluice.events.v1.mesh_pb2 import EventsLost
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice.insight.v1.insight_service_pb2_grpc import InsightServiceStub, add_InsightServiceServicer_to_server
@@ -45,15 +46,24 @@ class Mesh:
         self.stub: InsightServiceStub
         self.offset = 0
 
-    async def charge(self, *numbers: int, written: int = 0, producer: str = COST) -> None:
+    async def charge(self, *numbers: int, written: int = 0, producer: str = COST, event_id: str = "") -> None:
         """Ledger rows of 5 nano-units with these numbers, a second apart; written when they happened or at a moment."""
         for number in numbers:
             event = CostRecorded(source_event_id=f"event-{number}", model="small", charge_kind="inference")
             event.amount.currency_code, event.amount.nano_units = "USD", 5
             event.metadata.producer, event.metadata.producer_sequence = producer, number
-            event.metadata.event_id, event.metadata.tenant_id = f"{producer}-{number}", "acme"
+            event.metadata.event_id, event.metadata.tenant_id = event_id or f"{producer}-{number}", "acme"
             event.metadata.occurred_at.FromSeconds(BEGAN + number)
-            await self._handle(event, RECORDED, number % 4, (written or BEGAN + number) * 1000)
+            partition = len(event_id) % 4 if event_id else number % 4
+            await self._handle(event, RECORDED, partition, (written or BEGAN + number) * 1000)
+
+    async def lose(self, first: int, last: int, *, topic: str = RECORDED, number: int = 1) -> None:
+        """The producer says that these will never come."""
+        event = EventsLost(lost_topic=topic, first_sequence=first, last_sequence=last, count=last - first + 1)
+        event.metadata.producer, event.metadata.producer_sequence = COST, number
+        event.metadata.event_id = f"lost-{number}"
+        event.last_lost_at.FromSeconds(BEGAN + last)
+        await self._handle(event, topic_of(EventsLost).name, 0, (BEGAN + last) * 1000)
 
     async def measure(self, at: int) -> None:
         """A window of quality that says it is complete up to a moment."""
@@ -64,7 +74,9 @@ class Mesh:
         event.part.complete_up_to.FromSeconds(at)
         await self._handle(event, topic_of(QualityMeasured).name, 0, at * 1000)
 
-    async def _handle(self, event: CostRecorded | QualityMeasured, topic: str, partition: int, written_ms: int) -> None:
+    async def _handle(
+        self, event: CostRecorded | QualityMeasured | EventsLost, topic: str, partition: int, written_ms: int
+    ) -> None:
         self.offset += 1
         await self.feed.handle(
             [
@@ -77,7 +89,7 @@ class Mesh:
 
     async def source(self, producer: str = COST) -> pb.Source:
         answer = await self.stub.ListSources(pb.ListSourcesRequest())
-        return next(source for source in answer.sources if source.producer == producer)
+        return next(source for source in answer.sources if (source.topic, source.producer) == (RECORDED, producer))
 
     async def query(self, metric: str) -> pb.QueryMetricsResponse:
         request = pb.QueryMetricsRequest(query=pb.MetricQuery(metrics=[metric]))
@@ -166,6 +178,60 @@ async def test_an_event_that_comes_again_at_another_offset_is_counted_once(mesh:
     values = {point.metric: point.value for point in (await mesh.query("cost.nano_units")).points}
     assert values == {"cost.nano_units": 10}
     assert (await mesh.source()).repeated_count == 3
+
+
+async def test_a_row_that_is_published_again_under_another_number_is_counted_once(mesh: Mesh) -> None:
+    await mesh.charge(1, 2, event_id="row")
+    await mesh.charge(1, event_id="row", producer="sluice-cost/0#bbbbbbbb")
+    await mesh.charge(3)
+    values = {point.metric: point.value for point in (await mesh.query("cost.nano_units")).points}
+    assert values == {"cost.nano_units": 10}
+    source = await mesh.source()
+    assert (source.last_sequence, source.missing_count, source.repeated_count) == (3, 0, 0)
+
+
+async def test_an_event_that_cannot_be_read_is_no_copy_when_it_is_tried_again(mesh: Mesh) -> None:
+    event = QualityMeasured()
+    event.metadata.producer, event.metadata.producer_sequence = "sluice-quality/0#cccccccc", 1
+    event.requests.latency_microseconds.bucket_indexes.append(3)  # and no count for it
+    for _ in range(2):
+        with pytest.raises(ValueError, match="zip"):
+            await mesh._handle(event, topic_of(QualityMeasured).name, 0, BEGAN * 1000)
+
+
+async def test_what_a_producer_says_it_lost_holds_nothing_back(mesh: Mesh) -> None:
+    before = gaps()
+    await mesh.measure(BEGAN + 60)
+    await mesh.charge(1, 2, 3, 7, 8)
+    assert (await mesh.query("cost.records")).complete_up_to.seconds == BEGAN + 3
+    await mesh.lose(4, 5)
+    source = await mesh.source()
+    assert [(hole.first, hole.last) for hole in source.missing] == [(6, 6)]
+    assert (source.complete_up_to_sequence, source.lost_count) == (5, 2)
+    assert (await mesh.query("cost.records")).complete_up_to.seconds == BEGAN + 5
+    await mesh.lose(6, 6, number=2)
+    source = await mesh.source()
+    assert (source.complete_up_to_sequence, source.missing_count, source.lost_count) == (8, 0, 3)
+    assert (await mesh.query("cost.records")).complete_up_to.seconds == BEGAN + 60
+    mesh.clock += GRACE_SECONDS + 1
+    await mesh.charge(9)
+    assert gaps() == before
+
+
+async def test_a_loss_may_be_told_of_before_its_neighbours_come_and_twice(mesh: Mesh) -> None:
+    await mesh.lose(2, 3)
+    await mesh.lose(2, 3)
+    await mesh.charge(1, written=BEGAN - 100)
+    await mesh.charge(4)
+    source = await mesh.source()
+    assert (source.begins_at_sequence, source.complete_up_to_sequence) == (2, 4)
+    assert (source.missing_count, source.lost_count) == (0, 2)
+
+
+async def test_losses_on_topics_that_are_not_read_here_make_no_source(mesh: Mesh) -> None:
+    await mesh.lose(1, 9, topic="sluice.gateway.request_completed.v1")
+    topics = {source.topic for source in (await mesh.stub.ListSources(pb.ListSourcesRequest())).sources}
+    assert topics == {topic_of(EventsLost).name}
 
 
 async def test_prometheus_sees_the_watermark_of_every_source(mesh: Mesh) -> None:

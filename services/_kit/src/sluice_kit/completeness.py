@@ -112,10 +112,20 @@ class Intervals:
             self._marks.insert(at, mark)
         return True
 
+    def add_range(self, first: int, last: int, mark: int = 0) -> None:
+        """Take all numbers of first..last in."""
+        begin, end = bisect_left(self._lasts, first - 1), bisect_right(self._firsts, last + 1)
+        if begin < end:  # ranges that overlap or touch become one
+            if self._lasts[end - 1] >= last:
+                mark = self._marks[end - 1]
+            first, last = min(first, self._firsts[begin]), max(last, self._lasts[end - 1])
+        self._firsts[begin:end], self._lasts[begin:end], self._marks[begin:end] = [first], [last], [mark]
+
     def holes(self, first: int, last: int) -> list[Range]:
         """The ranges of first..last that are not in the set."""
         found, expected = [], first
-        for start, end in self:
+        begin = max(0, bisect_right(self._firsts, first) - 1)
+        for start, end in zip(self._firsts[begin:], self._lasts[begin:], strict=True):
             if start > last:
                 break
             if start > expected:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import uuid_utils
+from sluice_events.seen import SeenIds
 from sluice_events.topics import DEAD_LETTER_SUFFIX, TopicSpec, all_topics, event_topics, topic_of
 from sluice_events.wire import CONTENT_TYPE, EncodedEvent, Headers, UndecodableEvent, decode, encode
 
@@ -11,6 +12,7 @@ __all__ = [
     "DEAD_LETTER_SUFFIX",
     "EncodedEvent",
     "Headers",
+    "SeenIds",
     "TopicSpec",
     "UndecodableEvent",
     "all_topics",

@@ -216,6 +216,7 @@ def _source(source: Source) -> pb.Source:
         missing_count=sum(last - first + 1 for first, last in source.missing),
         missing=[pb.SequenceRange(first=first, last=last) for first, last in source.missing[:SHOWN_RANGES]],
         repeated_count=source.repeated,
+        lost_count=source.lost,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from aiokafka import TopicPartition
@@ -11,20 +12,29 @@ from google.protobuf.message import Message
 from prometheus_client import Counter
 from sluice.events.v1.cost_pb2 import CostRecorded
 from sluice.events.v1.drift_pb2 import DriftMeasured
+from sluice.events.v1.mesh_pb2 import EventsLost
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice_kit import broker
 from sluice_kit.consumer import ConsumedEvent, EventConsumer
+from sluice_kit.events import SeenIds, topic_of
 from sluice_kit.health import HealthBoard
 from sluice_kit.settings import MeshSettings
 
 from sluice_insight.adapters.events import charge_of, drift_part, quality_part
 from sluice_insight.adapters.sources import Sources
 from sluice_insight.domain.board import Board
-from sluice_insight.domain.costs import Costs
+from sluice_insight.domain.costs import Charge, Costs
 from sluice_insight.domain.part import Part
 from sluice_insight.domain.watch import Watchers
 
-EVENTS: Sequence[type[Message]] = (QualityMeasured, DriftMeasured, CostRecorded)
+MEASURED: Sequence[type[Message]] = (QualityMeasured, DriftMeasured, CostRecorded)
+EVENTS: Sequence[type[Message]] = (*MEASURED, EventsLost)
+COUNTED = frozenset(topic_of(event).name for event in MEASURED)
+"""Topics whose gaps are explained by what their producers say."""
+
+ROWS_REMEMBERED = 20_000
+"""Ledger rows of a partition that are known by their ids. The ledger tells a row again when it was killed between telling and
+noting it, which are at most 500 rows at a time; a row has one key, and so comes again on its partition."""
 
 TOPICS_WAIT_SECONDS = 600.0
 """The broker may start after us."""
@@ -49,27 +59,52 @@ class Feed:
         self._costs = costs
         self._watchers = watchers
         self._now = now
+        self._rows: defaultdict[int, SeenIds] = defaultdict(lambda: SeenIds(ROWS_REMEMBERED))
 
     async def handle(self, events: Sequence[ConsumedEvent]) -> None:
         """Take a batch in. Reading an event again changes nothing."""
         now = int(self._now() * 1_000_000)
         for event in events:
-            # A copy under the same number stands at another offset: a ledger row would be added up twice.
-            part = self._part(event, now) if self._sources.see(event) else None
-            if part is not None and self._board.put(part, now=now):
-                PARTS.labels(part.family).inc()
-                self._watchers.notice(part.family, part.start)
+            # First: an event that cannot be read must not pass for a copy of itself when it is tried again.
+            fact = _fact(event)
+            if self._is_new(event):
+                self._take(fact, now)
         self._sources.watch()
 
-    def _part(self, event: ConsumedEvent, now: int) -> Part | None:
-        message = event.message
-        if isinstance(message, QualityMeasured):
-            return quality_part(message)
-        if isinstance(message, DriftMeasured):
-            return drift_part(message)
-        if isinstance(message, CostRecorded) and not message.metadata.synthetic:
-            return self._costs.add(charge_of(message, partition=event.partition, offset=event.offset), now=now)
-        return None
+    def _is_new(self, event: ConsumedEvent) -> bool:
+        """False for a copy, which stands at another offset: under its number, or published again under another one.
+
+        Windows need only the first: of a part the newest revision counts, however often it comes.
+        """
+        if not self._sources.see(event):
+            return False
+        is_known_by_id = isinstance(event.message, CostRecorded) and event.event_id
+        return not is_known_by_id or self._rows[event.partition].is_new(event.event_id)
+
+    def _take(self, fact: Part | Charge | EventsLost | None, now: int) -> None:
+        if isinstance(fact, EventsLost):
+            numbers = fact.first_sequence, fact.last_sequence
+            at = fact.last_lost_at.ToMicroseconds()
+            self._sources.lose(fact.lost_topic, fact.metadata.producer, numbers, at=at)
+            return
+        part = self._costs.add(fact, now=now) if isinstance(fact, Charge) else fact
+        if part is not None and self._board.put(part, now=now):
+            PARTS.labels(part.family).inc()
+            self._watchers.notice(part.family, part.start)
+
+
+def _fact(event: ConsumedEvent) -> Part | Charge | EventsLost | None:
+    """What an event tells; None for what counts nowhere. Raises ValueError for one that contradicts itself."""
+    message = event.message
+    if isinstance(message, QualityMeasured):
+        return quality_part(message)
+    if isinstance(message, DriftMeasured):
+        return drift_part(message)
+    if isinstance(message, CostRecorded) and not message.metadata.synthetic:
+        return charge_of(message, partition=event.partition, offset=event.offset)
+    if isinstance(message, EventsLost) and message.lost_topic in COUNTED:
+        return message
+    return None
 
 
 async def from_the_beginning(partitions: set[TopicPartition]) -> Mapping[TopicPartition, int]:

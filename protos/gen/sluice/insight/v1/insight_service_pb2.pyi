@@ -494,6 +494,7 @@ class Source(_message.Message):
     MISSING_COUNT_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
     REPEATED_COUNT_FIELD_NUMBER: _builtins.int
+    LOST_COUNT_FIELD_NUMBER: _builtins.int
     topic: _builtins.str
     """Topic."""
     producer: _builtins.str
@@ -508,6 +509,8 @@ class Source(_message.Message):
     """How many are missing."""
     repeated_count: _builtins.int
     """Copies of events that had come before, counted once."""
+    lost_count: _builtins.int
+    """How many will never come, by what their producer has said (EventsLost). They are not missing, and hold nothing back."""
     @_builtins.property
     def complete_up_to(self) -> _timestamp_pb2.Timestamp:
         """Event time of that event; absent when there is none."""
@@ -528,10 +531,11 @@ class Source(_message.Message):
         missing_count: _builtins.int = ...,
         missing: _abc.Iterable[Global___SequenceRange] | None = ...,
         repeated_count: _builtins.int = ...,
+        lost_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["complete_up_to", b"complete_up_to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begins_at_sequence", b"begins_at_sequence", "complete_up_to", b"complete_up_to", "complete_up_to_sequence", b"complete_up_to_sequence", "last_sequence", b"last_sequence", "missing", b"missing", "missing_count", b"missing_count", "producer", b"producer", "repeated_count", b"repeated_count", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begins_at_sequence", b"begins_at_sequence", "complete_up_to", b"complete_up_to", "complete_up_to_sequence", b"complete_up_to_sequence", "last_sequence", b"last_sequence", "lost_count", b"lost_count", "missing", b"missing", "missing_count", b"missing_count", "producer", b"producer", "repeated_count", b"repeated_count", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -36,6 +36,8 @@ class Source:
     """Event time of that number."""
     missing: tuple[Range, ...]
     repeated: int
+    lost: int
+    """Numbers that will never come: the producer has said so (EventsLost). They are not missing."""
 
 
 @dataclass(slots=True)
@@ -47,6 +49,9 @@ class _Hole:
 @dataclass(slots=True)
 class _Stream:
     numbers: Intervals = field(default_factory=Intervals)
+    lost: Intervals = field(default_factory=Intervals)
+    accounted: Intervals = field(default_factory=Intervals)
+    """What has come, and what is known never to come."""
     history_end: int = 0
     history_mark: int = 0
     first_live: int = 0
@@ -59,12 +64,12 @@ class _Stream:
 
     @property
     def complete(self) -> tuple[int, int]:
-        """The number up to which all are there, and its event time."""
-        number, mark = self.numbers.complete_from(self.begins_at)
+        """The number up to which all are there or given up, and its event time."""
+        number, mark = self.accounted.complete_from(self.begins_at)
         return number, mark or self.history_mark
 
     def missing(self) -> list[Range]:
-        return self.numbers.holes(self.begins_at, self.numbers.last)
+        return self.accounted.holes(self.begins_at, self.numbers.last)
 
 
 class Sources:
@@ -83,6 +88,7 @@ class Sources:
             return True
         stream = self._streams.setdefault((seen.topic, seen.producer), _Stream())
         new = stream.numbers.add(seen.sequence, seen.occurred_at_us)
+        stream.accounted.add(seen.sequence, seen.occurred_at_us)
         stream.repeated += not new
         if seen.written_ms < self._began_ms:
             if seen.sequence > stream.history_end:
@@ -90,6 +96,14 @@ class Sources:
         elif not stream.history_end:
             stream.first_live = min(stream.first_live or seen.sequence, seen.sequence)
         return new
+
+    def lose(self, topic: str, producer: str, numbers: Range, *, at: int) -> None:
+        """These will never come, their producer says; the last of them was lost at this time (microseconds)."""
+        first, last = numbers
+        if first <= last:
+            stream = self._streams.setdefault((topic, producer), _Stream())
+            stream.lost.add_range(first, last)
+            stream.accounted.add_range(first, last, at)
 
     def watch(self) -> None:
         """Count the gaps that are older than the grace; to be called now and then."""
@@ -130,6 +144,7 @@ def _source(topic: str, producer: str, stream: _Stream) -> Source:
         complete_up_to=moment,
         missing=tuple(stream.missing()),
         repeated=stream.repeated,
+        lost=stream.lost.count,
     )
 
 
