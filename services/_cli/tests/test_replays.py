@@ -1,5 +1,6 @@
 """`sluice events replay`: what is asked of the service that owns a projection, and what is refused."""
 
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def service(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> replays
     """A module that answers as a service's replay does."""
     (folder / "stand_in_replay.py").write_text("import json, os, sys\n" + body)
     monkeypatch.setenv("PYTHONPATH", str(folder))
-    return replays.Projection("cost", "stand_in_replay", can_switch=True)
+    return replays.Projection("cost", "stand_in_replay", is_exchanged=True)
 
 
 def test_the_service_is_run_with_what_was_asked_and_its_report_read(tmp_path, monkeypatch) -> None:
@@ -48,15 +49,24 @@ def test_a_service_that_cannot_is_one_sentence(tmp_path, monkeypatch) -> None:
         replays.switch(found, Home(tmp_path), into="new", accept_differences=True)
 
 
-@pytest.mark.parametrize("name", ["drift", "read-models", "nothing"])
+@pytest.mark.parametrize("name", ["read-models", "nothing"])
 def test_what_cannot_be_replayed_is_refused_with_the_reason(name: str) -> None:
     with pytest.raises(MeshProblem, match=r"cannot be replayed|need no replay|There is no projection"):
         replays.projection(name)
 
 
-def test_windows_are_not_switched() -> None:
-    with pytest.raises(MeshProblem, match="SLUICE_QUALITY_GROUP"):
-        replays.refuse_switch(replays.projection("metrics"))
+@pytest.mark.parametrize("name", ["ledger", "metrics", "drift"])
+def test_every_projection_names_a_module_that_can_be_run(name: str) -> None:
+    assert find_spec(replays.projection(name).module)
+
+
+def test_corrected_windows_and_those_left_alone_are_counted() -> None:
+    out = StringIO()
+    replays.show(
+        REPORT | {"corrected": 3, "held": 2, "unlike": ["reference 1 of acme|small"]}, Console(file=out, width=200)
+    )
+    assert "3 windows published as they were counted here; 2 left alone" in out.getvalue()
+    assert "reference 1 of acme|small" in out.getvalue()
 
 
 def test_differences_are_shown() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sluice_drift.domain.observation import Observation, Profile, Series, pack_embedding
 from sluice_drift.domain.partition import Partition, Record, Rules
+from sluice_drift.domain.recount import Recount
 from sluice_drift.domain.sample import words_bin
 
 SECOND = 1_000_000
@@ -128,3 +129,54 @@ def test_lengths_fall_into_bins_by_powers_of_two() -> None:
         "2048+",
         "2048+",
     ]
+
+
+def live_and_again(batches: list[list[Observation]], log: Logs) -> tuple[Partition, Recount]:
+    """What a processor makes of an arrival, and what is counted again from the log in another order."""
+    live = run(batches)
+    pinned = {(each.series, each.version): each for each in live.references if each.pinned}
+    again = Recount(0, RULES, pinned=pinned, partial=False, now=0)
+    for found in sorted((each for part in log for each in part), key=lambda each: (each.offset, each.source_partition)):
+        again.absorb_one(found, now=0)
+    return live, again
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), logs())
+def test_counting_again_in_another_order_gives_the_same_against_the_references_that_were_pinned(
+    data: st.DataObject, log: Logs
+) -> None:
+    live, again = live_and_again(data.draw(st.composite(interleaved)(log)), log)
+    assert result(again)[0] == result(live)[0]
+    assert not list(again.unlike())
+
+
+def test_a_reference_that_is_not_what_the_log_holds_is_named() -> None:
+    log = [[observation(0, offset, 0) for offset in range(8)]]
+    live = run(log)
+    [reference] = live.references
+    reference.prompt.languages["fr"] = 1
+    again = Recount(0, RULES, pinned={(reference.series, 1): reference}, partial=False, now=0)
+    for each in log[0]:
+        again.absorb_one(each, now=0)
+    assert list(again.unlike()) == [(reference.series, 1)]
+
+
+def test_windows_of_a_former_embedding_model_keep_their_reference() -> None:
+    log = [[observation(0, each, each * 10 * SECOND, model=f"sha256:{'ab'[each >= 7]}") for each in range(20)]]
+    live, again = live_and_again(log, log)
+    assert result(again)[0] == result(live)[0]
+    assert {due.reference.version for due in again.due_all()} == {1, 2}
+    assert not list(again.unlike())
+
+
+def test_a_part_of_the_log_is_counted_against_the_reference_of_now() -> None:
+    log = [observation(0, offset, offset * 10 * SECOND) for offset in range(20)]
+    live = run([log])
+    [reference] = live.references
+    again = Recount(0, RULES, pinned={(reference.series, 1): reference}, partial=True, now=0)
+    for each in log[9:]:
+        again.absorb_one(each, now=0)
+    whole = {window.key: window.prompt for window in live.windows if window.start >= BASE + 120 * SECOND}
+    assert whole
+    assert whole == {window.key: window.prompt for window in again.windows if window.key in whole}

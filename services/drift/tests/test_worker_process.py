@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -155,6 +156,7 @@ async def test_a_killed_worker_counts_every_observation_once_and_finds_the_drift
             await wait_for_health(port)
             await read_until(consumer, windows, len(events))
             await read_until_settled(consumer, windows)
+    await asyncio.to_thread(check_a_replay, environment, tmp_path, len(windows))
     log = (tmp_path / "drift.log").read_text()[-3000:]
     ordered = [windows[start] for start in sorted(windows)]
     assert sum(each.observations for each in ordered) == len(events), log
@@ -166,6 +168,17 @@ async def test_a_killed_worker_counts_every_observation_once_and_finds_the_drift
     drifted = {each.feature for each in last.features if each.verdict == drift_pb2.DRIFT_VERDICT_DRIFTED}
     assert drifted == {"prompt.language", "answer.language", "prompt.embedding", "answer.embedding"}
     assert all(each.verdict != drift_pb2.DRIFT_VERDICT_DRIFTED for each in ordered[:-1])
+
+
+def check_a_replay(environment: dict[str, str], folder: Path, windows: int) -> None:
+    """Counted again from the log, in its own order: each window is the published one, but for the last, which is still open."""
+    for name in ("one", "two"):
+        command = [sys.executable, "-m", "sluice_drift.replay", "--export", str(folder / name)]
+        done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+        report = json.loads(done.stdout)
+        assert (done.returncode, report["same"]) == (0, True), done.stdout + done.stderr
+        assert report["difference"]["same"] == windows
+    assert (folder / "one").read_bytes() == (folder / "two").read_bytes()
 
 
 async def read_until_settled(consumer: AIOKafkaConsumer, windows: dict[int, DriftMeasured]) -> None:

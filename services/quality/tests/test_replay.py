@@ -16,7 +16,8 @@ from sluice.events.v1.moderation_pb2 import ContentModerated
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice.types.v1 import feedback_pb2, verdict_pb2
 from sluice_kit.events import encode
-from sluice_quality.adapters.windows_compared import WindowDifference, compare, newest, write_dump
+from sluice_kit.streams import windows_compared
+from sluice_kit.streams.windows_compared import Horizons, WindowDifference, newest, write_dump
 from sluice_quality.domain.partition import Rules
 from sluice_quality.replay import Recount
 
@@ -86,7 +87,8 @@ def compared(
     live: dict[str, QualityMeasured], replayed: dict[str, QualityMeasured], **options: Any
 ) -> WindowDifference:
     ends = {(topic, partition): 10**9 for topic in TOPICS for partition in range(PARTITIONS)}
-    return compare(live, replayed, **{"ends": ends, "whole_from_us": 0, "open_from_us": 2**62} | options)
+    horizons = Horizons(**{"ends": ends, "whole_from_us": 0, "open_from_us": 2**62} | options)
+    return windows_compared.difference(live, replayed, windows_compared.kinds(live, replayed, horizons))
 
 
 TOPICS = sorted({record.topic for record in records(1)})

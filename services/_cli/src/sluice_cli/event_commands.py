@@ -99,7 +99,7 @@ def verify(
 @events.command()
 def replay(
     projection: Annotated[
-        str, typer.Argument(help="What to rebuild: `ledger`, or `metrics` (the windows of quality).")
+        str, typer.Argument(help="What to rebuild: `ledger`, `metrics` (the windows of quality) or `drift`.")
     ],
     from_: Annotated[
         str, typer.Option("--from", help="Offset or time (2026-11-24T12:00:00+00:00) to begin at; all without it.")
@@ -107,7 +107,11 @@ def replay(
     into: Annotated[str, typer.Option(help="Name of the new version; one of this name is replaced.")] = "replay",
     export: Annotated[Path | None, typer.Option(help="Also write the rows, canonical, to this file.")] = None,
     switch: Annotated[
-        bool, typer.Option("--switch", help="Put it in the live one's place if all rows are the same.")
+        bool,
+        typer.Option(
+            "--switch",
+            help="Put it in the live one's place if all rows are the same; windows: publish those that differ.",
+        ),
     ] = False,
     accept_differences: Annotated[
         bool, typer.Option("--accept-differences", help="Switch although rows differ: those in the topics are right.")
@@ -115,8 +119,6 @@ def replay(
 ) -> None:
     """Rebuild a projection from the topics beside the live one, and compare both. Exit code 1 when they differ."""
     found = replays.projection(projection)
-    if switch:
-        replays.refuse_switch(found)
     if switch and from_:
         raise MeshProblem("A part cannot be switched to: leave out --from.")
     home = Home.here()

@@ -27,6 +27,8 @@ from sluice_drift.domain.partition import Rules
 OBSERVATIONS_TOPIC = "sluice-drift-observations"
 """Internal to this service, keyed by series: no contract, so no event of the protos."""
 
+SERIES_TABLE = "series"
+
 RHYTHM = Rhythm(batch_size=1000, batch_seconds=0.3, publish_seconds=5.0)
 
 
@@ -36,7 +38,7 @@ def declare(
     """Declare table, agents, timer and pages of the drift processor on an app."""
     source = raw_topic(app, topic_of(InferenceMeasured).name)
     observations = raw_topic(app, OBSERVATIONS_TOPIC)
-    series = confirmed_table(app, "series")
+    series = confirmed_table(app, SERIES_TABLE)
     processor = Processor(
         windows=series,
         rules=rules,

@@ -28,6 +28,8 @@ from sluice_quality.domain.partition import Rules
 SOURCES: Sequence[type[Message]] = (RequestCompleted, ContentModerated, FeedbackReceived)
 """All keyed by request id with the same number of partitions, so that a partition sees all of a request."""
 
+WINDOWS_TABLE = "windows"
+
 RHYTHM = Rhythm(
     batch_size=5000,
     # A window is stored once a batch, and every series is in every partition: 96 series at 3,000 events/s were 384 writes
@@ -42,7 +44,7 @@ RHYTHM = Rhythm(
 def declare(app: faust.App, *, rules: Rules, publish: Callable[..., Awaitable[None]]) -> Processor:
     """Declare table, agents, timer and pages of the quality processor on an app."""
     topics = [topic_of(event).name for event in SOURCES]
-    windows = confirmed_table(app, "windows")
+    windows = confirmed_table(app, WINDOWS_TABLE)
     processor = Processor(
         windows=windows,
         rules=rules,

@@ -1,63 +1,33 @@
-"""Counts the quality windows again from their events, and compares them with those that were published.
+"""Counts the quality windows again from their events, compares them with those that were published, and corrects on demand.
 
-`python -m sluice_quality.replay [--from OFFSET|TIME] [--into NAME] [--export FILE]`. The report is JSON on standard output.
+`python -m sluice_quality.replay [--from TIME] [--into NAME] [--export FILE] [--switch --accept-differences]`. The report is JSON
+on standard output.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
-import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord
 from sluice.events.v1.feedback_pb2 import FeedbackReceived
 from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice.events.v1.moderation_pb2 import ContentModerated
 from sluice.events.v1.quality_pb2 import QualityMeasured
-from sluice_kit.errors import Unavailable
 from sluice_kit.events import UndecodableEvent, decode, topic_of
-from sluice_kit.ordered import OrderedReader, Span
 from sluice_kit.settings import load
+from sluice_kit.streams.windows_compared import Windows
+from sluice_kit.streams.windows_replayed import FOR_EVER, Stored, WindowReplay, command
 
+from sluice_quality.adapters import records
 from sluice_quality.adapters.events import fact_of, measured
-from sluice_quality.adapters.windows_compared import WindowDifference, compare, newest, write_dump
+from sluice_quality.agents import WINDOWS_TABLE
 from sluice_quality.domain.partition import Part, Partition, Rules
+from sluice_quality.domain.watermark import Marks
 from sluice_quality.settings import QualitySettings
 
 SOURCES = tuple(topic_of(event).name for event in (RequestCompleted, ContentModerated, FeedbackReceived))
-MEASURED = topic_of(QualityMeasured).name
-# No window is forgotten while it is counted again: a replay reads days in minutes, and nothing is late.
-FOR_EVER = 2**61
-
-
-class Refused(Exception):
-    """It cannot be done; the message says why."""
-
-
-@dataclass
-class Report:
-    """What was counted again, and how it differs."""
-
-    into: str
-    spans: list[dict[str, Any]] = field(default_factory=list)
-    events: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    difference: WindowDifference = field(default_factory=WindowDifference)
-    sums_same: bool | None = None
-    sha256: str = ""
-    deleted_before: dict[str, int] = field(default_factory=dict)
-    kept_as: str = ""
-
-    def as_json(self) -> str:
-        """For whoever started this."""
-        return json.dumps(asdict(self) | {"same": self.difference.is_none}, indent=2)
 
 
 class Recount:
@@ -93,86 +63,41 @@ class Recount:
         states = (state for partition in self._partitions.values() for state in partition.windows)
         return {state.key: measured(Part(state, state.revision, False, 0)) for state in states if state.revision}
 
+    def untold(self, live: Windows) -> set[str]:
+        """A window depends on nothing before its own beginning."""
+        return set()
 
-async def run(settings: QualitySettings, *, into: str, begin: str, export: Path) -> Report:
-    """Count again what the topics hold from `begin` on, into a file, and compare."""
+    def unlike(self) -> list[str]:
+        """Nothing else is compared."""
+        return []
+
+
+def forgotten_before(stored: Stored) -> Mapping[int, int]:
+    """By partition: facts of windows that end at or before this moment are too late."""
+    return {each.partition: each.forgotten_before for each in stored.values() if isinstance(each, Marks)}
+
+
+def replay_of(settings: QualitySettings) -> WindowReplay:
+    """What is quality's own."""
     rules = settings.rules()
-    async with OrderedReader.opened(settings) as reader:
-        held = await reader.spans(SOURCES)
-        spans = await _from(reader, held, begin)
-        recount = Recount(rules)
-        first_us: dict[TopicPartition, int] = {}
-        async for record in reader.records(spans):
-            first_us.setdefault(TopicPartition(record.topic, record.partition), record.timestamp * 1000)
-            recount.take(record)
-        live = await _live(reader)
-    windows = recount.windows()
-    cut = [first_us.get(tp, recount.newest_us) for tp, span in spans.items() if span.start > 0]
-    with export.open("wb") as file:
-        digest = write_dump(windows, file)
-    return Report(
-        into=str(export),
-        spans=[
-            {"topic": tp.topic, "partition": tp.partition, "from": span.start, "until": span.end}
-            for tp, span in sorted(spans.items())
-        ],
-        events=recount.events,
-        skipped=recount.skipped,
-        difference=compare(
-            live,
-            windows,
-            ends={(tp.topic, tp.partition): span.end for tp, span in spans.items()},
-            whole_from_us=max(cut, default=0),
-            open_from_us=recount.newest_us - rules.lateness - rules.idle_after,
-        ),
-        sha256=digest,
-        deleted_before={f"{tp.topic}/{tp.partition}": span.start for tp, span in sorted(held.items()) if span.start},
+    return WindowReplay(
+        service="quality",
+        settings=settings,
+        group=settings.group,
+        folder=settings.data_dir,
+        sources=SOURCES,
+        measured=QualityMeasured,
+        table=WINDOWS_TABLE,
+        records=records,
+        forgotten_before=forgotten_before,
+        slack_us=rules.lateness + rules.idle_after,
+        recount=lambda start: Recount(rules),
     )
 
 
-async def _live(reader: OrderedReader) -> Mapping[str, QualityMeasured]:
-    """The truth of the topic as it is now."""
-    events = []
-    async for record in reader.records(await reader.spans([MEASURED])):
-        try:
-            events.append(decode(record.topic, record.value, dict(record.headers)))
-        except UndecodableEvent:
-            continue  # `sluice events verify` tells of it
-    return newest(event for event in events if isinstance(event, QualityMeasured))
-
-
-async def _from(
-    reader: OrderedReader, held: Mapping[TopicPartition, Span], begin: str
-) -> Mapping[TopicPartition, Span]:
-    if not begin:
-        return held
-    try:
-        moment = datetime.fromisoformat(begin)
-    except ValueError:
-        raise Refused(
-            f"--from {begin}: windows of three topics begin at a time, such as 2026-11-24T12:00:00+00:00."
-        ) from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return await reader.offsets_at(held, int(moment.timestamp() * 1000))
-
-
 def main() -> None:
-    """Entry point of `python -m sluice_quality.replay`. Exit code 0 the same, 3 not, 1 cannot be done."""
-    parser = argparse.ArgumentParser(prog="sluice_quality.replay")
-    parser.add_argument("--into", default="replay")
-    parser.add_argument("--from", dest="begin", default="")
-    parser.add_argument("--export", type=Path)
-    arguments = parser.parse_args()
-    settings = load(QualitySettings)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    export = arguments.export or settings.data_dir / f"windows.{arguments.into}.jsonl"
-    try:
-        report = asyncio.run(run(settings, into=arguments.into, begin=arguments.begin, export=export))
-    except (Refused, Unavailable) as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
-    print(report.as_json())
-    sys.exit(0 if report.difference.is_none else 3)
+    """Entry point of `python -m sluice_quality.replay`."""
+    command(lambda: replay_of(load(QualitySettings)))
 
 
 if __name__ == "__main__":

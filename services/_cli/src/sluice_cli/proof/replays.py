@@ -27,15 +27,16 @@ class Projection:
     service: str
     module: str
     """Run as `python -m`: the command may not import a service."""
-    can_switch: bool
+    is_exchanged: bool
+    """True where a switch puts another store in the live one's place, for which the service must be stopped."""
 
 
 PROJECTIONS = {
-    "ledger": Projection("cost", "sluice_cost.replay", can_switch=True),
-    "metrics": Projection("quality", "sluice_quality.replay", can_switch=False),
+    "ledger": Projection("cost", "sluice_cost.replay", is_exchanged=True),
+    "metrics": Projection("quality", "sluice_quality.replay", is_exchanged=False),
+    "drift": Projection("drift", "sluice_drift.replay", is_exchanged=False),
 }
 REFUSED = {
-    "drift": "The windows of drift cannot be replayed yet: its reference is a window of its own past, which a batch does not have.",
     "read-models": "The read models need no replay of their own: insight rebuilds its board from the topics at every start, "
     "and feedback's register of requests is kept for days only and reads on from the offsets in its own database.",
 }
@@ -57,20 +58,13 @@ def build(found: Projection, home: Home, *, into: str, begin: str, export: Path 
     return _run(found, home, ["--into", into, *(["--from", begin] if begin else []), *export_to])
 
 
-def refuse_switch(found: Projection) -> None:
-    """MeshProblem for a projection that cannot be exchanged."""
-    if not found.can_switch:
-        raise MeshProblem(
-            "Published windows are not exchanged, the processor restates them: start it with another SLUICE_QUALITY_GROUP, and it "
-            "counts everything anew. Leave out --switch."
-        )
-
-
 def switch(found: Projection, home: Home, *, into: str, accept_differences: bool) -> dict[str, Any]:
-    """Stop the service where this home's supervisor runs it, exchange, and start it again."""
-    accept = ["--accept-differences"] if accept_differences else []
+    """Exchange, with the service stopped where this home's supervisor runs it; or publish windows corrected."""
+    arguments = ["--into", into, "--switch", *(["--accept-differences"] if accept_differences else [])]
+    if not found.is_exchanged:
+        return _run(found, home, arguments)
     with Supervisor(home).without(found.service):
-        return _run(found, home, ["--into", into, "--switch", *accept])
+        return _run(found, home, arguments)
 
 
 def show(report: Mapping[str, Any], console: Console) -> None:
@@ -90,6 +84,14 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     _line(console, _told(difference) + _whole(report, "sums") + _whole(report, "chains"))
     for example in difference["examples"]:
         _line(console, f"  {example}")
+    for remark in report.get("unlike", ()):
+        _line(console, f"  {remark}")
+    if report.get("corrected") or report.get("held"):
+        _line(
+            console,
+            f"{report['corrected']} windows published as they were counted here; {report['held']} left alone, because the processor "
+            "still restates them",
+        )
     if report["kept_as"]:
         _line(console, f"Switched. The former one is kept: {report['kept_as']}")
 

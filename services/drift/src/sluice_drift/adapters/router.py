@@ -61,5 +61,5 @@ class Router:
             message,
             partition=record.partition,
             offset=record.offset,
-            record_time=int(record.timestamp * 1_000_000),
+            record_time=round(record.timestamp * 1_000_000),  # int() would cut some short by a microsecond
         )

@@ -136,15 +136,18 @@ class Partition:
     def _reference_for(self, observation: Observation) -> Reference | None:
         reference = self._references.get(observation.series)
         if reference is None:
-            reference = Reference(observation.series, self.number)
-            self._references[observation.series] = reference
+            reference = self._begin(Reference(observation.series, self.number))
         model = observation.embedding_model
         if not model or not reference.embedding_model or model == reference.embedding_model:
             return reference
         if model in reference.retired_models:
             return None
-        successor = self._references[observation.series] = reference.successor(model)
-        return successor
+        return self._begin(reference.successor(model))
+
+    def _begin(self, reference: Reference) -> Reference:
+        """A version of a reference begins to be collected."""
+        self._references[reference.series] = reference
+        return reference
 
     def _window(self, observation: Observation) -> DriftWindow | None:
         start = observation.at - observation.at % self._rules.length

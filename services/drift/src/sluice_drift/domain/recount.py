@@ -1,0 +1,80 @@
+"""The series of a partition counted again, against the references that the processor pinned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from sluice_drift.domain.observation import Observation, Series
+from sluice_drift.domain.partition import Due, Partition, Rules
+from sluice_drift.domain.reference import Reference
+
+Version = tuple[Series, int]
+"""A series, and the version of its reference."""
+
+
+class Recount(Partition):
+    """A partition that takes a pinned reference as it is, and shows that its observations are those of the log.
+
+    Which observations are the first of a series depends on how its source partitions came together at the processor. Each
+    reference says which they were (the highest offset of every source partition), and with that everything else follows
+    from the observations alone. References that are not pinned are collected anew. Where the log is `partial`, a series
+    begins with the reference that it has now.
+    """
+
+    def __init__(
+        self, partition: int, rules: Rules, *, pinned: Mapping[Version, Reference], partial: bool, now: int
+    ) -> None:
+        super().__init__(partition, rules, now=now)
+        self._pinned = pinned
+        self._present = {series: reference for (series, _), reference in pinned.items()} if partial else {}
+        self.versions: dict[Version, Reference] = {}
+        """Every version that began."""
+        self._found: dict[Version, Reference] = {}
+
+    def absorb_one(self, observation: Observation, *, now: int) -> None:
+        """Merge one, and collect it a second time where it belongs to a pinned reference."""
+        self.absorb([observation], now=now)
+        reference = self._references[observation.series]
+        model = observation.embedding_model
+        if model and reference.embedding_model and model != reference.embedding_model:
+            return  # of a model that was replaced: it counts nowhere
+        version = reference.series, reference.version
+        found = self._found.get(version)
+        if found is not None and reference.holds(observation) and not found.holds(observation):
+            found.add(observation, size=reference.observations)
+
+    def due_all(self) -> list[Due]:
+        """Every window against its own reference."""
+        found = []
+        for window in self.windows:
+            reference = self.versions[window.series, window.reference_version]
+            found.append(Due(window, reference, window.revision, False, 0))
+        return found
+
+    def unlike(self) -> Iterable[Version]:
+        """Pinned references that are not what the log holds."""
+        return [version for version, found in self._found.items() if _held(found) != _held(self.versions[version])]
+
+    def _begin(self, reference: Reference) -> Reference:
+        version = reference.series, reference.version
+        pinned = self._present.get(reference.series) or self._pinned.get(version)
+        if pinned is not None and pinned.embedding_model == (reference.embedding_model or pinned.embedding_model):
+            version = pinned.series, pinned.version
+            self._found[version] = reference
+            reference = pinned
+        self.versions[version] = reference
+        return super()._begin(reference)
+
+
+def _held(reference: Reference) -> tuple[object, ...]:
+    """What a reference holds, whatever the order in which it came."""
+    return (
+        reference.observations,
+        reference.first_at,
+        reference.last_at,
+        reference.offsets,
+        reference.prompt,
+        reference.answer,
+        sorted(reference.prompt_embeddings),
+        sorted(reference.answer_embeddings),
+    )
