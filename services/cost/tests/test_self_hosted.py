@@ -15,8 +15,10 @@ from sluice_cost.adapters.sql_chain import SqlChainVerifier
 from sluice_cost.adapters.sql_idle import SqlIdle
 from sluice_cost.adapters.sql_ledger import SqlLedger
 from sluice_cost.adapters.sql_prices import SqlPrices
+from sluice_cost.adapters.sql_recompute import SqlRecomputer
 from sluice_cost.adapters.sql_spend import SqlSpend
 from sluice_cost.consumer import CompletionConsumer
+from sluice_cost.domain.corrections import Scope
 from sluice_cost.domain.focus import focus_rows
 from sluice_cost.domain.idle import UNALLOCATED, ModelHour, Seconds, capacity_of, idle_entries
 from sluice_cost.domain.pricing import Price
@@ -169,6 +171,71 @@ async def test_an_hour_is_left_open_until_its_lateness_is_over(own: Database) ->
 async def test_more_computing_than_was_declared_leaves_nothing_idle(own: Database) -> None:
     await consume(own, measured(1, cpu_seconds=9_000.0))
     assert await closing(own).close(LATER) == []
+
+
+async def recompute(database: Database) -> None:
+    recomputer = SqlRecomputer(database, default_currency="USD", encode=encode)
+    scope = Scope(NOON, NOON + timedelta(hours=1))
+    await recomputer.correct(scope, approved_by="Ada", plan_digest="", recorded_at=LATER)
+
+
+async def cost(database: Database, *kinds: str) -> dict[str, int]:
+    """Nano-units of noon's seconds by currency."""
+    query = SpendQuery(NOON, NOON + timedelta(hours=1), (), [Dimension.CHARGE_KIND])
+    found: dict[str, int] = {}
+    for group, spend in (await SqlSpend(database).spend(query)).groups:
+        if group.values[0] in kinds:
+            found[group.currency] = found.get(group.currency, 0) + spend.amount_nano
+    return found
+
+
+async def test_an_hour_whose_seconds_were_corrected_costs_the_capacity_again_each_time(
+    own: Database, make_price: MakePrice
+) -> None:
+    # From half past twelve on a second costs something else; the hour's capacity is at the price of its beginning.
+    half_past = {**OWN, "effective_from": NOON + timedelta(minutes=30)}
+    prices = SqlPrices(own, default_currency="USD")
+    await consume(own, measured(1), measured(2_400, cpu_seconds=4.0))
+    await closing(own).close(LATER)
+    for cpu_second in (3_000_000, 1_000_000, 3_000_000, 1_000_000):
+        await prices.put(make_price(**{**half_past, "cpu_second": cpu_second}), recorded_at=LATER)
+        await recompute(own)
+        await closing(own).close(LATER)
+        sums = await cost(own, "compute", "correction", "idle")
+        assert sums == {"USD": CAPACITY}
+        assert await closing(own).close(LATER) == []
+    assert (await SqlChainVerifier(own).verify({}, lambda _: None)).broken is None
+
+
+async def test_an_hour_that_is_priced_in_another_currency_is_taken_back_in_the_first(
+    own: Database, make_price: MakePrice
+) -> None:
+    await consume(own, measured(1))
+    await closing(own).close(LATER)
+    await SqlPrices(own, default_currency="USD").put(make_price(**OWN, currency="EUR"), recorded_at=LATER)
+    await recompute(own)
+    await closing(own).close(LATER)
+    assert await cost(own, "compute", "correction", "idle") == {"USD": 0, "EUR": CAPACITY}
+    assert await closing(own).close(LATER) == []
+
+
+async def test_capacity_that_turns_out_not_to_be_paid_for_is_not_idle(own: Database, make_price: MakePrice) -> None:
+    await closing(own).close(LATER)
+    await SqlPrices(own, default_currency="USD").put(make_price(**{**OWN, "cpus_milli": 0}), recorded_at=LATER)
+    await closing(own).close(LATER)
+    assert await cost(own, "idle") == {"USD": 0}
+    assert await closing(own).close(LATER) == []
+
+
+async def test_what_a_filter_took_of_its_capacity_is_not_idle(database: Database, make_price: MakePrice) -> None:
+    prices = SqlPrices(database, default_currency="USD")
+    await prices.put(make_price("sluice-moderation", **OWN), recorded_at=NOON)
+    judged = moderation_pb2.ContentModerated()
+    _fill_in(judged, 1, "acme")
+    judged.latency.FromMilliseconds(20)
+    await consume(database, judged)
+    await closing(database).close(LATER)
+    assert await spent(database) == {("guardrail", "acme"): 20_000, ("idle", "acme"): CAPACITY - 20_000}
 
 
 shares = st.dictionaries(st.text(min_size=1, max_size=3), st.integers(1, 10**12), max_size=6)

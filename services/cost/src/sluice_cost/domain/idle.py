@@ -35,14 +35,18 @@ class Seconds:
 
 @dataclass(frozen=True, slots=True)
 class ModelHour:
-    """What the ledger has of one model and hour, by tenant."""
+    """What the ledger has of one model and hour in one currency, by tenant."""
 
     model: str
     start: datetime
     computed: Mapping[str, Seconds]
-    """Rows of requests, corrections included."""
+    """Rows of requests and filters, corrections included."""
     idle: Mapping[str, Seconds]
     """Rows of idle time written until now."""
+    currency: str = ""
+    """Of the amounts; empty for that of the price in force."""
+    written: int = 0
+    """How many rows of idle time there are: rows that restate them have ids of their own."""
 
 
 def capacity_of(price: Price) -> Seconds:
@@ -57,10 +61,12 @@ def _cost(milli: int, nano_per_second: int) -> int:
 def idle_entries(hour: ModelHour, price: Price, *, recorded_at: datetime) -> list[LedgerEntry]:
     """The rows that make computed and idle time together cost exactly the capacity.
 
-    Late rows of requests make idle time less: what was written is then taken back in part, by rows below zero.
+    Late rows of requests make idle time less: what was written is then taken back in part, by rows below zero. Where the price
+    is in another currency by now, all of it is.
     """
     computed = sum(hour.computed.values(), Seconds())
-    idle = capacity_of(price) - computed
+    is_price_s = hour.currency in ("", price.currency)
+    idle = capacity_of(price) - computed if is_price_s else Seconds()
     cpu = _spread(max(idle.cpu, 0), {tenant: use.cpu for tenant, use in hour.computed.items()})
     accelerator = _spread(max(idle.accelerator, 0), {tenant: use.accelerator for tenant, use in hour.computed.items()})
     entries = []
@@ -90,8 +96,11 @@ def _entry(
     hour: ModelHour, tenant: str, amount: Seconds, computed: Seconds, price: Price, recorded_at: datetime
 ) -> LedgerEntry:
     at = f"{hour.start:%Y-%m-%dT%H}"
-    # Named by what was known of the hour too: late rows make a new statement of it.
-    name = f"{hour.model}|{at}|{tenant}|{price.version}|{computed.cpu}|{computed.accelerator}"
+    currency = hour.currency or price.currency
+    # Named by what was known and written of the hour too: late rows make a new statement of it, also when corrections bring
+    # back what was known before.
+    known = f"{computed.cpu}|{computed.accelerator}|{currency}|{hour.written}"
+    name = f"{hour.model}|{at}|{tenant}|{price.version}|{known}"
     completion = Completion(
         event_id=str(uuid5(_IDLE_NAMESPACE, name)),
         occurred_at=hour.start,
@@ -111,7 +120,7 @@ def _entry(
         partition=IDLE_CHAIN,
         offset=0,
     )
-    charge = Charge(Priced.PRICED, price.currency, cpu=amount.cpu, accelerator=amount.accelerator, price=price)
+    charge = Charge(Priced.PRICED, currency, cpu=amount.cpu, accelerator=amount.accelerator, price=price)
     return LedgerEntry(completion, charge, recorded_at, IDLE)
 
 
