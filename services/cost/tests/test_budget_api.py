@@ -235,6 +235,13 @@ async def test_a_malformed_order_is_refused_with_the_field(call: tuple[str, Any]
     assert (error.code, error.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
 
 
+async def test_who_calls_is_refused_with_the_field_where_no_column_holds_it(stub: Any) -> None:
+    await stub.PutBudget(budget())
+    metadata = (("x-sluice-tenant-id", "acme"), ("x-sluice-project-id", "p" * 129))
+    error = await refusal(stub.Reserve(reserve(), metadata=metadata))
+    assert (error.code, error.field) == (grpc.StatusCode.INVALID_ARGUMENT, "project_id")
+
+
 async def test_a_hold_is_always_a_tenants(stub: Any) -> None:
     error = await refusal(stub.Reserve(reserve()))
     assert (error.code, error.field) == (grpc.StatusCode.INVALID_ARGUMENT, "tenant_id")

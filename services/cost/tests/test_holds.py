@@ -592,3 +592,14 @@ async def test_a_correction_changes_what_was_spent_in_the_window_it_is_for(
     await recomputer.correct(scope, approved_by="test", plan_digest="", recorded_at=NOON)
     assert await world.used() == (DIME // 5, 0, 0)
     assert await world.differences() == []
+
+
+async def test_an_order_that_cannot_be_carried_out_harms_none_of_those_it_came_with(world: World) -> None:
+    await world.put(budget(is_hard=False, limit_nano=10**18))
+    # More than a 64-bit column holds, all together: no order of a gateway, but a desk is asked by anybody in the mesh.
+    huge = [lease(n, amount=10**18) for n in range(10)]
+    answers = await world.all_of(reserve(1), *huge, reserve(2))
+    assert answers[0].hold is not None
+    assert answers[-1].hold is not None
+    assert any(isinstance(answer, Exception) for answer in answers)
+    assert await world.differences() == []

@@ -116,6 +116,11 @@ def test_tiers_seconds_capacity_and_deployments_are_read() -> None:
         ({"tiers": [{"input_per_million": "1", "output_per_million": "1"}]}, "tiers[0].above_input_tokens"),
         ({"tiers": [{"above_input_tokens": 5, "output_per_million": "1"}]}, "tiers[0].input_per_million: missing"),
         ({"cpus": "0.0001"}, "cpus: has more than 3"),
+        ({"per_cpu_second": "1000.1"}, "per_cpu_second: is more than 1000"),
+        (
+            {"per_accelerator_second": "1000", "accelerators": "278"},
+            "accelerators: an hour of them at per_accelerator_second costs more than 1000000000",
+        ),
     ],
 )
 def test_a_mistake_in_a_tier_is_named_with_its_place(changes: dict[str, Any], mistake: str) -> None:

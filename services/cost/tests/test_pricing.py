@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sluice_cost.domain.money import divide_half_even, from_nano, to_nano
+from sluice_cost.domain.price_book import LARGEST_SECOND_PRICE
 from sluice_cost.domain.pricing import Charge, Price, Priced, PriceHistory, Tier, charge
-from sluice_cost.domain.usage import LARGEST_TOKEN_COUNT, TOKEN_BUCKETS, AbsurdUsage, Usage
+from sluice_cost.domain.usage import LARGEST_TOKEN_COUNT, LONGEST_COMPUTE_US, TOKEN_BUCKETS, AbsurdUsage, Usage
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -129,6 +130,12 @@ def test_splitting_a_bucket_over_two_requests_moves_the_cost_by_rounding_only(a:
 @given(usages, prices)
 def test_every_charge_fits_a_64_bit_column(usage: Usage, price: Price) -> None:
     assert all(0 <= getattr(charged(usage, price), line) < 2**63 for line in LINES)
+
+
+def test_the_dearest_second_for_the_longest_time_fits_a_64_bit_column(make_price: Callable[..., Price]) -> None:
+    dearest = to_nano(LARGEST_SECOND_PRICE)
+    usage = Usage(cpu_us=LONGEST_COMPUTE_US, accelerator_us=LONGEST_COMPUTE_US)
+    assert charged(usage, make_price(cpu_second=dearest, accelerator_second=dearest)).total < 2**63
 
 
 @given(st.integers(-(10**30), 10**30), st.integers(1, 10**9))

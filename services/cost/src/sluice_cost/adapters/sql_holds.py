@@ -85,12 +85,7 @@ class SqlHolds:
     async def _carry_out_waiting(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:_MOST_ORDERS], self._waiting[_MOST_ORDERS:]
-            orders = [waiting.order for waiting in batch]
-            try:
-                answers = await self._transact(orders)
-            except Exception as error:
-                # All of them waited for the one transaction that failed, and nothing of it happened.
-                answers = [error] * len(batch)
+            answers = await self._answers([waiting.order for waiting in batch])
             for waiting, answer in zip(batch, answers, strict=True):
                 if waiting.answered.done():
                     continue  # its caller is gone
@@ -98,6 +93,18 @@ class SqlHolds:
                     waiting.answered.set_exception(answer)
                 else:
                     waiting.answered.set_result(answer)
+
+    async def _answers(self, orders: Sequence[Order]) -> Sequence[Answer | Exception]:
+        try:
+            return await self._transact(orders)
+        except LedgerUnavailable as error:
+            # All of them waited for the one transaction that failed, and nothing of it happened.
+            return [error] * len(orders)
+        except Exception as error:
+            if len(orders) == 1:
+                return [error]
+            # One of them cannot be carried out: the others must not suffer for it.
+            return [answer for order in orders for answer in await self._answers([order])]
 
     async def _transact(self, orders: Sequence[Order]) -> Sequence[Answer | Exception]:
         now = to_microseconds(self._clock())

@@ -180,12 +180,17 @@ def _tenant() -> str:
         raise InvalidInput(
             "Holds are a tenant's: name it in the call's metadata (x-sluice-tenant-id).", field="tenant_id"
         )
-    return tenant_id
+    return _short(tenant_id, "tenant_id", longest=128)
 
 
 def _caller(api_key_id: str) -> Caller:
     current = context.current()
-    return Caller(_tenant(), current.project_id, _short(api_key_id, "api_key_id", longest=128), current.subject_id)
+    return Caller(
+        _tenant(),
+        _short(current.project_id, "project_id", longest=128),
+        _short(api_key_id, "api_key_id", longest=128),
+        _short(current.subject_id, "subject_id", longest=128),
+    )
 
 
 def _id(text: str, field: str, *, longest: int = 128) -> str:

@@ -1,7 +1,7 @@
 """A price book as people write it: read strictly, with every mistake named at once."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -14,6 +14,8 @@ from sluice_cost.domain.usage import LARGEST_TOKEN_COUNT
 LONGEST_MODEL_NAME = 200
 _CURRENCY = re.compile(r"[A-Z]{3}")  # ISO 4217
 LARGEST_PRICE = Decimal(100_000)  # with the largest token count a line still fits a 64-bit column
+LARGEST_SECOND_PRICE = Decimal(1_000)  # likewise with the longest time that a request can compute
+LARGEST_CAPACITY_NANO = 10**18  # an hour of idle capacity is one amount
 _DECIMAL_PLACES = 9  # finer prices could not be held exactly in nano-units
 
 # Name in the book -> field of Price, and the name whose price it takes when absent (None: it must stand there).
@@ -155,8 +157,20 @@ def read_amounts(entry: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         amounts[field] = _amount(entry, name, mistakes) if name in entry else 0
     for name, field in _CAPACITIES.items():
         amounts[field] = _thousandths(entry, name, mistakes) if name in entry else 0
+    mistakes.extend(_too_dear(amounts))
     amounts["tiers"] = _tiers(entry.get("tiers", ()), mistakes)
     return amounts, mistakes
+
+
+def _too_dear(amounts: Mapping[str, Any]) -> Iterator[str]:
+    """What would overflow the ledger's columns once somebody computes, or nobody does."""
+    for seconds, capacity in (("cpu_second", "cpus_milli"), ("accelerator_second", "accelerators_milli")):
+        name = f"per_{seconds}"
+        if amounts[seconds] > to_nano(LARGEST_SECOND_PRICE):
+            yield f"{name}: is more than {LARGEST_SECOND_PRICE}"
+        elif amounts[seconds] * amounts[capacity] * 3600 // 1000 > LARGEST_CAPACITY_NANO:
+            hour = LARGEST_CAPACITY_NANO // 10**9
+            yield f"{capacity.removesuffix('_milli')}: an hour of them at {name} costs more than {hour}"
 
 
 def _token_amounts(entry: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

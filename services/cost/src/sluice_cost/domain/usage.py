@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 # No request has a billion tokens: a larger number is a broken event, and could overflow a 64-bit amount.
 LARGEST_TOKEN_COUNT = 10**9
-# Nor does one compute for a year (in microseconds).
-LONGEST_COMPUTE_US = 366 * 86_400 * 10**6
+# Nor does one compute for more than a month (in microseconds): at the largest price a second its cost still fits such an amount.
+LONGEST_COMPUTE_US = 31 * 86_400 * 10**6
 
 
 class AbsurdUsage(ValueError):
