@@ -142,6 +142,23 @@ async def test_what_was_not_signed_off_is_not_entered(
     assert await rows(database) == before
 
 
+async def test_a_price_that_is_put_while_corrections_are_entered_is_not_taken_for_signed_off(
+    ledger: SqlLedger, database: Database, prices: SqlPrices, make_price: MakePrice
+) -> None:
+    class Interrupted(SqlRecomputer):
+        async def _audit(self, *facts: Any) -> None:
+            await super()._audit(*facts)
+            await prices.put(make_price(output=99), recorded_at=NOON)
+
+    await prices.put(make_price(output=0), recorded_at=NOON)
+    plan = await recomputer(database).plan(TUESDAY)
+    before = await rows(database)
+    interrupted = Interrupted(database, default_currency="USD", encode=encode)
+    with pytest.raises(OtherPlan):
+        await interrupted.correct(TUESDAY, approved_by="Ada", plan_digest=plan.digest, recorded_at=NOON)
+    assert await rows(database) == before
+
+
 async def test_two_recomputations_at_once_correct_once(
     ledger: SqlLedger, database_url: str, database: Database, prices: SqlPrices, make_price: MakePrice
 ) -> None:

@@ -49,14 +49,18 @@ class SqlRecomputer:
 
     async def plan(self, scope: Scope) -> Recomputation:
         """What would be corrected, in one view of the data."""
+        return (await self._planned(scope))[0]
 
-        def work(connection: Connection) -> Recomputation:
+    async def _planned(self, scope: Scope) -> tuple[Recomputation, int]:
+        """The plan, and the newest price that it was made with."""
+
+        def work(connection: Connection) -> tuple[Recomputation, int]:
             found = Recomputation()
             place: Place | None = _START
             while place is not None:
                 place, rows, corrections = self._page(connection, scope, place, scope.start, "")
                 found.take(corrections, rows=rows)
-            return found
+            return found, _newest_price(connection)
 
         return await self._database.read(work)
 
@@ -64,7 +68,7 @@ class SqlRecomputer:
         self, scope: Scope, *, approved_by: str, plan_digest: str, recorded_at: datetime
     ) -> Recomputation:
         """Enters the corrections. When it is broken off, what was entered is right and a second run does the rest."""
-        plan = await self.plan(scope)
+        plan, newest_price = await self._planned(scope)
         if plan_digest and plan.digest != plan_digest:
             raise OtherPlan
         done = Recomputation()
@@ -72,17 +76,22 @@ class SqlRecomputer:
             done.rows = plan.rows
             return done
         await self._audit("ledger.recompute_begun", scope, approved_by, recorded_at, plan)
+        signed_price = newest_price if plan_digest else None
         place: Place | None = _START
         while place is not None:
-            place, rows, corrections = await self._correct_page(scope, place, recorded_at, approved_by)
+            place, rows, corrections = await self._correct_page(scope, place, recorded_at, approved_by, signed_price)
             done.take(corrections, rows=rows)
         await self._audit("ledger.recomputed", scope, approved_by, recorded_at, done)
         return done
 
-    async def _correct_page(self, scope: Scope, place: Place, recorded_at: datetime, approved_by: str) -> Page:
+    async def _correct_page(
+        self, scope: Scope, place: Place, recorded_at: datetime, approved_by: str, signed_price: int | None
+    ) -> Page:
         def work(connection: Connection) -> Page:
             # Before reading: what another replica corrects meanwhile is then in what was charged.
             lock_heads(connection, [CORRECTIONS])
+            if signed_price is not None and _newest_price(connection) != signed_price:
+                raise OtherPlan  # a price was put since: nobody signed off what it gives
             page = self._page(connection, scope, place, recorded_at, approved_by)
             new = insert_entries(connection, [correction for correction, _ in page[2]], self._encode)
             # Last, as with every batch: it locks the budgets' accounts until the commit.
@@ -121,6 +130,10 @@ class SqlRecomputer:
             "details": json.dumps(details, sort_keys=True),
         }
         await self._database.write(lambda connection: connection.execute(insert(tables.audit).values(row)))
+
+
+def _newest_price(connection: Connection) -> int:
+    return int(connection.execute(select(func.max(tables.prices.c.price_id))).scalar() or 0)
 
 
 def _entries(scope: Scope, place: Place) -> Select[Any]:
