@@ -416,7 +416,7 @@ def _gateway(mesh: Mesh, channels: dict[str, Any]) -> Gateway:
         admission=mesh.admission,
         # Nobody serves CostService there, as in a mesh from before there were budgets: tests/budgets has one that does.
         purse=Purse(
-            GrpcBudgets(channels["inference"], holder="sluice-gateway/0", timeout=2),
+            GrpcBudgets(channels["inference"], holder="sluice-gateway/0", timeout=2, first_timeout=2),
             limits=PurseLimits(),
             new_id=new_event_id,
             clock=time.monotonic,

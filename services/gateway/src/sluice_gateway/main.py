@@ -115,6 +115,7 @@ def _purse(settings: Settings) -> Purse:
             connect(target_of(settings, "cost"), settings),
             holder=f"sluice-gateway/{settings.instance}",
             timeout=settings.budget_seconds,
+            first_timeout=max(settings.budget_seconds, settings.budget_first_seconds),
         ),
         limits=limits,
         new_id=new_event_id,

@@ -28,6 +28,8 @@ class Settings(GrpcServiceSettings):
     """False where no cost service runs: nobody has a budget, and nothing is held."""
     budget_seconds: float = Field(1.0, gt=0, le=60)
     """Longest a request may wait for the cost service; after that it counts as away."""
+    budget_first_seconds: float = Field(10.0, gt=0, le=60)
+    """The same for the first question about a caller, before whose answer nothing of its can begin."""
     lease_seconds: float = Field(60.0, ge=1, le=3_600)
     """Life of a lease on a budget, and of the knowledge that no budget stands over a caller."""
     lease_most: float = Field(100.0, ge=0, le=1_000_000)

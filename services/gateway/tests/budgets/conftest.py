@@ -40,6 +40,7 @@ class Till(rpc.CostServiceServicer):
     unpriced: bool = False
     away: bool = False
     silent: bool = False
+    slow: asyncio.Event | None = None
     seconds: float = 60.0
     retry_after_seconds: float = 3600
     holds: dict[str, int] = field(default_factory=dict)
@@ -61,6 +62,8 @@ class Till(rpc.CostServiceServicer):
         self.metadata.append(dict(context.invocation_metadata() or ()))
         if self.silent:
             await asyncio.Event().wait()
+        if self.slow is not None:
+            await self.slow.wait()
         if self.away:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
         self.calls.append(name)
@@ -161,7 +164,9 @@ async def new_purse(running_till: tuple[Till, Any]) -> Any:
 
     def make(**options: Any) -> Purse:
         limits = PurseLimits(**options.pop("limits", {}))
-        budgets = GrpcBudgets(channel, holder="sluice-gateway/0", timeout=options.pop("timeout", 2.0))
+        timeout = options.pop("timeout", 2.0)
+        first = options.pop("first_timeout", timeout)
+        budgets = GrpcBudgets(channel, holder="sluice-gateway/0", timeout=timeout, first_timeout=first)
         return Purse(budgets, limits=limits, new_id=new_event_id, clock=options.pop("clock", time.monotonic), **options)
 
     return make

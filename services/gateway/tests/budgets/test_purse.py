@@ -32,6 +32,7 @@ class Desk:
         self.leases: dict[str, int] = {}
         self.calls: list[str] = []
         self.asked_for: list[Caller] = []
+        self.first_questions = 0
 
     @property
     def left(self) -> int:
@@ -42,7 +43,8 @@ class Desk:
             raise BudgetsAway
         self.calls.append(name)
 
-    async def ask(self, caller: Caller, *, seconds: float) -> Standing:
+    async def ask(self, caller: Caller, *, seconds: float, is_first: bool = False) -> Standing:
+        self.first_questions += is_first
         self._begin("ask")
         self.asked_for.append(caller)
         if not self.budgeted:
@@ -379,7 +381,7 @@ async def test_nobody_waits_twice_for_a_cost_service_that_is_away() -> None:
     await counter.serve()
     asked = asyncio.Event()
 
-    async def never(caller: Caller, *, seconds: float) -> Standing:
+    async def never(caller: Caller, *, seconds: float, is_first: bool) -> Standing:
         asked.set()
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
@@ -406,6 +408,23 @@ async def test_a_stranger_is_refused_while_nobody_can_tell() -> None:
     with pytest.raises(Rejection) as caught:
         await counter.serve()
     assert (caught.value.kind, caught.value.reason) == (Kind.UNAVAILABLE, "BUDGET_UNAVAILABLE")
+
+
+async def test_only_the_first_question_about_a_caller_may_take_long() -> None:
+    counter = Counter(lease_seconds=60)
+    await counter.serve()
+    counter.now = 60.0
+    await counter.serve()
+    assert (counter.desk.calls.count("ask"), counter.desk.first_questions) == (2, 1)
+
+
+async def test_who_was_asked_about_in_vain_waits_no_second_time_for_long() -> None:
+    counter = Counter()
+    counter.desk.away = True
+    for _ in range(2):
+        with pytest.raises(Rejection):
+            await counter.serve()
+    assert counter.desk.first_questions == 1
 
 
 async def test_a_thousand_requests_at_once_never_exceed_a_lease() -> None:

@@ -324,6 +324,19 @@ async def test_a_silent_cost_service_keeps_nobody_waiting_for_long(
 
 
 @every_route
+async def test_a_slow_cost_service_is_waited_for_where_nothing_is_known_of_the_caller(
+    mesh: Any, till: Any, new_purse: Any, ask: Ask
+) -> None:
+    mesh.gateway._purse = new_purse(timeout=0.05, first_timeout=60.0)
+    till.budgeted, till.slow = False, asyncio.Event()
+    answering = asyncio.create_task(ask(mesh, "hello", 64))
+    # A question that may not take that long has failed by now.
+    await asyncio.wait({answering}, timeout=0.5)
+    till.slow.set()
+    assert (await asyncio.wait_for(answering, 30)).status == 200
+
+
+@every_route
 async def test_who_is_known_to_have_no_budget_does_not_notice_that_the_cost_service_is_away(
     mesh: Any, till: Any, new_purse: Any, ask: Ask
 ) -> None:

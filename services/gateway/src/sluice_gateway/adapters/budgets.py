@@ -49,16 +49,21 @@ Answer = TypeVar("Answer")
 
 
 class GrpcBudgets:
-    """Fits `Budgets`. No call waits longer than `timeout` seconds."""
+    """Fits `Budgets`. No call waits longer than `timeout` seconds, the first question about a caller than `first_timeout`.
 
-    def __init__(self, channel: grpc.aio.Channel, *, holder: str, timeout: float) -> None:
+    A cost service that is not there is told at once in either case: only one that is slow, as all are while a mesh starts on a
+    busy machine, is waited for.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, *, holder: str, timeout: float, first_timeout: float) -> None:
         self._stub = rpc.CostServiceStub(channel)
-        self._holder, self._timeout = holder, timeout
+        self._holder, self._timeout, self._first_timeout = holder, timeout, first_timeout
 
-    async def ask(self, caller: Caller, *, seconds: float) -> Standing:
+    async def ask(self, caller: Caller, *, seconds: float, is_first: bool = False) -> Standing:
         request = self._lease_request(caller, new_event_id(), seconds)
+        timeout = self._first_timeout if is_first else self._timeout
         try:
-            answer = await self._call("ask", caller, self._stub.AcquireLease, request)
+            answer = await self._call("ask", caller, self._stub.AcquireLease, request, timeout=timeout)
         except _NoBudgets:
             return Standing(seconds, unbudgeted=True)
         return Standing(
@@ -120,7 +125,13 @@ class GrpcBudgets:
         )
 
     async def _call(
-        self, name: str, caller: Caller, method: Callable[..., Awaitable[Answer]], request: object
+        self,
+        name: str,
+        caller: Caller,
+        method: Callable[..., Awaitable[Answer]],
+        request: object,
+        *,
+        timeout: float | None = None,
     ) -> Answer:
         here = context.RequestContext(
             request_id=context.current().request_id or context.new_request_id(),
@@ -131,7 +142,7 @@ class GrpcBudgets:
         )
         try:
             with context.use(here):
-                call = method(request, timeout=self._timeout)
+                call = method(request, timeout=timeout or self._timeout)
             answer = await call
         except AioRpcError as error:
             CALLS.labels(name, error.code().name.lower()).inc()

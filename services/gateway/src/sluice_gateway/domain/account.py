@@ -51,6 +51,11 @@ class Account:
     leases: list[Lease] = field(default_factory=list)
     demand: Demand = field(default_factory=Demand)
 
+    @property
+    def was_never_asked_about(self) -> bool:
+        """Whether nothing was ever heard of the caller, nor asked in vain."""
+        return self.standing is None and self.failed_at == float("-inf")
+
     def is_fresh(self, now: float) -> bool:
         """Whether what is known may be believed without asking."""
         return self.standing is not None and now < self.known_at + self.standing.seconds

@@ -62,7 +62,7 @@ class BudgetsAway(Exception):
 class NoBudgets:
     """Fits `Budgets` in a mesh without a cost service: nobody has a budget, so nothing else is ever asked."""
 
-    async def ask(self, caller: Caller, *, seconds: float) -> Standing:
+    async def ask(self, caller: Caller, *, seconds: float, is_first: bool = False) -> Standing:
         return Standing(seconds, unbudgeted=True)
 
     async def lease(self, caller: Caller, lease_id: str, *, amount: int, currency: str, seconds: float) -> Grant:
@@ -81,8 +81,11 @@ class NoBudgets:
 class Budgets(Protocol):
     """The cost service. Every method raises BudgetsAway when it is away; none waits longer than a bounded time."""
 
-    async def ask(self, caller: Caller, *, seconds: float) -> Standing:
-        """What stands over a caller. Raises Rejection when its model cannot be budgeted (it has no price)."""
+    async def ask(self, caller: Caller, *, seconds: float, is_first: bool = False) -> Standing:
+        """What stands over a caller. Raises Rejection when its model cannot be budgeted (it has no price).
+
+        is_first: nothing is known of the caller yet, so that waiting longer is better than to give up.
+        """
 
     async def lease(self, caller: Caller, lease_id: str, *, amount: int, currency: str, seconds: float) -> Grant:
         """Take a slice of the caller's budgets, to be used for at most so long."""

@@ -196,7 +196,9 @@ class Purse:
     async def _answer(self, account: Account) -> Standing:
         caller = account.caller
         try:
-            standing = await self._budgets.ask(caller, seconds=self._limits.lease_seconds)
+            standing = await self._budgets.ask(
+                caller, seconds=self._limits.lease_seconds, is_first=account.was_never_asked_about
+            )
         except BudgetsAway:
             account.failed_at = self._clock()
             raise
