@@ -44,12 +44,14 @@ class Mailbox:
         )
         await self.bury(written, record, value or record.value, reason)
 
-    async def bury(self, written: Any, record: Any, value: bytes, reason: str, *, omit: bool = False) -> None:
+    async def bury(
+        self, written: Any, record: Any, value: bytes, reason: str, *, omit: bool = False, group: str = "sluice-cost"
+    ) -> None:
         given_up = SimpleNamespace(
             topic=written.topic, partition=written.partition, offset=written.offset, timestamp=written.timestamp,
             key=record.key, value=value, headers=list(record.headers),
         )  # fmt: skip
-        letter = dead_letter(given_up, Failure(reason=reason, group="sluice-cost", attempts=3, first_failed_at=now()))
+        letter = dead_letter(given_up, Failure(reason=reason, group=group, attempts=3, first_failed_at=now()))
         letter = letter.without_value() if omit else letter
         await self.pen.raw(letter.topic, letter.key, letter.value, letter.headers)
 
@@ -151,6 +153,19 @@ async def test_a_record_given_up_again_is_a_new_letter_and_can_be_put_back_again
     assert (len(outcome.put_back), len(outcome.there_already)) == (1, 1)
     last = (await mailbox.source())[-1]
     assert [value for name, value in last.headers if name == REPLAYED_FROM] == [f"{COMPLETED}.dlq/0/1".encode()]
+
+
+async def test_a_record_that_several_groups_gave_up_is_put_back_once(mailbox) -> None:
+    record = encode(mailbox.numbered.completed(1))
+    written = await mailbox.pen.raw(record.topic, record.key, record.value, record.headers, partition=1)
+    for group in ("sluice-cost", "sluice-quality", "sluice-feedback"):
+        await mailbox.bury(written, record, record.value, "malformed", group=group)
+    assert len((await mailbox.put_back()).put_back) == 3
+    _, copy = await mailbox.source()
+    marks = [value.decode() for name, value in copy.headers if name == REPLAYED_FROM]
+    assert marks == [f"{COMPLETED}.dlq/0/{offset}" for offset in range(3)]
+    assert len((await mailbox.put_back()).there_already) == 3
+    assert len(await mailbox.source()) == 2
 
 
 async def test_a_record_too_large_for_its_letter_is_put_back_from_its_source(mailbox) -> None:

@@ -114,13 +114,28 @@ async def _send_all(settings: MeshSettings, letters: Sequence[tuple[Letter, Dead
     if not letters:
         return
     async with _producer(settings) as producer:
-        for start in range(0, len(letters), BATCH):
-            sent = [await _send(producer, letter, told, memory) for letter, told in letters[start : start + BATCH]]
+        records = _records(letters)
+        for start in range(0, len(records), BATCH):
+            sent = [await _send(producer, places, told, memory) for places, told in records[start : start + BATCH]]
             for acknowledged in sent:
                 await acknowledged
 
 
-async def _send(producer: AIOKafkaProducer, letter: Letter, told: DeadLetter, memory: Memory):  # type: ignore[no-untyped-def] # a future
+def _records(letters: Sequence[tuple[Letter, DeadLetter]]) -> list[tuple[list[str], DeadLetter]]:
+    """What is to be sent, and the places of its letters, in their order.
+
+    A record that several groups gave up is sent once: all of them read it again, and a copy a group would be given up again by
+    each of them.
+    """
+    records: dict[object, tuple[list[str], DeadLetter]] = {}
+    for letter, told in letters:
+        # A topic that was made anew has other records at the same places.
+        record = (_source(told), told.original.key, told.original.value, told.value_omitted)
+        records.setdefault(record, ([], told))[0].append(letter.place)
+    return list(records.values())
+
+
+async def _send(producer: AIOKafkaProducer, places: Sequence[str], told: DeadLetter, memory: Memory):  # type: ignore[no-untyped-def] # a future
     original = memory.originals.get(_source(told))
     value = original.value if original and told.value_omitted else told.original.value
     kept: Headers = list(original.headers) if original and told.value_omitted else told.original.headers
@@ -129,7 +144,7 @@ async def _send(producer: AIOKafkaProducer, letter: Letter, told: DeadLetter, me
         told.source_topic,
         key=told.original.key,
         value=value,
-        headers=[*headers, (REPLAYED_FROM, letter.place.encode())],
+        headers=[*headers, *((REPLAYED_FROM, place.encode()) for place in places)],
         # Where it stood: consumers keep the order of a partition, and the next run looks for it here.
         partition=told.source_partition,
     )
