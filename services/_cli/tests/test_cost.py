@@ -51,6 +51,23 @@ def test_heads_are_read_as_saved_and_as_events(tmp_path: Path) -> None:
         cost._read_heads(path)
 
 
+def test_an_empty_file_of_heads_is_refused_because_it_would_prove_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "heads.jsonl"
+    path.touch()
+    with pytest.raises(MeshProblem, match="is empty, and would prove nothing"):
+        cost._read_heads(path)
+
+
+def test_amounts_are_read_exactly() -> None:
+    assert [cost._nano(text) for text in ("500", "0.25", "0")] == [500 * 10**9, 25 * 10**7, 0]
+
+
+@pytest.mark.parametrize("text", ["abc", "-5", "NaN", "1e400", "999999999999999999999"])
+def test_what_is_no_amount_is_named(text: str) -> None:
+    with pytest.raises(MeshProblem, match="is no amount"):
+        cost._nano(text)
+
+
 def test_a_time_without_a_zone_is_utc_and_what_is_no_time_is_named() -> None:
     assert cost._moment("2026-11-24").ToJsonString() == "2026-11-24T00:00:00Z"
     assert cost._moment("2026-11-24T13:00+01:00").ToJsonString() == "2026-11-24T12:00:00Z"

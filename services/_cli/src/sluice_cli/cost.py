@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +29,7 @@ app = typer.Typer(no_args_is_help=True, help="Look at, prove and put right what 
 console = Console()
 
 _SECONDS = 60.0
+_LARGEST_AMOUNT = 10**9
 _WALK_SECONDS = 6 * 3600.0
 # Part of a price file a call: its answer stays well under the largest message.
 _MODELS_A_CALL = 500
@@ -57,6 +58,16 @@ def _moment(text: str) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(at if at.tzinfo else at.replace(tzinfo=UTC))
     return stamp
+
+
+def _nano(text: str) -> int:
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or not 0 <= amount <= _LARGEST_AMOUNT:
+        raise MeshProblem(f"{text!r} is no amount: write one from 0 to {_LARGEST_AMOUNT}, such as 500 or 0.25.")
+    return int(amount * 10**9)
 
 
 def _money(money: money_pb2.Money) -> str:
@@ -91,6 +102,8 @@ def verify(
         _show_json(answer)
     else:
         _show_verified(answer)
+        if published and not answer.HasField("broken"):
+            console.print(f"{len(published)} heads told earlier stand in it")
     raise typer.Exit(0 if not answer.HasField("broken") and answer.sums_agree else 1)
 
 
@@ -108,6 +121,8 @@ def _read_heads(path: Path) -> list[pb.ChainHead]:
             heads.append(pb.ChainHead(chain=facts["chain"], row_count=int(facts["row_count"]), hash=hash_))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise MeshProblem(f"{path} holds no heads ({type(error).__name__}).") from None
+    if not heads:
+        raise MeshProblem(f"{path} holds no heads: it is empty, and would prove nothing.")
     return heads
 
 
@@ -258,8 +273,7 @@ def forecast(
     """Tell what will have been spent at the end of the day and the month. Exit code 1 when a burn rate is an alert."""
     request = pb.ForecastSpendRequest()
     if monthly_budget:
-        nano = int(Decimal(monthly_budget) * 10**9)
-        request.monthly_budget.CopyFrom(money_pb2.Money(currency_code=currency, nano_units=nano))
+        request.monthly_budget.CopyFrom(money_pb2.Money(currency_code=currency, nano_units=_nano(monthly_budget)))
     with _service() as cost:
         answer = cost.ForecastSpend(request, timeout=_SECONDS)
     if json:

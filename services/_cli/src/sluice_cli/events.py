@@ -15,6 +15,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from sluice_kit.broker import client_options, install_empty_fetch_guard
 from sluice_kit.events import DEAD_LETTER_SUFFIX, TopicSpec, UndecodableEvent, all_topics, decode, event_topics
+from sluice_kit.kafka_client import closed
 from sluice_kit.settings import MeshSettings
 
 from sluice_cli.mesh import demo_env
@@ -103,6 +104,7 @@ async def follow(
         partitions = await asyncio.wait_for(_partitions(settings, topics), 20)
         await asyncio.wait_for(consumer.start(), 20)
     except (KafkaError, OSError, TimeoutError):
+        await closed(consumer)
         raise MeshProblem(
             f"Kafka at {settings.kafka_bootstrap} does not answer: is the mesh running (`sluice mesh status`)?"
         ) from None

@@ -104,7 +104,9 @@ def write_parquet(rows: Iterable[Row], path: Path | None) -> int:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise MeshProblem("Parquet needs pyarrow: pip install 'sluice-cli[parquet]'.") from None
+        raise MeshProblem(
+            "Parquet needs pyarrow: `.venv/bin/pip install pyarrow`, or install sluice-cli[parquet]."
+        ) from None
     if path is None:
         raise MeshProblem("Parquet goes into a file: name it with --output.")
     schema = pyarrow.schema([(name, _type_of(name, pyarrow)) for name in COLUMNS])

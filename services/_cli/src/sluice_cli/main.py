@@ -3,10 +3,11 @@
 import asyncio
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from sluice_kit.errors import Unavailable
 
 from sluice_cli import cost, decision
@@ -95,8 +96,17 @@ def main() -> None:
     try:
         app()
     except (MeshProblem, Unavailable) as problem:
-        Console(stderr=True).print(f"[red]sluice:[/] {problem}", highlight=False, soft_wrap=True, markup=True)
-        sys.exit(1)
+        _tell(str(problem))
+    except OSError as problem:
+        # A file that was named by the caller. Anything else is a fault of ours, of which the trace tells more.
+        if problem.filename is None:
+            raise
+        _tell(f"{problem.filename}: {problem.strerror}.")
+
+
+def _tell(problem: str) -> NoReturn:
+    Console(stderr=True).print(f"[red]sluice:[/] {escape(problem)}", highlight=False, soft_wrap=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":
