@@ -44,12 +44,12 @@ async def chat(request: web.Request) -> web.StreamResponse:
     words = answer_to(body)
     frame = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": body["model"]}
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-    await response.prepare(request)
 
     async def send(choices: list[dict[str, Any]], **more: Any) -> None:
         await response.write(b"data: " + json.dumps(frame | {"choices": choices} | more).encode() + b"\n\n")
 
     with contextlib.suppress(ConnectionResetError):  # the caller has left
+        await response.prepare(request)
         for word in words:
             await send([{"index": 0, "delta": {"role": "assistant", "content": word}, "finish_reason": None}])
             await asyncio.sleep(BETWEEN_SECONDS)
