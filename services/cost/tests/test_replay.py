@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,8 +26,11 @@ from sluice_cost.adapters.database import Database, open_database
 from sluice_cost.adapters.price_file import load_price_book
 from sluice_cost.adapters.sql_ledger import SqlLedger
 from sluice_cost.adapters.sql_prices import SqlPrices
+from sluice_cost.adapters.sql_recompute import SqlRecomputer
 from sluice_cost.consumer import CompletionConsumer
+from sluice_cost.domain.corrections import Scope
 from sluice_cost.domain.ledger import Partition
+from sluice_cost.domain.pricing import Price
 from sluice_cost.replay import Replay, Report
 from sluice_cost.settings import CostSettings
 from sluice_kit.broker import ensure_topics
@@ -39,6 +42,7 @@ from sqlalchemy import func, insert, select, text, update
 
 COMPLETED = topic_of(gateway_pb2.RequestCompleted).name
 RECORDED = topic_of(cost_pb2.CostRecorded).name
+MODEL = "smollm2-135m-instruct"
 COUNT = 700
 NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
 
@@ -53,7 +57,7 @@ def free_port() -> int:
 
 def completed(number: int) -> gateway_pb2.RequestCompleted:
     event = gateway_pb2.RequestCompleted(
-        outcome=gateway_pb2.REQUEST_OUTCOME_COMPLETED, model="alias", served_model="smollm2-135m-instruct"
+        outcome=gateway_pb2.REQUEST_OUTCOME_COMPLETED, model="alias", served_model=MODEL
     )
     event.metadata.event_id, event.metadata.request_id = f"event-{number}", f"request-{number}"
     event.metadata.tenant_id = ("acme", "globex")[number % 2]
@@ -161,6 +165,26 @@ class Books:
 
     async def build(self, into: str = "replay", begin: str = "", export: Path | None = None) -> Report:
         return await self.replay(into).build(begin, export)
+
+    async def put_price(self, price: Price) -> None:
+        database = open_database(self.settings.database)
+        await SqlPrices(database, default_currency="USD").put(price, recorded_at=datetime.now(UTC))
+        await database.close()
+
+    async def correct(self, scope: Scope) -> int:
+        """Prices the live ledger anew; how many corrections that took."""
+        database = open_database(self.settings.database)
+        recomputer = SqlRecomputer(database, default_currency="USD", encode=encode_entry)
+        done = await recomputer.correct(scope, approved_by="anna", plan_digest="", recorded_at=datetime.now(UTC))
+        await database.close()
+        return done.corrections
+
+    async def entries_of_nothing(self) -> int:
+        """Requests without a token: they cost nothing at any price."""
+        ledger = tables.ledger.c
+        nothing = (ledger.uncached_input_tokens == 0) & (ledger.output_tokens == 0)
+        asked = select(func.count()).where(nothing)
+        return int(await self.change(lambda connection: connection.execute(asked).scalar()))
 
     async def change(self, work: Callable[[Any], Any], url: str = "") -> Any:
         database = Database(url or self.settings.database)
@@ -271,3 +295,33 @@ async def test_names_that_cannot_be_versions_are_refused(books: Books) -> None:
         await books.replay("never_built").switch()
     with pytest.raises(versions.Refused, match="--from yesterday"):
         await books.build(begin="yesterday")
+
+
+async def test_a_row_that_was_corrected_is_told_apart_from_one_that_is_wrong_and_holds_up_a_switch(
+    books: Books, make_price: Callable[..., Price]
+) -> None:
+    """The price of the model that answered was wrong: what it should have been is entered, then corrected to."""
+    now = datetime.now(UTC)
+    await books.put_price(make_price(MODEL, effective_from=now - timedelta(days=1)))
+    free = await books.entries_of_nothing()
+    uncorrected = await books.build()
+    assert (uncorrected.difference.different, uncorrected.difference.corrected) == (COUNT - free, 0)
+    assert not uncorrected.is_same
+
+    assert await books.correct(Scope(now - timedelta(days=1), now + timedelta(days=1))) == COUNT - free
+    corrected = await books.build()
+    assert (corrected.difference.corrected, corrected.difference.different) == (COUNT - free, 0)
+    assert corrected.difference.same == free
+    assert (corrected.sums_same, corrected.chains_same, corrected.is_same) == (None, None, True)
+
+    for accept in (False, True):
+        with pytest.raises(versions.Refused, match=f"holds {COUNT - free} corrections"):
+            await books.replay().switch(accept_differences=accept)
+    assert versions.exists(books.settings.database, "replay")
+
+    # Corrections explain their own difference, and no other.
+    await books.put_price(make_price(MODEL, effective_from=now - timedelta(days=1), output=7_000_000_000))
+    again = await books.build()
+    assert again.difference.different > 0
+    assert again.difference.corrected + again.difference.different == COUNT - free
+    assert not again.is_same
