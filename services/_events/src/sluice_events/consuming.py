@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 from google.protobuf.message import Message
 
+from sluice_events.closing import stopped
 from sluice_events.event import E, Event, Poison, PoisonRecord, TopicMissing
 from sluice_events.position import Positions, Start
 from sluice_events.topics import TopicSpec, topic_of
@@ -122,8 +123,7 @@ class _Reader:
                 with contextlib.suppress(KafkaError, TimeoutError):
                     await asyncio.wait_for(positions.commit(), STOP_SECONDS)
             finally:
-                with contextlib.suppress(KafkaError, TimeoutError):
-                    await asyncio.wait_for(consumer.stop(), STOP_SECONDS)
+                await stopped(consumer, seconds=STOP_SECONDS)
 
     async def _subscribe(self, consumer: AIOKafkaConsumer, positions: Positions) -> None:
         # Asked before subscribing: brokers that create topics by themselves would make them with the wrong partitions.

@@ -18,6 +18,7 @@ from sluice_kit.broker import client_options
 from sluice_kit.completeness import REPLAYED_FROM
 from sluice_kit.dead_letters import DeadLetter
 from sluice_kit.events import Headers
+from sluice_kit.kafka_client import closed
 from sluice_kit.ordered import OrderedReader, Span
 from sluice_kit.settings import MeshSettings
 
@@ -163,7 +164,7 @@ async def _producer(settings: MeshSettings) -> AsyncIterator[AIOKafkaProducer]:
             f"Kafka did not take the records ({type(error).__name__}): run the same command again; what arrived is left out."
         ) from None
     finally:
-        await producer.stop()
+        await closed(producer)
 
 
 def _first_offsets(letters: Sequence[Letter]) -> Mapping[TopicPartition, int]:
