@@ -42,6 +42,7 @@ from sqlalchemy import func, insert, select, text, update
 
 COMPLETED = topic_of(gateway_pb2.RequestCompleted).name
 RECORDED = topic_of(cost_pb2.CostRecorded).name
+MEASURED = "sluice.inference.inference_measured.v1"
 MODEL = "smollm2-135m-instruct"
 COUNT = 700
 NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
@@ -325,3 +326,21 @@ async def test_a_row_that_was_corrected_is_told_apart_from_one_that_is_wrong_and
     assert again.difference.different > 0
     assert again.difference.corrected + again.difference.different == COUNT - free
     assert not again.is_same
+
+
+async def test_rows_that_no_replay_makes_hold_up_a_switch(books: Books) -> None:
+    """Machine seconds come from InferenceMeasured, which is not replayed."""
+    await books.build()
+
+    def copy_as_compute(connection: Any) -> None:
+        row = dict(connection.execute(select(tables.ledger).limit(1)).mappings().one())
+        row |= {"entry_id": 10**6, "event_id": "measured", "cost_event_id": "told", "source_topic": MEASURED}
+        connection.execute(insert(tables.ledger).values(row))
+
+    await books.change(copy_as_compute)
+    report = await books.build()
+    assert (report.difference.same, report.difference.is_none) == (COUNT, True)
+    assert (report.sums_same, report.chains_same) == (None, None)
+    for accept in (False, True):
+        with pytest.raises(versions.Refused, match="1 rows for machine seconds"):
+            await books.replay().switch(accept_differences=accept)

@@ -34,6 +34,7 @@ from sluice_cost.adapters.ledger_dump import (
     compare,
     corrections_held,
     heads,
+    others_held,
     sums,
     write_dump,
 )
@@ -47,6 +48,7 @@ from sluice_cost.settings import CostSettings
 TOPIC = topic_of(RequestCompleted).name
 BATCH = 500
 _heads = partial(heads, topic=TOPIC)
+_others_held = partial(others_held, topic=TOPIC)
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Report:
     """Records that can never become a row, by reason: the live service gave them up, too."""
     difference: LedgerDifference = field(default_factory=LedgerDifference)
     sums_same: bool | None = None
-    """Whether the hourly sums are the same; None where only a part was replayed."""
+    """Whether the hourly sums are the same; None where only a part was replayed, or the live one holds what no replay makes."""
     chains_same: bool | None = None
     """Whether the hash chains end alike; None for a part, and where rows are older than the chain."""
     sha256: str = ""
@@ -117,11 +119,7 @@ class Replay:
         live = await asyncio.to_thread(open_database, self._settings.database)
         target = await asyncio.to_thread(open_database, versions.url_of(self._settings.database, self._into))
         try:
-            if held := await live.read(corrections_held):
-                raise versions.Refused(
-                    f"The live ledger holds {held} corrections. They are decisions and not in the topics: a ledger priced anew "
-                    "would lose them or count them twice. It is not switched."
-                )
+            await _refuse_what_would_be_lost(live)
             report = await self._catch_up(live, target)
             agreed = report.is_same or accept_differences
             if agreed:
@@ -179,7 +177,8 @@ class Replay:
         report.difference = await live.read(
             lambda left: target.read_now(lambda right: compare(left, right, bounds))  # both on one view each
         )
-        if whole and not report.deleted_before and not await live.read(corrections_held):
+        unmade = await live.read(corrections_held) + await live.read(_others_held)
+        if whole and not report.deleted_before and not unmade:
             report.sums_same = await live.read(sums) == await target.read(sums)
             report.chains_same = _chains_same(await live.read(_heads), await target.read(_heads))
         report.sha256 = await target.read(partial(_dumped, bounds=bounds, export=export))
@@ -195,6 +194,19 @@ def _dumped(connection: Any, *, bounds: Bounds, export: Path | None) -> str:
             return write_dump(connection, bounds, nowhere)
     with export.open("wb") as file:
         return write_dump(connection, bounds, file)
+
+
+async def _refuse_what_would_be_lost(live: Database) -> None:
+    if held := await live.read(corrections_held):
+        raise versions.Refused(
+            f"The live ledger holds {held} corrections. They are decisions and not in the topics: a ledger priced anew "
+            "would lose them or count them twice. It is not switched."
+        )
+    if held := await live.read(_others_held):
+        raise versions.Refused(
+            f"The live ledger holds {held} rows for machine seconds, filters or idle capacity. A replay makes the rows of "
+            "requests alone, so a switch would lose them. It is not switched."
+        )
 
 
 async def _between(source: Database, target: Database, work: Any) -> None:

@@ -80,6 +80,13 @@ def corrections_held(connection: Connection) -> int:
     return int(connection.execute(select(func.count()).where(tables.ledger.c.corrects != "")).scalar() or 0)
 
 
+def others_held(connection: Connection, topic: str) -> int:
+    """How many rows a ledger holds that were made from something else than a topic, and are no corrections."""
+    ledger = tables.ledger.c
+    asked = select(func.count()).where(ledger.source_topic != topic, ledger.corrects == "")
+    return int(connection.execute(asked).scalar() or 0)
+
+
 def heads(connection: Connection, topic: str) -> dict[int, tuple[int, str, int]]:
     """The ends of a topic's hash chains by partition: rows, hash, and how many rows are older than the chain."""
     found = select(tables.chain_heads).where(tables.chain_heads.c.topic == topic)
