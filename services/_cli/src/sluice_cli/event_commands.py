@@ -99,7 +99,8 @@ def verify(
 @events.command()
 def replay(
     projection: Annotated[
-        str, typer.Argument(help="What to rebuild: `ledger`, `metrics` (the windows of quality) or `drift`.")
+        str,
+        typer.Argument(help="What to rebuild: `ledger`, `metrics` (the windows of quality), `drift` or `feedback`."),
     ],
     from_: Annotated[
         str, typer.Option("--from", help="Offset or time (2026-11-24T12:00:00+00:00) to begin at; all without it.")

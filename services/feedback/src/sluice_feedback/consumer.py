@@ -63,8 +63,8 @@ class CompletionConsumer:
     async def handle(self, events: Sequence[ConsumedEvent]) -> None:
         """Learns a batch. Raises Unavailable while the database is away, so that the batch is tried for ever."""
         now = self._clock()
-        requests = [known for event in events if (known := _known_request(event)) is not None]
-        erasures = [erasure for event in events if (erasure := _erasure(event)) is not None]
+        requests = [known for event in events if (known := known_request(event)) is not None]
+        erasures = [erasure for event in events if (erasure := erasure_of(event)) is not None]
         try:
             await self._destroy_keys(requests, erasures)
             rejected = await self._register.learn(requests, _next_offsets(events), at=now, erasures=erasures)
@@ -117,7 +117,8 @@ class CompletionConsumer:
             log.info("feedback.requests_forgotten", count=forgotten)
 
 
-def _known_request(event: ConsumedEvent) -> KnownRequest | None:
+def known_request(event: ConsumedEvent) -> KnownRequest | None:
+    """Whose a completed request is; None for an event that says nothing of it."""
     message: Any = event.message
     metadata = message.metadata
     if not isinstance(message, RequestCompleted) or not metadata.request_id or not metadata.tenant_id:
@@ -132,7 +133,8 @@ def _known_request(event: ConsumedEvent) -> KnownRequest | None:
     )
 
 
-def _erasure(event: ConsumedEvent) -> Erasure | None:
+def erasure_of(event: ConsumedEvent) -> Erasure | None:
+    """Who was erased; None for another event."""
     message = event.message
     if not isinstance(message, SubjectErased) or not message.metadata.tenant_id or not message.metadata.subject_id:
         return None

@@ -34,11 +34,12 @@ class Projection:
 PROJECTIONS = {
     "ledger": Projection("cost", "sluice_cost.replay", is_exchanged=True),
     "metrics": Projection("quality", "sluice_quality.replay", is_exchanged=False),
+    "feedback": Projection("feedback", "sluice_feedback.replay", is_exchanged=True),
     "drift": Projection("drift", "sluice_drift.replay", is_exchanged=False),
 }
 REFUSED = {
-    "read-models": "The read models need no replay of their own: insight rebuilds its board from the topics at every start, "
-    "and feedback's register of requests is kept for days only and reads on from the offsets in its own database.",
+    "read-models": "Insight's board needs no replay of its own: it is rebuilt from the topics at every start. Feedback and its register of "
+    "requests are replayed under the name `feedback`.",
 }
 
 
@@ -104,6 +105,8 @@ _KINDS = {
     "corrected": "the same once corrected",
     "begun_before": "begun before the range",
     "still_open": "still open",
+    "forgotten": "forgotten by the live one",
+    "under_way": "under way",
 }
 _ALWAYS = 4
 

@@ -48,6 +48,10 @@ class Database:
         """Runs `work` on one consistent view of the data."""
         return await self._run(self._readers, self._in_snapshot, work)
 
+    def read_now(self, work: Callable[[Connection], T]) -> T:
+        """Runs `work` on one consistent view of the data, in this thread: for reading two databases side by side."""
+        return self._in_snapshot(work)
+
     async def scrub(self) -> None:
         """Empties SQLite's write-ahead log, which holds pages as they were. (PostgreSQL's VACUUM is its operator's.)"""
         if self.dialect == "sqlite":

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from datetime import UTC
 
 from prometheus_client import Counter
 from sluice.events.v1 import feedback_pb2
@@ -22,6 +23,7 @@ from sluice_feedback.domain.feedback import (
     StoredFeedback,
     StoreUnavailable,
     Thumb,
+    Value,
 )
 
 log = logger(__name__)
@@ -38,6 +40,17 @@ SOURCES = {
     Source.END_USER: types_pb2.FEEDBACK_SOURCE_END_USER,
     Source.REVIEWER: types_pb2.FEEDBACK_SOURCE_REVIEWER,
     Source.AUTOMATIC: types_pb2.FEEDBACK_SOURCE_AUTOMATIC,
+}
+
+_THUMBS = {value: thumb for thumb, value in THUMBS.items()}
+_PREFERENCES = {value: preference for preference, value in PREFERENCES.items()}
+_SOURCES = {value: source for source, value in SOURCES.items()}
+_KINDS = {
+    "thumb": Kind.THUMB,
+    "rating": Kind.RATING,
+    "redacted_comment": Kind.COMMENT,
+    "redacted_correction": Kind.CORRECTION,
+    "comparison": Kind.COMPARISON,
 }
 
 _BATCH = 500
@@ -79,6 +92,44 @@ def _fill_in_value(event: feedback_pb2.FeedbackReceived, feedback: Feedback) -> 
     # A retraction says what is taken back, and need not say it again.
     if value.sealed_text is not None and not event.retracted:
         event.encrypted_text.ParseFromString(value.sealed_text)
+
+
+def feedback_of(event: feedback_pb2.FeedbackReceived) -> StoredFeedback:
+    """What an event tells of: the other way round. KeyError for an event of a kind that is not known here.
+
+    A retracted one says when it ended, and not when it was received.
+    """
+    metadata = event.metadata
+    feedback = Feedback(
+        event.feedback_id,
+        metadata.request_id,
+        metadata.tenant_id,
+        _value(event),
+        source=_SOURCES[event.source],
+        tags=tuple(event.tags),
+        project_id=metadata.project_id,
+        subject_id=metadata.subject_id,
+        traceparent=metadata.traceparent,
+        is_synthetic=metadata.synthetic,
+    )
+    at = metadata.occurred_at.ToDatetime(tzinfo=UTC)
+    if event.retracted:
+        return StoredFeedback(feedback, at, Standing.RETRACTED, at)
+    return StoredFeedback(feedback, at)
+
+
+def _value(event: feedback_pb2.FeedbackReceived) -> Value:
+    kind = _KINDS[event.WhichOneof("value") or ""]
+    sealed = event.encrypted_text.SerializeToString() if event.HasField("encrypted_text") else None
+    if kind is Kind.THUMB:
+        return Value(kind, thumb=_THUMBS[event.thumb])
+    if kind is Kind.RATING:
+        return Value(kind, rating=event.rating)
+    if kind is Kind.COMPARISON:
+        other, preference = event.comparison.other_request_id, _PREFERENCES[event.comparison.preference]
+        return Value(kind, other_request_id=other, preference=preference)
+    text = event.redacted_comment if kind is Kind.COMMENT else event.redacted_correction
+    return Value(kind, text=None if sealed is not None else text, sealed_text=sealed)
 
 
 def encode(stored: StoredFeedback) -> bytes:

@@ -47,7 +47,7 @@ class SqlFeedback:
             _lock(connection, feedback.request_ids)
             is_known = _check_owner(connection, feedback.tenant_id, feedback.request_ids)
             stored = StoredFeedback(feedback, received_at)
-            row = _as_row(stored) | {"request_subject_id": _facts(connection, feedback.request_id).subject_id}
+            row = as_row(stored) | {"request_subject_id": _facts(connection, feedback.request_id).subject_id}
             added = self._insert(tables.feedback).values(row).on_conflict_do_nothing()
             if connection.execute(added.returning(tables.feedback.c.entry_id)).first() is None:
                 return _same_as_stored(connection, feedback), is_known
@@ -286,7 +286,8 @@ def _same_as_stored(connection: Connection, feedback: Feedback) -> StoredFeedbac
     return stored
 
 
-def _as_row(stored: StoredFeedback) -> dict[str, Any]:
+def as_row(stored: StoredFeedback) -> dict[str, Any]:
+    """The columns of feedback as it stands, but for what is known of its request."""
     feedback, value = stored.feedback, stored.feedback.value
     return {
         "tenant_id": feedback.tenant_id,
