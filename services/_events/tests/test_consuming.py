@@ -323,6 +323,7 @@ async def test_a_broker_that_is_not_there_is_said_at_once():
     [
         ({"start": datetime(2026, 11, 1)}, "start has no time zone"),
         ({"start": "yesterday"}, "start is 'yesterday'; it may be 'beginning', 'end' or a datetime"),
+        ({"group": ""}, "group is empty"),
         ({"on_poison": "ignore"}, "on_poison is 'ignore'; it may be 'raise', 'skip' or a function"),
     ],
 )

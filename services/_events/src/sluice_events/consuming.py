@@ -51,7 +51,7 @@ def consume(
     self-test probes. on_poison: what to do with a record that is no event: `raise` PoisonRecord, `skip` it (a warning is logged)
     or call a function with it. Everything else goes to aiokafka's consumer (`security_protocol`, `ssl_context`, ...).
 
-    Raises ValueError for a class that is no event or a start without time zone, TopicMissing, and aiokafka's KafkaError when the
+    Raises ValueError for a class that is no event, an empty group or a start without time zone, TopicMissing, and aiokafka's KafkaError when the
     broker cannot be reached at the start.
     """
     topics = [topic_of(one) for one in (event, *more)]
@@ -59,6 +59,8 @@ def consume(
         raise ValueError("start has no time zone: say datetime(..., tzinfo=UTC)")
     if start not in ("beginning", "end") and not isinstance(start, datetime):
         raise ValueError(f"start is {start!r}; it may be 'beginning', 'end' or a datetime")
+    if group == "":
+        raise ValueError("group is empty: name it, or leave it out to read without one")
     if on_poison not in ("raise", "skip") and not callable(on_poison):
         raise ValueError(f"on_poison is {on_poison!r}; it may be 'raise', 'skip' or a function")
     reader = _Reader(topics, group=group, start=start, follow=follow, synthetic=synthetic, on_poison=on_poison)
