@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from sluice.events.v1 import gateway_pb2
 from sluice_kit.batch_work import BatchWork
 from sluice_kit.dead_letters import read_dead_letter
 from sluice_kit.errors import Unavailable
-from sluice_kit.events import encode, new_event_id
+from sluice_kit.events import encode, new_event_id, now
 from sluice_kit.key_order import KeyOrder
 from sluice_kit.keyed_work import KeyedWork
 from sluice_kit.progress import Progress
@@ -147,6 +148,9 @@ class Bench:
                 batch = records[self.position : self.position + self.work.room]
                 self.position += len(batch)
                 await (self.work.begin({topic: batch}) if batch else self.work.keep_up())
+                if self.trials.interrupt.is_set():  # as in a rebalance
+                    await self.work.release(20)
+                    self.trials.interrupt.clear()
                 if not batch:
                     await asyncio.sleep(0.01)
 
@@ -228,6 +232,27 @@ async def test_a_handler_that_fails_for_longer_than_retries_may_last_is_put_back
     assert trial.attempts == 1
     with pytest.raises(ValueError, match="no"):
         await trials.attempt(fail, trial, most=1, until=0)
+
+
+@pytest.mark.parametrize(("kind", "in_all"), [("batch", 8), ("keyed", 5)])
+@pytest.mark.parametrize("put_back_after", range(1, 8))
+async def test_a_letter_tells_of_all_attempts_and_putting_back_gives_no_more_of_them(kind, in_all, put_back_after):
+    calls, begun = [], now()
+
+    async def handle(event):
+        if event.offset == 2:
+            calls.append(event.offset)
+            if len(calls) == put_back_after:
+                bench.trials.interrupt.set()
+            raise ValueError("no")
+
+    bench = Bench(kind, handle)
+    records = [record_of(n, f"k{n % 2}") for n in range(5)]
+    await bench.run(records)
+    assert not bench.trials.interrupt.is_set()
+    (letter,) = map(read_dead_letter, bench.letters.kept)
+    assert (letter.attempts, len(calls)) == (in_all, in_all)
+    assert begun - timedelta(seconds=1) <= letter.first_failed_at
 
 
 async def test_a_slow_key_bounds_what_is_taken_in_hand():

@@ -32,7 +32,6 @@ class BatchWork:
         self._handle, self._trials, self._group = handle, trials, group
         self._commit, self._seek = commit, seek
         self._busy = asyncio.Lock()
-        self._failed_up_to: dict[TopicPartition, int] = {}
 
     async def begin(self, records: Mapping[TopicPartition, Sequence[Any]]) -> None:
         """Handle records and commit them; what was not done with is put back."""
@@ -60,53 +59,56 @@ class BatchWork:
     async def _done(self, taken: Sequence[Taken]) -> int:
         """How many of them, from the first, are handled or buried."""
         until = time.monotonic() + RETRY_SECONDS
-        trial = Trial()
-        if not self._known_to_fail(taken):
+        # A put back batch goes on with what is left of its attempts: those that are known to be in vain are not made again.
+        left = BATCH_ATTEMPTS - max((self._trials.fared(t.record).attempts for t in taken), default=0)
+        if left > 0:
             try:
-                await self._together(taken, trial, until)
+                await self._together(taken, left, until)
             except Interrupted:
                 return 0
             except Exception as error:
                 log.error("consumer.batch_failed", group=self._group, events=len(taken), **describe(error))
             else:
                 return len(taken)
-        return await self._one_by_one(taken, trial, until)
+        return await self._one_by_one(taken, until)
 
-    async def _together(self, taken: Sequence[Taken], trial: Trial, until: float) -> None:
-        events = [t.event for t in taken if t.event is not None]
-        if events:
-            await self._trials.attempt(lambda: self._handle(events), trial, most=BATCH_ATTEMPTS, until=until)
+    async def _together(self, taken: Sequence[Taken], most: int, until: float) -> None:
+        events, trial = [t.event for t in taken if t.event is not None], Trial()
+        try:
+            if events:
+                await self._trials.attempt(lambda: self._handle(events), trial, most=most, until=until)
+        finally:
+            for t in taken:
+                self._trials.fared(t.record).add(trial)
         for unreadable in (t for t in taken if t.event is None):
             await self._trials.bury_unreadable(unreadable)
-
-    async def _one_by_one(self, taken: Sequence[Taken], together: Trial, until: float) -> int:
         for t in taken:
-            # A put back batch begins here again, not with attempts that are known to be in vain.
-            self._failed_up_to[_place(t)] = t.record.offset
+            self._trials.forget(t.record)
+
+    async def _one_by_one(self, taken: Sequence[Taken], until: float) -> int:
         for number, t in enumerate(taken):
             if self._trials.interrupt.is_set() or time.monotonic() > until:
                 return number
             try:
-                await self._alone(t, Trial(together.attempts, together.first_failed_at), until)
+                await self._alone(t, until)
             except Interrupted:
                 return number
-        self._failed_up_to.clear()
+            self._trials.forget(t.record)
         return len(taken)
 
-    async def _alone(self, taken: Taken, trial: Trial, until: float) -> None:
-        event = taken.event
+    async def _alone(self, taken: Taken, until: float) -> None:
+        event, trial = taken.event, self._trials.fared(taken.record)
         if event is None:
             await self._trials.bury_unreadable(taken)
             return
+        # In all as many as an event has whose batch is never put back.
+        most = max(1, BATCH_ATTEMPTS + EVENT_ATTEMPTS - trial.attempts)
         try:
-            await self._trials.attempt(lambda: self._handle([event]), trial, most=EVENT_ATTEMPTS, until=until)
+            await self._trials.attempt(lambda: self._handle([event]), trial, most=most, until=until)
         except Interrupted:
             raise
         except Exception as error:
             await self._trials.bury_failed(taken.record, error, trial)
-
-    def _known_to_fail(self, taken: Sequence[Taken]) -> bool:
-        return any(t.record.offset <= self._failed_up_to.get(_place(t), -1) for t in taken)
 
 
 def _place(taken: Taken) -> TopicPartition:

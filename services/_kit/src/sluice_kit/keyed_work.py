@@ -11,7 +11,7 @@ from sluice_kit.batch_work import Commit, Seek
 from sluice_kit.consumed_event import ConsumedEvent, Taken, take
 from sluice_kit.key_order import KeyOrder
 from sluice_kit.progress import Progress
-from sluice_kit.trials import BATCH_ATTEMPTS, RETRY_SECONDS, Interrupted, Trial, Trials
+from sluice_kit.trials import BATCH_ATTEMPTS, RETRY_SECONDS, Interrupted, Trials
 
 EventHandler = Callable[[ConsumedEvent], Awaitable[None]]
 
@@ -93,16 +93,17 @@ class KeyedWork:
         except Interrupted:
             self._gave_up = True
             return
+        self._trials.forget(taken.record)
         self._progress.done(TopicPartition(taken.record.topic, taken.record.partition), taken.record.offset)
 
     async def _handled(self, taken: Taken) -> None:
-        event, trial = taken.event, Trial()
+        event, trial = taken.event, self._trials.fared(taken.record)
         if event is None:
             await self._trials.bury_unreadable(taken)
             return
         try:
-            until = time.monotonic() + RETRY_SECONDS
-            await self._trials.attempt(lambda: self._handle_each(event), trial, most=BATCH_ATTEMPTS, until=until)
+            until, most = time.monotonic() + RETRY_SECONDS, max(1, BATCH_ATTEMPTS - trial.attempts)
+            await self._trials.attempt(lambda: self._handle_each(event), trial, most=most, until=until)
         except Interrupted:
             raise
         except Exception as error:

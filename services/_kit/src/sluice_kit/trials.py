@@ -29,6 +29,8 @@ EVENT_ATTEMPTS = 3
 # Then the work is put back and fetched again: a consumer that does not fetch for max_poll_interval loses its partitions.
 RETRY_SECONDS = 120.0
 MAX_POLL_INTERVAL_MS = 300_000
+# More than is ever in hand; what is remembered of partitions that went elsewhere must not add up.
+MOST_REMEMBERED = 10_000
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
@@ -48,6 +50,11 @@ class Trial:
         self.attempts += 1
         self.first_failed_at = self.first_failed_at or now()
 
+    def add(self, later: "Trial") -> None:
+        """Note the attempts of another trial that came after these."""
+        self.attempts += later.attempts
+        self.first_failed_at = self.first_failed_at or later.first_failed_at
+
 
 class Trials:
     """Retries and dead letters of one consumer."""
@@ -57,6 +64,22 @@ class Trials:
         self.interrupt = asyncio.Event()
         """Set while work should end soon: no further retry is begun."""
         self._dead_letters: AIOKafkaProducer | None = None
+        self._fared: dict[tuple[str, int, int, int], Trial] = {}
+
+    def fared(self, record: Record) -> Trial:
+        """How a record has fared so far, also before it was put back and fetched again: kept until it is forgotten.
+
+        Or a rebalance would give poison its attempts anew, for ever where they take long, and its letter would tell of the
+        last few only.
+        """
+        trial = self._fared.setdefault(_identity(record), Trial())
+        while len(self._fared) > MOST_REMEMBERED:
+            del self._fared[next(iter(self._fared))]
+        return trial
+
+    def forget(self, record: Record) -> None:
+        """A record was handled, or is a dead letter."""
+        self._fared.pop(_identity(record), None)
 
     def use(self, producer: AIOKafkaProducer) -> None:
         """Send dead letters by this started producer."""
@@ -117,3 +140,8 @@ class Trials:
     async def _send(self, letter: OriginalRecord) -> None:
         assert self._dead_letters is not None
         await self._dead_letters.send_and_wait(letter.topic, key=letter.key, value=letter.value, headers=letter.headers)
+
+
+def _identity(record: Record) -> tuple[str, int, int, int]:
+    # With the time: a topic that was made anew has the same offsets again.
+    return record.topic, record.partition, record.offset, record.timestamp

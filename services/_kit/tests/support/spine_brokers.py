@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -19,10 +20,25 @@ START_SECONDS = 90
 STOP_SECONDS = 40
 
 
+# Below those the kernel gives to outgoing connections: one of them could take the port while the broker is down for a moment.
+PORTS = range(20_000, 32_000)
+
+
 def free_port() -> int:
+    """A port that is free together with the next one, which Apache Kafka's controller takes."""
+    for port in random.sample(PORTS, 1_000):
+        if _free(port) and _free(port + 1):
+            return port
+    raise AssertionError(f"no two free ports side by side among {PORTS}")
+
+
+def _free(port: int) -> bool:
     with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 class Broker:
