@@ -7,6 +7,7 @@ import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from sluice.events.v1.drift_pb2 import DriftMeasured
+from sluice.events.v1.fairness_pb2 import FairnessCounted
 from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice.events.v1.inference_pb2 import InferenceMeasured
 from sluice.events.v1.quality_pb2 import QualityMeasured
@@ -15,7 +16,7 @@ from sluice_drift.adapters.events import observation_of
 from sluice_events.topics import event_topics
 from sluice_events.wire import encode
 from sluice_feedback.consumer import CompletionConsumer
-from sluice_insight.adapters.events import charge_of, drift_part, quality_part
+from sluice_insight.adapters.events import charge_of, drift_part, fairness_part, quality_part
 from sluice_kit.consumer import ConsumedEvent
 from sluice_kit.events import decode
 from sluice_quality.adapters.events import fact_of
@@ -89,7 +90,10 @@ def test_drift_observes_events_with_values_it_does_not_know():
     assert seen.series.model == "sluice-small"
 
 
-@pytest.mark.parametrize(("message_class", "part_of"), [(QualityMeasured, quality_part), (DriftMeasured, drift_part)])
+@pytest.mark.parametrize(
+    ("message_class", "part_of"),
+    [(QualityMeasured, quality_part), (DriftMeasured, drift_part), (FairnessCounted, fairness_part)],
+)
 def test_insight_reads_windows_with_values_it_does_not_know(message_class, part_of):
     assert part_of(from_the_future(message_class)).series.tenant_id == "acme"
 

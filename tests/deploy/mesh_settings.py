@@ -4,8 +4,19 @@ import importlib
 
 from pydantic_settings import BaseSettings
 
-SERVICES = ("gateway", "inference", "redaction", "moderation", "feedback", "cost", "quality", "drift", "insight")
-GRPC_SERVICES = tuple(s for s in SERVICES if s not in ("quality", "drift"))
+SERVICES = (
+    "gateway",
+    "inference",
+    "redaction",
+    "moderation",
+    "feedback",
+    "cost",
+    "quality",
+    "drift",
+    "fairness",
+    "insight",
+)
+GRPC_SERVICES = tuple(s for s in SERVICES if s not in ("quality", "drift", "fairness"))
 
 
 def settings_class(service: str) -> type[BaseSettings]:

@@ -62,7 +62,7 @@ def test_the_targets_name_containers_and_their_ports(name):
 @pytest.mark.parametrize("name", SERVICES)
 def test_the_health_check_asks_the_port_that_is_served(name):
     port = int(COMPOSE["services"][name]["healthcheck"]["test"][-1].rsplit(":", 1)[1])
-    assert port == expected_port(name, "web" if name in ("quality", "drift") else "metrics")
+    assert port == expected_port(name, "web" if name in ("quality", "drift", "fairness") else "metrics")
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -65,7 +65,11 @@ def test_every_environment_name_is_one_the_service_reads(service):
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_port_is_the_port_of_the_code(service):
-    kinds = {"grpc": "grpc", "http": "http", "metrics": "web" if service in ("quality", "drift") else "metrics"}
+    kinds = {
+        "grpc": "grpc",
+        "http": "http",
+        "metrics": "web" if service in ("quality", "drift", "fairness") else "metrics",
+    }
     ports = {p["name"]: p["containerPort"] for p in container(service)["ports"]}
     assert ports == {name: expected_port(service, kinds[name]) for name in ports}
     assert {p["name"]: p["port"] for p in one(service, "Service")["spec"]["ports"]} == ports

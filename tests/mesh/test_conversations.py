@@ -124,6 +124,7 @@ def test_every_service_serves_its_metrics(mesh: Mesh) -> None:
     names = [name for name in DEFAULT_PORTS if name.startswith("metrics_") and name != "metrics_registry"] + [
         "quality_web",
         "drift_web",
+        "fairness_web",
     ]
     with httpx.Client(trust_env=False) as client:
         for name in names:

@@ -104,10 +104,12 @@ def test_every_service_of_the_mesh_has_a_check_and_ports_shifted_by_the_offset(m
         "cost",
         "quality",
         "drift",
+        "fairness",
         "insight",
     }
     assert services["gateway"].ports == {"gateway": 50151, "gateway_http": 8180, "metrics_gateway": 9551}
     assert services["drift"].check == Check("http", 6167)
+    assert services["fairness"].check == Check("http", 6168)
 
 
 def test_a_gateway_without_a_cost_service_holds_nothing_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def test_a_service_that_cannot_is_one_sentence(tmp_path, monkeypatch) -> None:
         replays.switch(found, Home(tmp_path), into="new", accept_differences=True)
 
 
-@pytest.mark.parametrize("name", ["read-models", "nothing"])
+@pytest.mark.parametrize("name", ["fairness", "read-models", "nothing"])
 def test_what_cannot_be_replayed_is_refused_with_the_reason(name: str) -> None:
     with pytest.raises(MeshProblem, match=r"cannot be replayed|needs? no replay|There is no projection"):
         replays.projection(name)

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from sluice.events.v1 import drift_pb2
 from sluice.events.v1.cost_pb2 import CostRecorded
 from sluice.events.v1.drift_pb2 import DriftMeasured
+from sluice.events.v1.fairness_pb2 import FairnessCounted
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice.insight.v1.insight_service_pb2_grpc import InsightServiceStub, add_InsightServiceServicer_to_server
@@ -253,3 +254,26 @@ async def until(condition: object) -> None:
     async with asyncio.timeout(5):
         while not condition():  # type: ignore[operator]
             await asyncio.sleep(0.01)
+
+
+async def test_fairness_is_answered_by_group_merged_over_partitions(mesh: Mesh) -> None:
+    await mesh.publish(*[fairness(partition, judged=20, blocked=4 + partition) for partition in range(2)])
+    name = "fairness.input_terms.religion.block_rate"
+    [point] = (await mesh.stub.QueryMetrics(asked(name))).points
+    assert (point.value, point.sample_count, point.unit) == (9 / 40, 40, "ratio")
+    assert point.lower < point.value < point.upper
+    assert not (await mesh.stub.QueryMetrics(asked("fairness.input_terms.age.block_rate"))).points
+
+
+def fairness(partition: int, *, judged: int, blocked: int) -> FairnessCounted:
+    event = FairnessCounted(policy="general@3")
+    event.series.tenant_id, event.series.model = "acme", "small"
+    event.window.start.FromMicroseconds(START)
+    event.window.length.FromMicroseconds(MINUTE)
+    event.part.part_key = f"fairness|acme|small|{partition}"
+    event.part.source_partition, event.part.revision = partition, judged
+    event.groups.add(
+        attribute="input_terms", group="religion", judged=judged, blocked=blocked, allowed=judged - blocked
+    )
+    event.groups.add(attribute="input_terms", group="none", judged=1000, allowed=1000)
+    return event

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from prometheus_client import Counter
 from sluice.events.v1.cost_pb2 import CostRecorded
 from sluice.events.v1.drift_pb2 import DriftMeasured
+from sluice.events.v1.fairness_pb2 import FairnessCounted
 from sluice.events.v1.mesh_pb2 import EventsLost
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice_kit import broker
@@ -20,14 +21,14 @@ from sluice_kit.events import SeenIds, topic_of
 from sluice_kit.health import HealthBoard
 from sluice_kit.settings import MeshSettings
 
-from sluice_insight.adapters.events import charge_of, drift_part, quality_part
+from sluice_insight.adapters.events import charge_of, drift_part, fairness_part, quality_part
 from sluice_insight.adapters.sources import Sources
 from sluice_insight.domain.board import Board
 from sluice_insight.domain.costs import Charge, Costs
 from sluice_insight.domain.part import Part
 from sluice_insight.domain.watch import Watchers
 
-MEASURED: Sequence[type[Message]] = (QualityMeasured, DriftMeasured, CostRecorded)
+MEASURED: Sequence[type[Message]] = (QualityMeasured, DriftMeasured, FairnessCounted, CostRecorded)
 EVENTS: Sequence[type[Message]] = (*MEASURED, EventsLost)
 COUNTED = frozenset(topic_of(event).name for event in MEASURED)
 """Topics whose gaps are explained by what their producers say."""
@@ -100,6 +101,8 @@ def _fact(event: ConsumedEvent) -> Part | Charge | EventsLost | None:
         return quality_part(message)
     if isinstance(message, DriftMeasured):
         return drift_part(message)
+    if isinstance(message, FairnessCounted):
+        return fairness_part(message)
     if isinstance(message, CostRecorded) and not message.metadata.synthetic:
         return charge_of(message, partition=event.partition, offset=event.offset)
     if isinstance(message, EventsLost) and message.lost_topic in COUNTED:

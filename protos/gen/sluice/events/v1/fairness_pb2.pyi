@@ -3,8 +3,11 @@
 isort:skip_file
 Facts published by the fairness processor."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from sluice.events.v1 import metadata_pb2 as _metadata_pb2
 from sluice.types.v1 import metric_pb2 as _metric_pb2
 import builtins as _builtins
@@ -17,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _FairnessVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FairnessVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FairnessVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAIRNESS_VERDICT_UNSPECIFIED: _FairnessVerdict.ValueType  # 0
+    """Not set: nothing was compared (the reference itself, or a metric that is told and not tested)."""
+    FAIRNESS_VERDICT_INSUFFICIENT: _FairnessVerdict.ValueType  # 1
+    """Too few observations to say; value, difference and ratio are then absent or 0 and mean nothing."""
+    FAIRNESS_VERDICT_COMPARABLE: _FairnessVerdict.ValueType  # 2
+    """No difference at the stated false-alarm rate, which is not a proof that there is none: see the interval."""
+    FAIRNESS_VERDICT_DISPARATE: _FairnessVerdict.ValueType  # 3
+    """A difference at the stated false-alarm rate."""
+
+class FairnessVerdict(_FairnessVerdict, metaclass=_FairnessVerdictEnumTypeWrapper):
+    """What a comparison of a group with its reference says."""
+
+FAIRNESS_VERDICT_UNSPECIFIED: FairnessVerdict.ValueType  # 0
+"""Not set: nothing was compared (the reference itself, or a metric that is told and not tested)."""
+FAIRNESS_VERDICT_INSUFFICIENT: FairnessVerdict.ValueType  # 1
+"""Too few observations to say; value, difference and ratio are then absent or 0 and mean nothing."""
+FAIRNESS_VERDICT_COMPARABLE: FairnessVerdict.ValueType  # 2
+"""No difference at the stated false-alarm rate, which is not a proof that there is none: see the interval."""
+FAIRNESS_VERDICT_DISPARATE: FairnessVerdict.ValueType  # 3
+"""A difference at the stated false-alarm rate."""
+Global___FairnessVerdict: _TypeAlias = FairnessVerdict  # noqa: Y015
 
 @_typing.final
 class FairnessMeasured(_message.Message):
@@ -35,6 +66,20 @@ class FairnessMeasured(_message.Message):
     UPPER_FIELD_NUMBER: _builtins.int
     SAMPLE_COUNT_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    REFERENCE_GROUP_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_LOWER_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_UPPER_FIELD_NUMBER: _builtins.int
+    RATIO_FIELD_NUMBER: _builtins.int
+    P_VALUE_FIELD_NUMBER: _builtins.int
+    ADJUSTED_P_VALUE_FIELD_NUMBER: _builtins.int
+    FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
+    BELOW_FOUR_FIFTHS_FIELD_NUMBER: _builtins.int
+    TREND_PER_HOUR_FIELD_NUMBER: _builtins.int
+    TREND_LOWER_FIELD_NUMBER: _builtins.int
+    TREND_UPPER_FIELD_NUMBER: _builtins.int
     metric: _builtins.str
     """Metric, in Fairlearn's names, such as `selection_rate`."""
     attribute: _builtins.str
@@ -51,6 +96,34 @@ class FairnessMeasured(_message.Message):
     """Number of observations."""
     revision: _builtins.int
     """Raised each time late data restates the window."""
+    policy: _builtins.str
+    """Moderation policy whose decisions these are, `id@version`."""
+    verdict: Global___FairnessVerdict.ValueType
+    """What the comparison with the reference says."""
+    reference_group: _builtins.str
+    """Group it is compared with; empty where nothing was compared."""
+    difference: _builtins.float
+    """Value minus the reference's value."""
+    difference_lower: _builtins.float
+    """Lower end of the 95 % interval of the difference."""
+    difference_upper: _builtins.float
+    """Upper end of the 95 % interval of the difference."""
+    ratio: _builtins.float
+    """Value over the reference's value; absent where that is 0."""
+    p_value: _builtins.float
+    """Chance of such a difference without a true one; absent where nothing was tested."""
+    adjusted_p_value: _builtins.float
+    """The p-value after Holm's correction over all tests of this series and window."""
+    false_alarm_rate: _builtins.float
+    """Stated chance of any false alarm per window and series; 0 where nothing was tested."""
+    below_four_fifths: _builtins.bool
+    """For `selection_rate`: true when the ratio to the reference is below four fifths."""
+    trend_per_hour: _builtins.float
+    """Change of the value per hour over the window's minutes (Theil-Sen); absent for windows of a minute and with too few minutes."""
+    trend_lower: _builtins.float
+    """Lower end of the 95 % interval of the trend."""
+    trend_upper: _builtins.float
+    """Upper end of the 95 % interval of the trend."""
     @_builtins.property
     def metadata(self) -> _metadata_pb2.EventMetadata:
         """Who, when."""
@@ -77,11 +150,202 @@ class FairnessMeasured(_message.Message):
         upper: _builtins.float = ...,
         sample_count: _builtins.int = ...,
         revision: _builtins.int = ...,
+        policy: _builtins.str = ...,
+        verdict: Global___FairnessVerdict.ValueType = ...,
+        reference_group: _builtins.str = ...,
+        difference: _builtins.float | None = ...,
+        difference_lower: _builtins.float | None = ...,
+        difference_upper: _builtins.float | None = ...,
+        ratio: _builtins.float | None = ...,
+        p_value: _builtins.float | None = ...,
+        adjusted_p_value: _builtins.float | None = ...,
+        false_alarm_rate: _builtins.float = ...,
+        below_four_fifths: _builtins.bool = ...,
+        trend_per_hour: _builtins.float | None = ...,
+        trend_lower: _builtins.float | None = ...,
+        trend_upper: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "series", b"series", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_adjusted_p_value", b"_adjusted_p_value", "_difference", b"_difference", "_difference_lower", b"_difference_lower", "_difference_upper", b"_difference_upper", "_p_value", b"_p_value", "_ratio", b"_ratio", "_trend_lower", b"_trend_lower", "_trend_per_hour", b"_trend_per_hour", "_trend_upper", b"_trend_upper", "adjusted_p_value", b"adjusted_p_value", "difference", b"difference", "difference_lower", b"difference_lower", "difference_upper", b"difference_upper", "metadata", b"metadata", "p_value", b"p_value", "ratio", b"ratio", "series", b"series", "trend_lower", b"trend_lower", "trend_per_hour", b"trend_per_hour", "trend_upper", b"trend_upper", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "group", b"group", "lower", b"lower", "metadata", b"metadata", "metric", b"metric", "revision", b"revision", "sample_count", b"sample_count", "series", b"series", "upper", b"upper", "value", b"value", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_adjusted_p_value", b"_adjusted_p_value", "_difference", b"_difference", "_difference_lower", b"_difference_lower", "_difference_upper", b"_difference_upper", "_p_value", b"_p_value", "_ratio", b"_ratio", "_trend_lower", b"_trend_lower", "_trend_per_hour", b"_trend_per_hour", "_trend_upper", b"_trend_upper", "adjusted_p_value", b"adjusted_p_value", "attribute", b"attribute", "below_four_fifths", b"below_four_fifths", "difference", b"difference", "difference_lower", b"difference_lower", "difference_upper", b"difference_upper", "false_alarm_rate", b"false_alarm_rate", "group", b"group", "lower", b"lower", "metadata", b"metadata", "metric", b"metric", "p_value", b"p_value", "policy", b"policy", "ratio", b"ratio", "reference_group", b"reference_group", "revision", b"revision", "sample_count", b"sample_count", "series", b"series", "trend_lower", b"trend_lower", "trend_per_hour", b"trend_per_hour", "trend_upper", b"trend_upper", "upper", b"upper", "value", b"value", "verdict", b"verdict", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__adjusted_p_value: _TypeAlias = _typing.Literal["adjusted_p_value"]  # noqa: Y015
+    _WhichOneofArgType__adjusted_p_value: _TypeAlias = _typing.Literal["_adjusted_p_value", b"_adjusted_p_value"]  # noqa: Y015
+    _WhichOneofReturnType__difference: _TypeAlias = _typing.Literal["difference"]  # noqa: Y015
+    _WhichOneofArgType__difference: _TypeAlias = _typing.Literal["_difference", b"_difference"]  # noqa: Y015
+    _WhichOneofReturnType__difference_lower: _TypeAlias = _typing.Literal["difference_lower"]  # noqa: Y015
+    _WhichOneofArgType__difference_lower: _TypeAlias = _typing.Literal["_difference_lower", b"_difference_lower"]  # noqa: Y015
+    _WhichOneofReturnType__difference_upper: _TypeAlias = _typing.Literal["difference_upper"]  # noqa: Y015
+    _WhichOneofArgType__difference_upper: _TypeAlias = _typing.Literal["_difference_upper", b"_difference_upper"]  # noqa: Y015
+    _WhichOneofReturnType__p_value: _TypeAlias = _typing.Literal["p_value"]  # noqa: Y015
+    _WhichOneofArgType__p_value: _TypeAlias = _typing.Literal["_p_value", b"_p_value"]  # noqa: Y015
+    _WhichOneofReturnType__ratio: _TypeAlias = _typing.Literal["ratio"]  # noqa: Y015
+    _WhichOneofArgType__ratio: _TypeAlias = _typing.Literal["_ratio", b"_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__trend_lower: _TypeAlias = _typing.Literal["trend_lower"]  # noqa: Y015
+    _WhichOneofArgType__trend_lower: _TypeAlias = _typing.Literal["_trend_lower", b"_trend_lower"]  # noqa: Y015
+    _WhichOneofReturnType__trend_per_hour: _TypeAlias = _typing.Literal["trend_per_hour"]  # noqa: Y015
+    _WhichOneofArgType__trend_per_hour: _TypeAlias = _typing.Literal["_trend_per_hour", b"_trend_per_hour"]  # noqa: Y015
+    _WhichOneofReturnType__trend_upper: _TypeAlias = _typing.Literal["trend_upper"]  # noqa: Y015
+    _WhichOneofArgType__trend_upper: _TypeAlias = _typing.Literal["_trend_upper", b"_trend_upper"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__adjusted_p_value) -> _WhichOneofReturnType__adjusted_p_value | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__difference) -> _WhichOneofReturnType__difference | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__difference_lower) -> _WhichOneofReturnType__difference_lower | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__difference_upper) -> _WhichOneofReturnType__difference_upper | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__p_value) -> _WhichOneofReturnType__p_value | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ratio) -> _WhichOneofReturnType__ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__trend_lower) -> _WhichOneofReturnType__trend_lower | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__trend_per_hour) -> _WhichOneofReturnType__trend_per_hour | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__trend_upper) -> _WhichOneofReturnType__trend_upper | None: ...
+
+Global___FairnessMeasured: _TypeAlias = FairnessMeasured  # noqa: Y015
+
+@_typing.final
+class FairnessCounted(_message.Message):
+    """One partition's share of the counts by group of one series in one window: what FairnessMeasured is computed from. The highest (revision, closed) of a part replaces the lower ones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METADATA_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """Moderation policy whose decisions these are, `id@version`."""
+    @_builtins.property
+    def metadata(self) -> _metadata_pb2.EventMetadata:
+        """Who, when."""
+
+    @_builtins.property
+    def series(self) -> _metric_pb2.MetricSeries:
+        """What it is about: tenant, project and model."""
+
+    @_builtins.property
+    def window(self) -> _metric_pb2.MetricWindow:
+        """The window."""
+
+    @_builtins.property
+    def part(self) -> _metric_pb2.WindowPart:
+        """Which share of it."""
+
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___FairnessGroupCounts]:
+        """Counts of every group that was seen. A text that mentions two groups counts in both."""
+
+    def __init__(
+        self,
+        *,
+        metadata: _metadata_pb2.EventMetadata | None = ...,
+        series: _metric_pb2.MetricSeries | None = ...,
+        policy: _builtins.str = ...,
+        window: _metric_pb2.MetricWindow | None = ...,
+        part: _metric_pb2.WindowPart | None = ...,
+        groups: _abc.Iterable[Global___FairnessGroupCounts] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "part", b"part", "series", b"series", "window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "metadata", b"metadata", "part", b"part", "policy", b"policy", "series", b"series", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___FairnessMeasured: _TypeAlias = FairnessMeasured  # noqa: Y015
+Global___FairnessCounted: _TypeAlias = FairnessCounted  # noqa: Y015
+
+@_typing.final
+class FairnessGroupCounts(_message.Message):
+    """Sums over the decisions on texts that mention one group of people. Never about a person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    JUDGED_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    FLAGGED_FIELD_NUMBER: _builtins.int
+    BLOCKED_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    SCORE_SUM_FIELD_NUMBER: _builtins.int
+    SCORE_SQUARE_SUM_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    ANSWER_CHARACTERS_SUM_FIELD_NUMBER: _builtins.int
+    ANSWER_CHARACTERS_SQUARE_SUM_FIELD_NUMBER: _builtins.int
+    REFUSALS_JUDGED_FIELD_NUMBER: _builtins.int
+    REFUSALS_FIELD_NUMBER: _builtins.int
+    UPHELD_BLOCKS_FIELD_NUMBER: _builtins.int
+    FALSE_BLOCKS_FIELD_NUMBER: _builtins.int
+    UPHELD_PASSES_FIELD_NUMBER: _builtins.int
+    MISSES_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    """Where the terms stood: `input_terms` or `output_terms`."""
+    group: _builtins.str
+    """Group of moderation's list of identity terms, such as `religion`; `none` for texts without a term."""
+    judged: _builtins.int
+    """Decisions that were made."""
+    allowed: _builtins.int
+    """Of them: let through, flagged and redacted ones included."""
+    flagged: _builtins.int
+    """Of them: let through and flagged."""
+    blocked: _builtins.int
+    """Of them: blocked or held."""
+    skipped: _builtins.int
+    """Decisions that were not made because the filter was skipped; not in judged."""
+    score_sum: _builtins.int
+    """Sum of the highest scores of the decisions, in ten-thousandths."""
+    score_square_sum: _builtins.int
+    """Sum of their squares, in 10^-8."""
+    answers: _builtins.int
+    """Answers to texts of the group."""
+    answer_characters_sum: _builtins.int
+    """Sum of the lengths of the answers in code points."""
+    answer_characters_square_sum: _builtins.int
+    """Sum of the squares of the lengths."""
+    refusals_judged: _builtins.int
+    """Answers that were judged for refusal."""
+    refusals: _builtins.int
+    """Of them: refusals."""
+    upheld_blocks: _builtins.int
+    """Reviewed decisions: blocked, and the reviewer upheld it."""
+    false_blocks: _builtins.int
+    """Reviewed decisions: blocked, and the reviewer overturned it."""
+    upheld_passes: _builtins.int
+    """Reviewed decisions: let through, and the reviewer upheld it."""
+    misses: _builtins.int
+    """Reviewed decisions: let through, and the reviewer overturned it."""
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+        group: _builtins.str = ...,
+        judged: _builtins.int = ...,
+        allowed: _builtins.int = ...,
+        flagged: _builtins.int = ...,
+        blocked: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+        score_sum: _builtins.int = ...,
+        score_square_sum: _builtins.int = ...,
+        answers: _builtins.int = ...,
+        answer_characters_sum: _builtins.int = ...,
+        answer_characters_square_sum: _builtins.int = ...,
+        refusals_judged: _builtins.int = ...,
+        refusals: _builtins.int = ...,
+        upheld_blocks: _builtins.int = ...,
+        false_blocks: _builtins.int = ...,
+        upheld_passes: _builtins.int = ...,
+        misses: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "answer_characters_square_sum", b"answer_characters_square_sum", "answer_characters_sum", b"answer_characters_sum", "answers", b"answers", "attribute", b"attribute", "blocked", b"blocked", "false_blocks", b"false_blocks", "flagged", b"flagged", "group", b"group", "judged", b"judged", "misses", b"misses", "refusals", b"refusals", "refusals_judged", b"refusals_judged", "score_square_sum", b"score_square_sum", "score_sum", b"score_sum", "skipped", b"skipped", "upheld_blocks", b"upheld_blocks", "upheld_passes", b"upheld_passes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FairnessGroupCounts: _TypeAlias = FairnessGroupCounts  # noqa: Y015

@@ -12,7 +12,7 @@ from sluice_cli.mesh.problem import MeshProblem
 
 GRPC_SERVICES = ("inference", "redaction", "moderation", "gateway", "cost", "feedback", "insight")
 """Heaviest start first."""
-STREAM_PROCESSORS = ("quality", "drift")
+STREAM_PROCESSORS = ("quality", "drift", "fairness")
 SERVICES = (*GRPC_SERVICES, *STREAM_PROCESSORS)
 
 

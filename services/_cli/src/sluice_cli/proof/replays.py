@@ -40,6 +40,7 @@ PROJECTIONS = {
 REFUSED = {
     "read-models": "Insight's board needs no replay of its own: it is rebuilt from the topics at every start. Feedback and its register of "
     "requests are replayed under the name `feedback`.",
+    "fairness": "The windows of fairness cannot be replayed yet; another SLUICE_FAIRNESS_GROUP counts everything anew.",
 }
 
 

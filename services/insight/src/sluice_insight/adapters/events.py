@@ -13,6 +13,7 @@ from sluice.events.v1.drift_pb2 import (
     DriftMeasured,
     FeatureDrift,
 )
+from sluice.events.v1.fairness_pb2 import FairnessCounted
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice.types.v1 import metric_pb2, sketch_pb2
 
@@ -82,8 +83,22 @@ def _feature(feature: FeatureDrift) -> dict[str, Reading]:
     }
 
 
+def fairness_part(event: FairnessCounted) -> Part:
+    """The part that a fairness event publishes: counts by `fairness.<attribute>.<group>.<count>`."""
+    totals = Totals()
+    for group in event.groups:
+        for field, value in group.ListFields():
+            if not isinstance(value, str):
+                totals.counts[f"fairness.{group.attribute}.{group.group}.{field.name}"] = value
+    return _part("fairness", event, totals=totals, readings={})
+
+
 def _part(
-    family: str, event: QualityMeasured | DriftMeasured, *, totals: Totals, readings: Mapping[str, Reading]
+    family: str,
+    event: QualityMeasured | DriftMeasured | FairnessCounted,
+    *,
+    totals: Totals,
+    readings: Mapping[str, Reading],
 ) -> Part:
     part = event.part
     return Part(

@@ -36,7 +36,8 @@ class UnknownMetric(ValueError):
     def __init__(self, name: str) -> None:
         super().__init__(f"unknown metric {name!r}")
         self.name = name
-        self.known = sorted(METRICS)
+        # The 121 names of fairness as one pattern: a gRPC error has to fit in the trailers.
+        self.known = [*sorted(name for name, each in METRICS.items() if each.family != "fairness"), _FAIRNESS_NAMES]
 
 
 def metric(name: str) -> Metric:
@@ -197,6 +198,29 @@ _DRIFT_VALUES = {
     "psi": ("nats", "Population stability index: {}."),
     "js": ("bits", "Jensen-Shannon divergence: {}."),
 }
+_FAIRNESS_GROUPS = (
+    "none", "age", "body", "class", "disability", "ethnicity", "gender", "gender_identity", "migration", "religion",
+    "sexual_orientation",
+)  # fmt: skip
+"""The groups of moderation's list of identity terms; `none` for texts that mention nobody."""
+_FAIRNESS_SHARES = {
+    "selection_rate": (("allowed",), ("judged",), "Decisions that let texts through: {} {}."),
+    "block_rate": (("blocked",), ("judged",), "Decisions that blocked or held: {} {}."),
+    "flag_rate": (("flagged",), ("judged",), "Decisions that flagged: {} {}."),
+    "refusal_rate": (("refusals",), ("refusals_judged",), "Refusals, of answers judged: {} {}."),
+    "false_positive_rate": (
+        ("false_blocks",),
+        ("false_blocks", "upheld_passes"),
+        "Blocked, of reviewed decisions that should let through: {} {}.",
+    ),
+    "false_negative_rate": (
+        ("misses",),
+        ("misses", "upheld_blocks"),
+        "Let through, of reviewed decisions that should block: {} {}.",
+    ),
+}
+
+_FAIRNESS_NAMES = f"fairness.<input_terms|output_terms>.<{'|'.join(_FAIRNESS_GROUPS)}>.<{'|'.join(_FAIRNESS_SHARES)}>"
 
 
 def _catalogue() -> Mapping[str, Metric]:
@@ -211,7 +235,7 @@ def _catalogue() -> Mapping[str, Metric]:
             found.append(Metric(f"{name}.{label}", "quality", unit, f"{text} {label}.", _quantile(sketch, q, scale)))
     rating = _ratio("feedback.rating_sum_milli", "feedback.ratings", 1e-3)
     found.append(Metric("quality.rating_mean", "quality", "points", "Mean rating, 1 to 5.", rating))
-    found += _cost_metrics() + _drift_metrics()
+    found += _cost_metrics() + _drift_metrics() + _fairness_metrics()
     return {each.name: each for each in found}
 
 
@@ -232,6 +256,20 @@ def _drift_metrics() -> list[Metric]:
                 continue
             name = f"drift.{feature}.{label}"
             found.append(Metric(name, "drift", unit, text.format(feature.replace(".", " ")), None))
+    return found
+
+
+def _fairness_metrics() -> list[Metric]:
+    found = []
+    for attribute in ("input_terms", "output_terms"):
+        for group in _FAIRNESS_GROUPS:
+            prefix = f"fairness.{attribute}.{group}"
+            for label, (part, whole, text) in _FAIRNESS_SHARES.items():
+                if label == "refusal_rate" and attribute == "output_terms":
+                    continue
+                counted = tuple(tuple(f"{prefix}.{name}" for name in names) for names in (part, whole))
+                description = text.format(attribute.replace("_", " "), group)
+                found.append(Metric(f"{prefix}.{label}", "fairness", "ratio", description, _share(*counted)))
     return found
 
 

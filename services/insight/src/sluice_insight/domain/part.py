@@ -53,7 +53,7 @@ class Part:
 
     key: str
     family: str
-    """`quality`, `drift` or `cost`."""
+    """`quality`, `drift`, `fairness` or `cost`."""
     series: Series
     start: int
     length: int

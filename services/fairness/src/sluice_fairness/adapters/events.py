@@ -1,0 +1,109 @@
+"""Protobuf events to facts."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+from sluice.events.v1.fairness_pb2 import FairnessCounted, FairnessGroupCounts
+from sluice.events.v1.feedback_pb2 import ReviewResolved
+from sluice.events.v1.gateway_pb2 import RequestCompleted, RequestOutcome
+from sluice.events.v1.metadata_pb2 import EventMetadata
+from sluice.events.v1.moderation_pb2 import ContentModerated
+from sluice.types.v1 import verdict_pb2
+
+from sluice_fairness.domain.board import Tally
+from sluice_fairness.domain.counts import GroupCounts
+from sluice_fairness.domain.facts import SCORE_SCALE, Completion, Decision, Review, Series, StoryFact
+
+_MICRO = 1_000_000
+MAX_SKEW_MICROSECONDS = 300 * _MICRO
+"""An event dated later than this after its record was written has a wrong clock: the record's time is taken instead."""
+
+_ANSWERED = {RequestOutcome.REQUEST_OUTCOME_COMPLETED, RequestOutcome.REQUEST_OUTCOME_BLOCKED_OUTPUT}
+_BLOCKED = {verdict_pb2.ACTION_BLOCK, verdict_pb2.ACTION_HOLD}
+_OVERTURNED = {"overturned": True, "upheld": False}
+COUNTS = tuple(GroupCounts.__dataclass_fields__)
+
+
+def fact_of(message: Message, *, owner: int, record_time: int) -> StoryFact | Tally | None:
+    """The fact in an event; None for synthetic requests, shadow verdicts and reviews that came to no judgement.
+
+    owner is the partition the event came in; record_time the Kafka record's timestamp in microseconds.
+    """
+    if isinstance(message, FairnessCounted):
+        return _tally(message, owner)
+    if message.metadata.synthetic:  # type: ignore[attr-defined]
+        return None
+    at = _event_time(message.metadata, record_time)  # type: ignore[attr-defined]
+    if isinstance(message, RequestCompleted):
+        return _completion(message, at)
+    if isinstance(message, ContentModerated) and not message.shadow:
+        return _decision(message, at)
+    if isinstance(message, ReviewResolved) and message.outcome in _OVERTURNED:
+        return _review(message, at)
+    return None
+
+
+def _event_time(metadata: EventMetadata, record_time: int) -> int:
+    at = metadata.occurred_at.ToMicroseconds() if metadata.HasField("occurred_at") else record_time
+    return record_time if at > record_time + MAX_SKEW_MICROSECONDS or at < 0 else at
+
+
+def _completion(event: RequestCompleted, at: int) -> Completion:
+    return Completion(
+        at=at,
+        request_id=event.metadata.request_id,
+        tenant_id=event.metadata.tenant_id,
+        model=event.model,
+        input_decision_id=event.decision_ids[0] if event.decision_ids else "",
+        answered=event.outcome in _ANSWERED,
+        answer_characters=event.output_characters,
+        refusal=event.refusal if event.HasField("refusal") else None,
+    )
+
+
+def _decision(event: ContentModerated, at: int) -> Decision:
+    verdict = event.verdict
+    return Decision(
+        at=at,
+        request_id=event.metadata.request_id,
+        decision_id=verdict.decision_id or event.metadata.event_id,
+        tenant_id=event.metadata.tenant_id,
+        project_id=event.metadata.project_id,
+        policy=f"{verdict.policy_id}@{verdict.policy_version}" if verdict.policy_id else "",
+        output=event.direction == verdict_pb2.DIRECTION_OUTPUT,
+        groups=tuple(sorted(set(event.identity_groups))),
+        blocked=verdict.action in _BLOCKED,
+        flagged=verdict.action == verdict_pb2.ACTION_FLAG,
+        skipped=verdict.action == verdict_pb2.ACTION_SKIPPED,
+        score=round(max((each.score for each in verdict.scores), default=0.0) * SCORE_SCALE),
+    )
+
+
+def _review(event: ReviewResolved, at: int) -> Review:
+    return Review(
+        at=at,
+        request_id=event.metadata.request_id,
+        review_id=event.review_id,
+        decision_id=event.decision_id,
+        tenant_id=event.metadata.tenant_id,
+        overturned=_OVERTURNED[event.outcome],
+    )
+
+
+def _tally(event: FairnessCounted, owner: int) -> Tally:
+    series = event.series
+    return Tally(
+        series=Series(series.tenant_id, series.project_id, series.model, event.policy),
+        start=event.window.start.ToMicroseconds(),
+        length=event.window.length.ToMicroseconds(),
+        source=event.part.source_partition,
+        revision=event.part.revision,
+        closed=event.part.closed,
+        owner=owner,
+        part_key=event.part.part_key,
+        groups={f"{each.attribute}/{each.group}": _counts(each) for each in event.groups},
+    )
+
+
+def _counts(event: FairnessGroupCounts) -> GroupCounts:
+    return GroupCounts(**{name: getattr(event, name) for name in COUNTS})

@@ -1,0 +1,1 @@
+"""Counting by group and comparing groups, without Kafka or Faust."""
