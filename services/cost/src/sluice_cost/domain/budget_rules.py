@@ -90,6 +90,9 @@ def _scope_mistakes(written: BudgetWritten) -> Iterator[tuple[str, str]]:
     is_needed = written.scope not in (None, Scope.TENANT, Scope.SUBJECT)
     if (is_needed and not written.scope_id) or (written.scope_id and not _is_id(written.scope_id)):
         yield "scope_id", f"must have 1 to {LONGEST_ID} characters"
+    elif written.scope is Scope.SUBJECT and "@" in written.scope_id:
+        # It would be stored in clear, and stand over nobody.
+        yield "scope_id", "must be the person's pseudonym (sub_...), never a name or an address"
 
 
 def _window_mistakes(written: BudgetWritten) -> Iterator[tuple[str, str]]:
