@@ -100,7 +100,9 @@ def verify(
 def replay(
     projection: Annotated[
         str,
-        typer.Argument(help="What to rebuild: `ledger`, `metrics` (the windows of quality), `drift` or `feedback`."),
+        typer.Argument(
+            help="What to rebuild: `ledger`, `metrics` (the windows of quality), `drift`, `feedback` or `insight`."
+        ),
     ],
     from_: Annotated[
         str, typer.Option("--from", help="Offset or time (2026-11-24T12:00:00+00:00) to begin at; all without it.")

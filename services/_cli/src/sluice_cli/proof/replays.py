@@ -36,10 +36,9 @@ PROJECTIONS = {
     "metrics": Projection("quality", "sluice_quality.replay", is_exchanged=False),
     "feedback": Projection("feedback", "sluice_feedback.replay", is_exchanged=True),
     "drift": Projection("drift", "sluice_drift.replay", is_exchanged=False),
+    "insight": Projection("insight", "sluice_insight.replay", is_exchanged=False),
 }
 REFUSED = {
-    "read-models": "Insight's board needs no replay of its own: it is rebuilt from the topics at every start. Feedback and its register of "
-    "requests are replayed under the name `feedback`.",
     "fairness": "The windows of fairness cannot be replayed yet; another SLUICE_FAIRNESS_GROUP counts everything anew.",
 }
 

@@ -64,6 +64,10 @@ class Board:
     def __len__(self) -> int:
         return len(self._parts)
 
+    def parts(self) -> list[Part]:
+        """All parts that are kept."""
+        return list(self._parts.values())
+
     def put(self, part: Part, *, now: int) -> bool:
         """Take a part in; False when it is not newer than what is known, or too old to keep."""
         self._hear(part, now)
