@@ -603,3 +603,21 @@ async def test_an_order_that_cannot_be_carried_out_harms_none_of_those_it_came_w
     assert answers[-1].hold is not None
     assert any(isinstance(answer, Exception) for answer in answers)
     assert await world.differences() == []
+
+
+async def test_a_budget_that_moves_to_another_tenant_takes_that_tenants_open_holds_and_leaves_the_others(
+    world: World,
+) -> None:
+    name = 'budget "%_of\\ all'  # as awkward as an id may be
+    await world.put(
+        budget(name), budget("both", scope=Scope.ORGANISATION, scope_id="h", tenant_ids=("acme", "umbrella"))
+    )
+    theirs = replace(CALLER, tenant_id="umbrella")
+    await world.all_of(reserve(1), reserve(2, caller=theirs), reserve(3, caller=theirs))
+    assert (await world.used(name))[1] == DIME
+    await world.put(budget(name, tenant_ids=("umbrella",)))
+    assert (await world.used(name))[1] == 2 * DIME
+    assert await world.differences() == []
+    await world.all_of(settle(1, output_tokens=None), replace(settle(2, output_tokens=None), tenant_id="umbrella"))
+    assert ((await world.used(name))[1], (await world.used("both"))[1]) == (DIME, DIME)
+    assert await world.differences() == []

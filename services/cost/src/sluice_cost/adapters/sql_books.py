@@ -8,7 +8,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, select, text, tuple_
+from sqlalchemy import Connection, Text, bindparam, func, select, text, tuple_
+from sqlalchemy.dialects import postgresql
 
 from sluice_cost.adapters import budget_tables as tables
 from sluice_cost.adapters.bulk import add_up, insert_missing, replace
@@ -112,7 +113,11 @@ def read_holds(connection: Connection, hold_ids: Sequence[str]) -> list[Hold]:
     """The holds of these ids that there are."""
     if not hold_ids:
         return []
-    rows = connection.execute(select(tables.holds).where(tables.holds.c.hold_id.in_(hold_ids))).all()
+    if connection.dialect.name == "postgresql":
+        one_of = tables.holds.c.hold_id == func.any(bindparam("hold_ids", type_=postgresql.ARRAY(Text)))
+        rows = connection.execute(select(tables.holds).where(one_of), {"hold_ids": list(hold_ids)}).all()
+    else:
+        rows = connection.execute(select(tables.holds).where(tables.holds.c.hold_id.in_(hold_ids))).all()
     return [as_hold(row) for row in rows]
 
 
@@ -138,18 +143,27 @@ def _lock(connection: Connection, budgets: BudgetIndex, keys: set[AccountKey], n
         return {}
     ordered = sorted(keys)
     _make_missing(connection, budgets, ordered, now)
+    among, values = _among(connection, ordered)
     chosen = (
         select(tables.accounts)
-        .where(tuple_(tables.accounts.c.budget_id, tables.accounts.c.subject_id).in_(ordered))
+        .where(tuple_(tables.accounts.c.budget_id, tables.accounts.c.subject_id).in_(among))
         .order_by(tables.accounts.c.budget_id, tables.accounts.c.subject_id)
         .with_for_update()
     )
-    found = [_as_account(row) for row in connection.execute(chosen)]
+    found = [_as_account(row) for row in connection.execute(chosen, values)]
     for account in found:
         budget = budgets.find(account.key.budget_id)
         if budget is not None:
             _move_window(connection, budget, account, now)
     return {account.key: account for account in found}
+
+
+def _among(connection: Connection, keys: Sequence[AccountKey]) -> tuple[Any, dict[str, Any]]:
+    """Keys for an IN, and the statement's parameters. On PostgreSQL the text is the same for any number, so it is prepared once."""
+    if connection.dialect.name != "postgresql":
+        return keys, {}
+    arrays = (func.unnest(bindparam(name, type_=postgresql.ARRAY(Text))) for name in _ACCOUNT_KEY)
+    return select(*arrays), {name: [getattr(key, name) for key in keys] for name in _ACCOUNT_KEY}
 
 
 def _make_missing(connection: Connection, budgets: BudgetIndex, keys: Sequence[AccountKey], now: int) -> None:

@@ -150,8 +150,13 @@ def _accounts_of(budget: Budget, buckets: dict[tuple[AccountKey, int], int], now
 
 def _hold_anew(connection: Connection, budget: Budget, accounts: dict[AccountKey, Account], now: int) -> None:
     """Open holds of callers that the budget is over now are held in it; others no longer are."""
-    is_open = budget_tables.holds.c.state != HoldState.CLOSED.value
-    for row in connection.execute(select(budget_tables.holds).where(is_open)).all():
+    holds = budget_tables.holds.c
+    # Of the many that may be open only those it is about, or was before: everybody waits meanwhile.
+    concerned = holds.tenant_id.in_(budget.tenant_ids) | holds.accounts.contains(
+        json.dumps(budget.budget_id), autoescape=True
+    )
+    chosen = select(budget_tables.holds).where(holds.state != HoldState.CLOSED.value, concerned)
+    for row in connection.execute(chosen).all():
         hold = as_hold(row)
         others = [key for key in hold.accounts if key.budget_id != budget.budget_id]
         key = budget.account_of(hold.caller)
