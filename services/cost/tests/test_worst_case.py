@@ -33,6 +33,19 @@ def test_no_split_of_the_tokens_over_the_buckets_costs_more_than_the_worst_case(
     assert cost <= worst_case(price, sum(inputs), sum(outputs))
 
 
+@given(
+    nano_per_million=st.sampled_from([500_000, 1_500_000, 2_500_000, 1_500_001, 1_499_999]),
+    tokens=st.tuples(*(st.integers(0, 4) for _ in range(5))),
+)
+def test_few_tokens_whose_roundings_add_up_cost_no_more_than_the_worst_case(
+    nano_per_million: int, tokens: tuple[int, ...]
+) -> None:
+    # Halves of a nano-unit a token, each bucket rounded by itself: this is where a bound without its slack is too small.
+    halves = price(**dict.fromkeys(AMOUNTS[:5], nano_per_million), per_request=0, minimum=0)
+    cost = charge(Usage(*tokens), halves, is_synthetic=False, currency="USD").total
+    assert cost <= worst_case(halves, sum(tokens[:3]), sum(tokens[3:]))
+
+
 @given(tokens=st.tuples(counts, counts), nano_per_token=st.integers(0, 10_000))
 def test_where_a_token_costs_whole_nano_units_the_worst_case_is_what_it_costs(
     tokens: tuple[int, int], nano_per_token: int

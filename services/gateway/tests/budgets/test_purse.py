@@ -453,6 +453,19 @@ def test_no_split_of_the_tokens_costs_more_than_the_worst_case(
 
 
 @given(
+    nano_per_million=st.sampled_from([500_000, 1_500_000, 2_500_000, 1_500_001, 1_499_999]),
+    tokens=st.tuples(*(st.integers(0, 4) for _ in range(5))),
+)
+def test_few_tokens_whose_roundings_add_up_cost_no_more_than_the_worst_case(
+    nano_per_million: int, tokens: tuple[int, ...]
+) -> None:
+    # Halves of a nano-unit a token, each bucket rounded by itself: this is where a bound without its slack is too small.
+    price, usage = Price("USD", *(nano_per_million,) * 5), Usage(*tokens)
+    worst = worst_case(price, prompt_tokens=sum(tokens[:3]), output_tokens=sum(tokens[3:]))
+    assert cost_of(usage, price) <= worst
+
+
+@given(
     prices=st.tuples(*(st.integers(0, 5 * 10**9) for _ in range(7))),
     room=st.integers(0, 10**8),
     prompt=st.integers(0, 5000),
