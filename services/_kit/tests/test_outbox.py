@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -219,6 +220,22 @@ async def test_a_full_outbox_that_drops_goes_on_and_tells_of_every_number_that_w
     assert {loss.reason for loss in losses(kafka)} == {mesh_pb2.EVENT_LOSS_REASON_OUTBOX_FULL}
     assert numbers(kafka, gateway_pb2.RequestCompleted) == [*range(1, 101), 132]
     assert numbers(kafka, mesh_pb2.EventsLost) == [1, 2]
+
+
+async def test_a_caller_that_is_cancelled_while_its_event_is_dropped_leaves_a_counted_loss(tmp_path):
+    outbox = Outbox(tmp_path / "o.db", producer="sluice-test/0", max_rows=1, when_full="drop")
+    await outbox.append([completed("fills it")])
+    counted, gate = LOST.labels(TOPIC, "outbox_full")._value.get(), threading.Event()
+    held = asyncio.create_task(outbox.call(gate.wait))
+    caller = asyncio.create_task(outbox.append([completed("too much")]))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.wait({caller})
+    gate.set()
+    await held
+    await until(lambda: LOST.labels(TOPIC, "outbox_full")._value.get() == counted + 1)
+    outbox.close()
 
 
 async def test_a_full_outbox_that_refuses_uses_up_no_number_and_tells_of_no_loss(tmp_path):

@@ -74,6 +74,7 @@ class Outbox:
         """
         self._path, self._max_rows, self._max_bytes = path, max_rows, max_bytes
         self._fsync, self._drops = fsync, when_full == "drop"
+        self._storing: set[asyncio.Future[None]] = set()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._gate, self._closing = threading.Lock(), False
         self.producer = producer
@@ -122,18 +123,28 @@ class Outbox:
         unless the policy is to drop; Unavailable also once the outbox is closed; InvalidInput (EVENT_TOO_LARGE) for what Kafka
         would refuse. What was refused has used up no number. Not undone when the caller is cancelled meanwhile.
         """
+        if not self._drops:
+            await self._stored(events)
+            return
+        # A task of its own: a caller cancelled between "full" and the drop must not lose its event uncounted.
+        storing = asyncio.ensure_future(self._stored_or_dropped(events))
+        self._storing.add(storing)
+        storing.add_done_callback(self._storing.discard)
+        await asyncio.shield(storing)
+
+    async def _stored(self, events: Sequence[Message]) -> None:
         try:
             await self._in_thread(lambda: self.tables.insert(events), durable=True)
-        except ResourceExhausted:
-            if not self._drops:
-                raise
-            await self._drop(events)
         except sqlite3.Error as error:
-            if not self._drops:
-                raise Unavailable(
-                    f"events cannot be stored: the disk refuses them ({error.sqlite_errorname})",
-                    reason="OUTBOX_UNAVAILABLE",
-                ) from None
+            raise Unavailable(
+                f"events cannot be stored: the disk refuses them ({error.sqlite_errorname})",
+                reason="OUTBOX_UNAVAILABLE",
+            ) from None
+
+    async def _stored_or_dropped(self, events: Sequence[Message]) -> None:
+        try:
+            await self._in_thread(lambda: self.tables.insert(events), durable=True)
+        except (ResourceExhausted, sqlite3.Error):
             await self._drop(events)
 
     async def call(self, method: Callable[..., T], *arguments: Any) -> T:
