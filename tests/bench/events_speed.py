@@ -40,11 +40,24 @@ PATIENCE_SECONDS = 120
 
 
 class Measured:
-    """Rates and latencies by name."""
+    """Rates, processor time of this process and latencies by name."""
 
     def __init__(self) -> None:
         self.rates: defaultdict[str, list[float]] = defaultdict(list)
+        self.cpu_us: defaultdict[str, list[float]] = defaultdict(list)
         self.latencies: defaultdict[str, list[float]] = defaultdict(list)
+
+    def note(self, name: str, events: int, begun: "Moment") -> None:
+        """So many events were done since then."""
+        self.rates[name].append(events / (time.perf_counter() - begun.wall))
+        self.cpu_us[name].append(1e6 * (time.process_time() - begun.cpu) / events)
+
+
+class Moment:
+    """Now, by both clocks."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
 
 
 async def by_callers(events: int, publish: Callable[[int], Coroutine[Any, Any, object]]) -> list[float]:
@@ -72,10 +85,10 @@ async def bare_producer(settings: MeshSettings, events: int, found: Measured) ->
     )
     await producer.start()
     records = [encode(completed(number)) for number in range(events)]
-    begun = time.perf_counter()
+    begun = Moment()
     sent = [await producer.send(r.topic, r.value, r.key, headers=r.headers) for r in records]
     await asyncio.gather(*sent)
-    found.rates["bare aiokafka producer"].append(events / (time.perf_counter() - begun))
+    found.note("bare aiokafka producer", events, begun)
 
     async def publish(number: int) -> None:
         record = records[number]
@@ -88,14 +101,13 @@ async def bare_producer(settings: MeshSettings, events: int, found: Measured) ->
 async def publisher(settings: MeshSettings, folder: Path, number: int, events: int, found: Measured) -> None:
     made = EventPublisher(producer=f"sluice-bench/{number}", settings=settings, outbox_path=folder / f"out-{number}.db")
     await made.start()
-    begun = time.perf_counter()
+    begun = Moment()
     waited = await by_callers(events, lambda each: made.publish(completed(each)))
-    stored = time.perf_counter() - begun
+    found.note("EventPublisher, into the outbox", events, begun)
     async with asyncio.timeout(PATIENCE_SECONDS):
         while made.depth:
             await asyncio.sleep(0.002)
-    found.rates["EventPublisher, into Kafka"].append(events / (time.perf_counter() - begun))
-    found.rates["EventPublisher, into the outbox"].append(events / stored)
+    found.note("EventPublisher, into Kafka", events, begun)
     found.latencies["EventPublisher, into the outbox"] += waited
     await made.stop()
 
@@ -103,25 +115,25 @@ async def publisher(settings: MeshSettings, folder: Path, number: int, events: i
 async def bare_consumer(settings: MeshSettings, group: str, events: int, found: Measured) -> None:
     consumer = AIOKafkaConsumer(TOPIC, **client_options(settings), group_id=group, auto_offset_reset="earliest")
     await consumer.start()
-    seen, begun = 0, 0.0
+    seen, begun = 0, None
     async for record in consumer:
-        begun = begun or time.perf_counter()
+        begun = begun or Moment()
         seen += bool(RequestCompleted.FromString(record.value).usage.output_tokens)
         if seen == events:
             break
-    found.rates["bare aiokafka consumer, parsing"].append(events / (time.perf_counter() - begun))
+    found.note("bare aiokafka consumer, parsing", events, begun or Moment())
     await consumer.stop()
 
 
 async def kit_consumer(settings: MeshSettings, group: str, events: int, found: Measured) -> None:
-    stop, seen, begun = asyncio.Event(), 0, 0.0
+    stop, seen, begun = asyncio.Event(), 0, None
 
     async def handle(batch: Sequence[ConsumedEvent]) -> None:
         nonlocal seen, begun
-        begun = begun or time.perf_counter()
+        begun = begun or Moment()
         seen += len(batch)
         if seen >= events and not stop.is_set():
-            found.rates["EventConsumer, batches"].append(events / (time.perf_counter() - begun))
+            found.note("EventConsumer, batches", events, begun)
             stop.set()
 
     consumer = EventConsumer(
@@ -131,15 +143,15 @@ async def kit_consumer(settings: MeshSettings, group: str, events: int, found: M
 
 
 async def library_consumer(group: str, events: int, found: Measured) -> None:
-    seen, begun = 0, 0.0
+    seen, begun = 0, None
     following = sluice_events.consume(RequestCompleted, bootstrap=BOOTSTRAP, group=group)
     async with contextlib.aclosing(following):
         async for event in following:
-            begun = begun or time.perf_counter()
+            begun = begun or Moment()
             seen += bool(event.data.usage.output_tokens)
             if seen == events:
                 break
-    found.rates["sluice-events library"].append(events / (time.perf_counter() - begun))
+    found.note("sluice-events library", events, begun or Moment())
 
 
 async def measure(settings: MeshSettings, folder: Path, *, events: int, rounds: int) -> Measured:
@@ -158,12 +170,14 @@ async def measure(settings: MeshSettings, folder: Path, *, events: int, rounds: 
 
 
 def show(found: Measured) -> None:
-    print(f"{'':34}{'events/s':>10}{'wait p50 ms':>13}{'p99 ms':>9}   runs, events/s")
+    print(f"{'':34}{'events/s':>10}{'us of CPU':>11}{'wait p50 ms':>13}{'p99 ms':>9}   runs, events/s")
     for name, rates in found.rates.items():
         waited = sorted(found.latencies.get(name, []))
         p50, p99 = (f"{1000 * waited[int(len(waited) * q)]:.2f}" if waited else "" for q in (0.5, 0.99))
         runs = ", ".join(f"{rate:,.0f}" for rate in rates)
-        print(f"{name:34}{statistics.median(rates):>10,.0f}{p50:>13}{p99:>9}   {runs}")
+        print(
+            f"{name:34}{statistics.median(rates):>10,.0f}{statistics.median(found.cpu_us[name]):>11,.0f}{p50:>13}{p99:>9}   {runs}"
+        )
 
 
 def main() -> None:
