@@ -29,15 +29,19 @@ class Strike:
     """`kill -9`, or of the broker `stopped` or `frozen` (SIGSTOP: it answers nobody and closes nothing)."""
 
 
-def drawn(plan: Plan) -> list[Strike]:
+def drawn(plan: Plan, broker: str) -> list[Strike]:
     """The strikes of a seed, in order."""
+    # The embedded broker loses records that it has acknowledged when it is stopped, and nobody promises anything then: under load
+    # quality passes over as many as were lost, and drift counts those twice that are sent again. SLUICE_CHAOS_STOP_EMBEDDED=1 shows it.
+    may_stop = broker != "embedded" or os.environ.get("SLUICE_CHAOS_STOP_EMBEDDED") == "1"
+    outages = ("stopped", "frozen") if may_stop else ("frozen", "frozen")
     chance = random.Random(plan.seed)
     last = plan.load_seconds * 0.9
     strikes = [Strike(chance.uniform(2, last), victim, "kill -9") for victim in VICTIMS for _ in range(plan.kills_each)]
     room = (last - 2) / plan.outages
     for number in range(plan.outages):
         begin = 2 + number * room + chance.uniform(0, max(0.0, room - plan.outage_seconds))
-        strikes.append(Strike(begin, "kafka", ("stopped", "frozen")[(plan.seed + number) % 2]))
+        strikes.append(Strike(begin, "kafka", outages[(plan.seed + number) % 2]))
     return sorted(strikes, key=lambda strike: strike.at)
 
 
@@ -52,7 +56,7 @@ class Havoc:
     async def run(self) -> None:
         """All strikes, each at its moment; returns when the last one is over and the broker is back."""
         self._begun = time.monotonic()
-        await asyncio.gather(*(self._strike(strike) for strike in drawn(self._plan)))
+        await asyncio.gather(*(self._strike(strike) for strike in drawn(self._plan, self._mesh.broker)))
 
     async def _strike(self, strike: Strike) -> None:
         await asyncio.sleep(strike.at)
