@@ -30,7 +30,7 @@ from sluice_kit.events import UndecodableEvent, decode, topic_of
 from sluice_kit.ordered import OrderedReader, Span
 from sluice_kit.settings import load, target_of
 
-from sluice_insight.api import LARGEST_PAGE, InsightService
+from sluice_insight.api import LARGEST_PAGE, MOST_METRICS, InsightService
 from sluice_insight.consumer import EVENTS, Feed
 from sluice_insight.domain.board import MINUTE, Board
 from sluice_insight.domain.catalogue import METRICS
@@ -196,17 +196,24 @@ async def _compare(report: Report, rebuilt: Rebuilt, stub: Any, *, history: int)
 
 async def _answers(ask: Any, start: int, end: int) -> Points:
     """Every metric of every series, minute by minute."""
-    request = pb.QueryMetricsRequest(page_size=LARGEST_PAGE)
-    request.query.metrics.extend(METRICS)
-    request.query.group_by.extend(number for number in pb.Dimension.values() if number != pb.DIMENSION_UNSPECIFIED)
-    request.start_time.FromMicroseconds(start)
-    request.end_time.FromMicroseconds(end)
+    names = list(METRICS)
     found: dict[tuple[Any, ...], MetricPoint] = {}
+    for first in range(0, len(names), MOST_METRICS):
+        request = pb.QueryMetricsRequest(page_size=LARGEST_PAGE)
+        request.query.metrics.extend(names[first : first + MOST_METRICS])
+        request.query.group_by.extend(number for number in pb.Dimension.values() if number != pb.DIMENSION_UNSPECIFIED)
+        request.start_time.FromMicroseconds(start)
+        request.end_time.FromMicroseconds(end)
+        await _take_pages(ask, request, found)
+    return found
+
+
+async def _take_pages(ask: Any, request: pb.QueryMetricsRequest, found: dict[tuple[Any, ...], MetricPoint]) -> None:
     while True:
         answer = await ask(request)
         found.update({_about(point): point for point in answer.points})
         if not answer.next_page_token:
-            return found
+            return
         request.page_token = answer.next_page_token
 
 
