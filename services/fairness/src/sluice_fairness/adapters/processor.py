@@ -66,7 +66,7 @@ class Processor:
         self.holding.report_dropped(partition)
 
     async def _fact(self, event: EventT) -> StoryFact | Tally | None:
-        record_time = int(event.message.timestamp * 1_000_000)
+        record_time = round(event.message.timestamp * 1_000_000)  # int() would cut some short by a microsecond
         try:
             return fact_of(read(event), owner=event.message.partition, record_time=record_time)
         except UndecodableEvent as error:
