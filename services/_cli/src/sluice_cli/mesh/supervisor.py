@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -23,6 +24,9 @@ SERVICES_GROUP = "services"
 # Marks every process of a mesh, so that `down` finds those whose supervisor was killed.
 MARK = "SLUICE_MESH_HOME"
 STOP_SECONDS = 75
+# supervisord keeps no exit code of a program that ends within its first seconds; only its log tells.
+_QUICK_EXIT = re.compile(rb"exited: (\S+) \(exit status (\d+); not expected\)")
+_LOG_TAIL_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -131,15 +135,16 @@ class Supervisor:
         }
         # A session of its own: Ctrl-C in the terminal and the terminal's end reach only the command in front of it.
         # supervisord would read SIGHUP as "restart everything".
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sluice_cli.mesh.leash", "-c", self.configuration],
-            stdin=subprocess.PIPE if leashed else subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(self._home.logs / "supervisord.stderr").open("wb"),
-            env={**os.environ, **environment, **mark},
-            cwd=self._home.path,
-            start_new_session=True,
-        )
+        with (self._home.logs / "supervisord.stderr").open("wb") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "sluice_cli.mesh.leash", "-c", self.configuration],
+                stdin=subprocess.PIPE if leashed else subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                env={**os.environ, **environment, **mark},
+                cwd=self._home.path,
+                start_new_session=True,
+            )
         self._await_answer(process)
         return process
 
@@ -160,16 +165,23 @@ class Supervisor:
             told = self._call("getAllProcessInfo")
         except (OSError, xmlrpc.client.Error):
             raise MeshProblem("The supervisor is gone.") from None
+        quick = self._quick_exits() if any(one["statename"] == "BACKOFF" for one in told) else {}
         return [
             ProcessState(
                 one["name"],
                 one["statename"],
                 one["pid"],
                 one["now"] - one["start"] if one["pid"] else 0,
-                one["exitstatus"],
+                quick.get(one["name"], 0) if one["statename"] == "BACKOFF" else one["exitstatus"],
             )
             for one in told
         ]
+
+    def _quick_exits(self) -> dict[str, int]:
+        """By program, the code of its last end that came at once."""
+        with (self._home.logs / "supervisord.log").open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+            return {name.decode(): int(code) for name, code in _QUICK_EXIT.findall(log.read())}
 
     def start_services(self) -> None:
         """Starts all services at once, without waiting for them."""
