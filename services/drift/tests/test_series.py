@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ def observation(partition: int, offset: int, at: int, *, model: str = "sha256:a"
         prompt=profile,
         answer=profile if offset % 4 else None,
         embedding_model=model,
+        mark=1 + partition * 1000 + offset,
     )
 
 
@@ -91,6 +93,25 @@ def test_a_crash_and_a_replay_count_every_observation_once(data: st.DataObject, 
     assert sum(window.collected for window in revived.windows) == in_references
     sampled = sum(window.prompt.observations for window in revived.windows)
     assert in_references + sampled == total
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), logs())
+def test_events_sent_a_second_time_count_once_in_windows_references_and_replays(data: st.DataObject, log: Logs) -> None:
+    copies = [
+        [
+            replace(each, offset=len(part) + place)
+            for place, each in enumerate(part[data.draw(st.integers(0, len(part))) :])
+        ]
+        for part in log
+    ]
+    with_copies = [[*part, *again] for part, again in zip(log, copies, strict=True)]
+    once, twice = run(log), run(with_copies)
+    assert [window[1:] for window in result(twice)[0]] == [window[1:] for window in result(once)[0]]
+    assert twice.dropped["repeated"] == sum(len(part) for part in copies)
+    live, again = live_and_again(with_copies, with_copies)
+    assert result(again)[0] == result(live)[0]
+    assert not list(again.unlike())
 
 
 @settings(deadline=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from sluice.events.v1 import drift_pb2
@@ -39,7 +41,13 @@ def observation_of(event: InferenceMeasured, *, partition: int, offset: int, rec
         prompt=_profile(prompt),
         answer=_profile(answer),
         embedding_model=next((p.embedding_model_digest for p in (prompt, answer) if p is not None), ""),
+        mark=_mark(metadata.event_id),
     )
+
+
+def _mark(event_id: str) -> int:
+    """63 bits that stand for an event id (MessagePack and the changelog hold them as a number)."""
+    return int.from_bytes(blake2b(event_id.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def _profile(profile: TextProfile | None) -> Profile | None:

@@ -29,7 +29,10 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """One generation. (`source_partition`, `offset`) is its place in the log; `at` event time in microseconds."""
+    """One generation. (`source_partition`, `offset`) is its place in the log; `at` event time in microseconds.
+
+    `mark` is a hash of its event's id, by which a second copy in another place is known; 0 when there is none.
+    """
 
     source_partition: int
     offset: int
@@ -38,6 +41,7 @@ class Observation:
     prompt: Profile | None = None
     answer: Profile | None = None
     embedding_model: str = ""
+    mark: int = 0
 
 
 def pack_embedding(values: list[float]) -> bytes:

@@ -55,7 +55,7 @@ class Partition:
         self._changed: dict[tuple[int, object], Record] = {}
         self._deleted: list[str] = []
         self.dropped: Counter[str] = Counter()
-        """Observations that count nowhere, by reason: late, replayed, old_model."""
+        """Observations that count nowhere, by reason: late, replayed, repeated, old_model."""
 
     @property
     def windows(self) -> Iterable[DriftWindow]:
@@ -115,6 +115,10 @@ class Partition:
             self._unsettled.discard(identity)
 
     def _merge(self, observation: Observation) -> None:
+        counted = self._windows.get((observation.series, observation.at - observation.at % self._rules.length))
+        if counted is not None and counted.knows_elsewhere(observation):
+            self.dropped["repeated"] += 1
+            return
         reference = self._reference_for(observation)
         if reference is None:
             self.dropped["old_model"] += 1

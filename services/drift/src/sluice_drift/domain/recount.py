@@ -33,7 +33,10 @@ class Recount(Partition):
 
     def absorb_one(self, observation: Observation, *, now: int) -> None:
         """Merge one, and collect it a second time where it belongs to a pinned reference."""
+        repeated = self.dropped["repeated"]
         self.absorb([observation], now=now)
+        if self.dropped["repeated"] > repeated:
+            return
         reference = self._references[observation.series]
         model = observation.embedding_model
         if model and reference.embedding_model and model != reference.embedding_model:

@@ -8,6 +8,9 @@ from sluice_drift.domain.observation import Observation, Series
 from sluice_drift.domain.reference import series_key
 from sluice_drift.domain.sample import TextSample
 
+MARKS_KEPT = 4096
+"""An outbox sends at most its last 1,000 events again; so many marks of a window know the copies of four producers that die at once."""
+
 
 @dataclass(slots=True)
 class DriftWindow:
@@ -24,6 +27,8 @@ class DriftWindow:
     offsets: dict[int, int] = field(default_factory=dict)
     prompt: TextSample = field(default_factory=TextSample)
     answer: TextSample = field(default_factory=TextSample)
+    marks: dict[int, int] = field(default_factory=dict)
+    """Offset by mark of the newest observations, oldest first."""
 
     @property
     def end(self) -> int:
@@ -45,12 +50,17 @@ class DriftWindow:
         """All observations of the window."""
         return self.collected + max(self.prompt.observations, self.answer.observations)
 
+    def knows_elsewhere(self, observation: Observation) -> bool:
+        """True for a second copy of an observation that was counted: its producer sent the event twice."""
+        return self.marks.get(observation.mark, observation.offset) != observation.offset
+
     def merge(self, observation: Observation, *, collected: bool, reference_version: int) -> bool:
         """Count an observation; False when it was counted before."""
         if observation.offset <= self.offsets.get(observation.source_partition, -1):
             return False
         self.offsets[observation.source_partition] = observation.offset
         self.revision += 1
+        self._remember(observation)
         if reference_version != self.reference_version:
             self.reference_version = reference_version
             self.prompt, self.answer = TextSample(), TextSample()
@@ -60,3 +70,9 @@ class DriftWindow:
             self.prompt.add(observation.prompt)
             self.answer.add(observation.answer)
         return True
+
+    def _remember(self, observation: Observation) -> None:
+        if observation.mark:
+            self.marks[observation.mark] = observation.offset
+            if len(self.marks) > MARKS_KEPT:
+                del self.marks[next(iter(self.marks))]
