@@ -1,6 +1,7 @@
 """The ledger rebuilt from its events: the same rows, the same bytes, and a switch that loses nothing; on SQLite and PostgreSQL."""
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -32,6 +33,7 @@ from sluice_cost.domain.corrections import Scope
 from sluice_cost.domain.ledger import Partition
 from sluice_cost.domain.pricing import Price
 from sluice_cost.replay import Replay, Report
+from sluice_cost.replay import Report as SkippingReport
 from sluice_cost.settings import CostSettings
 from sluice_kit.broker import ensure_topics
 from sluice_kit.consumer import EventConsumer
@@ -344,3 +346,8 @@ async def test_rows_that_no_replay_makes_hold_up_a_switch(books: Books) -> None:
     for accept in (False, True):
         with pytest.raises(versions.Refused, match="1 rows for machine seconds"):
             await books.replay().switch(accept_differences=accept)
+
+
+def test_a_report_tells_what_was_skipped_by_reason() -> None:
+    report = SkippingReport(into="again", skipped=Counter(UnusableCompletion=2))
+    assert json.loads(report.as_json())["skipped"] == {"UnusableCompletion": 2}

@@ -1,8 +1,10 @@
 """Feedback rebuilt from its topics: the same rows, the same bytes, what was erased stays erased; on SQLite and PostgreSQL."""
 
 import argparse
+import json
 import socket
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
@@ -23,6 +25,7 @@ from sluice_feedback.adapters.sql_feedback import SqlFeedback
 from sluice_feedback.consumer import CompletionConsumer
 from sluice_feedback.domain.feedback import Feedback, Kind, Preference, Thumb, Value
 from sluice_feedback.replay import Replay, Report, _event, run
+from sluice_feedback.replay import Report as SkippingReport
 from sluice_feedback.settings import FeedbackSettings
 from sluice_kit.broker import ensure_topics
 from sluice_kit.events import encode, topic_of
@@ -201,3 +204,8 @@ async def test_a_part_is_refused_with_the_reason(house: House) -> None:
     arguments = argparse.Namespace(begin="7", into="one", switch=False, export=None, accept_differences=False)
     with pytest.raises(versions.Refused, match="replayed as a whole"):
         await run(arguments, house.settings)
+
+
+def test_a_report_tells_what_was_skipped_by_reason() -> None:
+    report = SkippingReport(into="again", skipped=Counter(UnusableCompletion=2))
+    assert json.loads(report.as_json())["skipped"] == {"UnusableCompletion": 2}

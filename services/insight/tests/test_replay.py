@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,7 @@ from sluice_insight.consumer import EVENTS
 from sluice_insight.domain.board import MINUTE
 from sluice_insight.domain.watch import Watchers
 from sluice_insight.replay import HOUR, Rebuilt
+from sluice_insight.replay import Report as SkippingReport
 from sluice_insight.settings import InsightSettings
 from sluice_kit import broker
 from sluice_kit.events import encode, topic_of
@@ -183,3 +185,8 @@ def test_a_switch_is_a_restart() -> None:
     )
     assert done.returncode == 1
     assert "restart insight" in done.stderr
+
+
+def test_a_report_tells_what_was_skipped_by_reason() -> None:
+    report = SkippingReport(into="again", skipped=Counter(UnusableCompletion=2))
+    assert json.loads(report.as_json())["skipped"] == {"UnusableCompletion": 2}

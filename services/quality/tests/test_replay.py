@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,7 @@ from sluice.types.v1 import feedback_pb2, verdict_pb2
 from sluice_kit.events import encode
 from sluice_kit.streams import windows_compared
 from sluice_kit.streams.windows_compared import Horizons, WindowDifference, newest, write_dump
+from sluice_kit.streams.windows_replayed import Report as SkippingReport
 from sluice_quality.domain.partition import Rules
 from sluice_quality.replay import Recount
 
@@ -148,3 +151,8 @@ def test_records_that_cannot_be_read_are_counted() -> None:
     poison = records(1)[0]
     poison.value = b"\xff"
     assert counted([poison]).skipped == {"malformed": 1}
+
+
+def test_a_report_tells_what_was_skipped_by_reason() -> None:
+    report = SkippingReport(into="again", skipped=Counter(UnusableCompletion=2))
+    assert json.loads(report.as_json())["skipped"] == {"UnusableCompletion": 2}

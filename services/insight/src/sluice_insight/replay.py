@@ -85,7 +85,9 @@ class Report:
 
     def as_json(self) -> str:
         """For whoever started this."""
-        return json.dumps(asdict(self) | {"same": self.difference.is_none}, indent=2)
+        # asdict makes of a Counter one of pairs.
+        told = {"skipped": dict(self.skipped), "same": self.difference.is_none}
+        return json.dumps(asdict(self) | told, indent=2)
 
 
 class Rebuilt:

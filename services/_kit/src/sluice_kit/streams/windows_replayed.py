@@ -127,7 +127,9 @@ class Report:
 
     def as_json(self) -> str:
         """For whoever started this."""
-        return json.dumps(asdict(self) | {"same": self.is_same}, indent=2)
+        # asdict makes of a Counter one of pairs.
+        told = {"skipped": dict(self.skipped), "same": self.is_same}
+        return json.dumps(asdict(self) | told, indent=2)
 
 
 @dataclass(frozen=True)
