@@ -138,3 +138,75 @@ async def test_a_record_that_took_a_lost_records_offset_is_merged_too() -> None:
     again = await sequencer.admit(position, [told(1, b"b"), told(2, b"new"), told(3, b"c")])
     assert [event.message.offset for event in again] == [2, 3]
     assert position.ends == [2]
+
+
+def told(*records: tuple[int, bytes]) -> Any:
+    events = []
+    for offset, value in records:
+        record = Record(offset)
+        record.value = value  # type: ignore[attr-defined]
+        events.append(Event(record))
+    return events
+
+
+async def taken(sequencer: Sequencer, position: Position, events: Any) -> list[int]:
+    """What is admitted, and merged at once."""
+    admitted = offsets(await sequencer.admit(position, events))
+    if admitted:
+        position.next = admitted[-1] + 1
+    return admitted
+
+
+async def merged(*records: tuple[int, bytes]) -> tuple[Sequencer, Position, Log]:
+    log, position = Log(), Position(0)
+    sequencer = Sequencer(log, now=lambda: 0.0)
+    assert len(await taken(sequencer, position, told(*records))) == len(records)
+    return sequencer, position, log
+
+
+async def test_a_log_that_grew_past_the_frontier_is_found_by_the_copy_of_a_lost_record() -> None:
+    """Two were lost, two others took their offsets, and the lost ones came again behind: nothing stands where it should not."""
+    sequencer, position, log = await merged((0, b"a"), (1, b"lost"), (2, b"lost too"))
+    assert await taken(sequencer, position, told((3, b"lost"), (4, b"lost too"))) == []
+    assert log.seeks == [0]
+    assert await taken(sequencer, position, told((5, b"read ahead before the seek"))) == []
+    again = told(
+        (0, b"a"), (1, b"new"), (2, b"newer"), (3, b"lost"), (4, b"lost too"), (5, b"read ahead before the seek")
+    )
+    assert await taken(sequencer, position, again) == [1, 2, 3, 4, 5]
+    assert position.ends == [1]
+
+
+async def test_a_difference_whose_beginning_was_not_seen_is_looked_for_from_the_oldest_record() -> None:
+    sequencer, position, log = await merged((0, b"a"), (1, b"b"), (2, b"lost"), (3, b"lost too"))
+    assert await taken(sequencer, position, told((3, b"new"), (4, b"c"))) == []
+    assert log.seeks == [0]
+    assert await taken(sequencer, position, told((0, b"a"), (1, b"b"))) == []
+    assert await taken(sequencer, position, told((2, b"newer"), (3, b"new"), (4, b"c"))) == [2, 3, 4]
+    assert position.ends == [2]
+
+
+async def test_a_copy_in_a_log_that_lost_nothing_is_let_through_after_one_look() -> None:
+    sequencer, position, log = await merged((0, b"a"), (1, b"b"))
+    copies = told((2, b"a"), (3, b"b"), (4, b"c"))
+    assert await taken(sequencer, position, copies) == []
+    assert await taken(sequencer, position, told((0, b"a"), (1, b"b")) + copies) == [2, 3, 4]
+    assert (log.seeks, position.ends) == ([0], [])
+
+
+async def test_after_an_assignment_what_is_remembered_is_looked_at_again() -> None:
+    sequencer, position, log = await merged((0, b"a"), (1, b"lost"))
+    await sequencer.align(position, [SOURCE])
+    assert log.seeks == [0]
+    assert await taken(sequencer, position, told((0, b"a"), (1, b"new"), (2, b"c"))) == [1, 2]
+
+
+async def test_a_look_that_is_not_answered_is_asked_for_again_and_given_up_after_some_tries() -> None:
+    log, position, clock = Log(), Position(0), [0.0]
+    sequencer = Sequencer(log, now=lambda: clock[0])
+    await taken(sequencer, position, told((0, b"a"), (1, b"b")))
+    for _ in range(SEEKS + 2):
+        await taken(sequencer, position, told((2, b"b")))
+        clock[0] += 3.0
+    assert log.seeks == [0] * (SEEKS + 1)
+    assert await taken(sequencer, position, told((2, b"b"))) == [2]

@@ -27,10 +27,14 @@ SEEKS = 5
 
 REMEMBERED = 1_000
 """Records of a partition whose content is known: more than a broker loses in its last second."""
+TRUST_SECONDS = 5.0
+"""For so long after a look at what was merged, copies of it are no reason to look again: an outbox sends many at once."""
 
 
 def _content(event: EventT) -> int:
-    return hash(getattr(event.message, "value", None))
+    """0 where there is none."""
+    value = getattr(event.message, "value", None)
+    return hash(value) if value is not None else 0
 
 
 class Frontier(Protocol):
@@ -87,18 +91,41 @@ class _Search:
     seeks: int = 1
 
 
+@dataclass(slots=True)
+class _Look:
+    """What was merged is read again, from the oldest record that is remembered on."""
+
+    next: int
+    at: float
+    seeks: int = 1
+
+
 class Sequencer:
-    """Lets events through in the order of the log, each offset once."""
+    """Lets events through in the order of the log, each offset once.
+
+    A broker that was killed may have lost its tail and given the offsets again (kafka-faust.md 1.2). It shows by a record
+    that differs from what was merged there, or by a copy of a merged record further on: its producer sent it again. Then
+    what is remembered is read again, and where the log begins to differ the frontier goes back.
+    """
 
     def __init__(self, source: SourceLog, *, now: Callable[[], float] = time.monotonic) -> None:
         self._source = source
         self._now = now
         self._searches: dict[TP, _Search] = {}
         self._merged: dict[TP, dict[int, int]] = {}
+        self._looks: dict[TP, _Look] = {}
+        self._trusted_until: dict[TP, float] = {}
 
     async def admit(self, frontier: Frontier, events: Sequence[EventT]) -> list[EventT]:
         """The events of one partition that follow on what is merged. Those beyond a gap are left out, and read again."""
         tp = events[0].message.tp
+        if tp in self._looks:
+            events = await self._looked_at(frontier, tp, events)
+            if not events:
+                return []
+        elif self._is_doubtful(frontier.next_offset(tp.topic), tp, events):
+            await self._look(frontier, tp)
+            return []
         expected = self._rewound(frontier, tp, events)
         admitted, ahead = [], None
         for event in events:
@@ -115,14 +142,68 @@ class Sequencer:
         self._remember(tp, admitted)
         return admitted
 
+    def _is_doubtful(self, expected: int | None, tp: TP, events: Sequence[EventT]) -> bool:
+        """True when the log may differ from what was merged, and these events do not show from where on."""
+        merged = self._merged.get(tp)
+        if expected is None or not merged:
+            return False
+        same, contents = min(merged) - 1, set(merged.values()) - {0}
+        trusted = self._now() < self._trusted_until.get(tp, 0.0)
+        for event in events:
+            offset, content = event.message.offset, _content(event)
+            if offset >= expected and content in contents and not trusted:
+                return True
+            if offset < expected and merged.get(offset, content) != content:
+                return offset != same + 1  # what stands before it was seen to be the same: it begins here
+            same = offset
+        return False
+
+    async def _look(self, frontier: Frontier, tp: TP) -> None:
+        first, _ = await self._source.bounds(tp)
+        begin = max(first, min(self._merged[tp]))
+        self._looks[tp] = _Look(begin, self._now())
+        log.warning("source.doubtful", topic=tp.topic, partition=tp.partition, from_=begin)
+        await self._source.seek(tp, begin)
+
+    async def _looked_at(self, frontier: Frontier, tp: TP, events: Sequence[EventT]) -> list[EventT]:
+        """What of these events comes after the look at what was merged; all before is read again and waits."""
+        look, merged = self._looks[tp], self._merged.get(tp, {})
+        expected = frontier.next_offset(tp.topic) or 0
+        for place, event in enumerate(events):
+            offset = event.message.offset
+            if look.next < expected and offset == look.next:
+                if merged.get(offset, _content(event)) != _content(event):
+                    self._end_look(tp)
+                    return list(events[place:])
+                look.next, look.at = offset + 1, self._now()
+            if look.next >= expected:
+                self._end_look(tp)
+                return list(events[place:])
+        await self._look_again(tp, look)
+        return []
+
+    async def _look_again(self, tp: TP, look: _Look) -> None:
+        if self._now() - look.at < SEEK_AGAIN_SECONDS:
+            return
+        if look.seeks > SEEKS:
+            self._end_look(tp)
+            return
+        look.seeks, look.at = look.seeks + 1, self._now()
+        await self._source.seek(tp, look.next)
+
+    def _end_look(self, tp: TP) -> None:
+        del self._looks[tp]
+        self._trusted_until[tp] = self._now() + TRUST_SECONDS
+
     def _rewound(self, frontier: Frontier, tp: TP, events: Sequence[EventT]) -> int | None:
-        """The offset to go on at. Where another record stands now than was merged, the broker lost its tail and gave the offsets again."""
+        """The offset to go on at. Where another record stands now than was merged, the frontier goes back to it."""
         expected, merged = frontier.next_offset(tp.topic), self._merged.get(tp, {})
         for event in events:
             offset = event.message.offset
             if expected is not None and offset < expected and merged.get(offset, _content(event)) != _content(event):
                 log.warning("source.rewritten", topic=tp.topic, partition=tp.partition, merged=expected, from_=offset)
                 frontier.rewind(tp.topic, offset)
+                self._merged[tp] = {known: content for known, content in merged.items() if known < offset}
                 return offset
         return expected
 
@@ -133,8 +214,12 @@ class Sequencer:
             del merged[offset]
 
     async def align(self, frontier: Frontier, partitions: Iterable[TP]) -> None:
-        """After an assignment: read on where the windows stand, not where the commit stands."""
+        """After an assignment: read on where the windows stand, not where the commit stands.
+
+        What is remembered is looked at again: a broker that was killed is why most partitions are given out anew.
+        """
         for tp in partitions:
+            self._looks.pop(tp, None)
             expected = frontier.next_offset(tp.topic)
             if expected is None:
                 continue
@@ -142,7 +227,13 @@ class Sequencer:
             if end < expected:
                 log.warning("source.truncated", topic=tp.topic, partition=tp.partition, merged=expected, end=end)
                 frontier.rewind(tp.topic, end)
-            await self._source.seek(tp, max(first, min(expected, end)))
+                expected = end
+            merged = self._merged[tp] = {o: c for o, c in self._merged.get(tp, {}).items() if first <= o < expected}
+            if merged:
+                self._looks[tp] = _Look(min(merged), self._now())
+                await self._source.seek(tp, min(merged))
+            else:
+                await self._source.seek(tp, max(first, min(expected, end)))
 
     async def _go_back(self, frontier: Frontier, tp: TP, expected: int, ahead: int) -> None:
         search = self._searches.get(tp)
