@@ -37,9 +37,11 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         *,
         ready: asyncio.Event,
         release: Callable[[], Awaitable[None]],
+        read_again_from: Callable[[], Mapping[TopicPartition, int]] = dict,
     ) -> None:
+        """`read_again_from`: no partition of it is begun further on than there."""
         self._consumer, self._starting_offsets = consumer, starting_offsets
-        self._ready, self._release = ready, release
+        self._ready, self._release, self._read_again_from = ready, release, read_again_from
         self._starts: Mapping[TopicPartition, int] = {}
         self._failure: Exception | None = None
         self.settled = False
@@ -54,10 +56,15 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """Start where the handler's own store says, else at the committed offset."""
         try:
+            starts: dict[TopicPartition, int] = {}
             if self._starting_offsets is not None and assigned:
-                self._starts = await self._starting_offsets(set(assigned))
-                for partition, offset in self._starts.items():
-                    self._consumer.seek(partition, offset)
+                starts = dict(await self._starting_offsets(set(assigned)))
+            for partition, offset in self._read_again_from().items():
+                if partition in assigned:
+                    starts[partition] = min(starts.get(partition, offset), offset)
+            self._starts = starts
+            for partition, offset in starts.items():
+                self._consumer.seek(partition, offset)
         except Exception as error:
             self._failure = error
             return

@@ -27,6 +27,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from sluice_kit import context
 from sluice_kit.broker import client_options
 from sluice_kit.broker_check import check_broker
+from sluice_kit.broker_watch import watch_embedded_broker
 from sluice_kit.events import new_event_id, now
 from sluice_kit.kafka_client import closed, its_cancellations_are_errors
 from sluice_kit.outbox import LOST, Loss, Outbox, OutboxRow
@@ -121,7 +122,8 @@ class EventPublisher:
         if self._settings.kafka_embedded:
             # Kept rows mean that the last process ended less than 5 s after its last ack: did the broker outlive it?
             await self._outbox.call(self._outbox.tables.reopen_acknowledged)
-            self._tasks.append(asyncio.create_task(self._watch_embedded_broker(), name="outbox-broker-watch"))
+            watch = watch_embedded_broker(self._settings, restarted=self._send_again, seen=self._see_broker)
+            self._tasks.append(asyncio.create_task(watch, name="outbox-broker-watch"))
         self._tasks.append(asyncio.create_task(self._relay(), name="outbox-relay"))
         self._tasks.append(asyncio.create_task(check_broker(self._settings), name="broker-check"))
 
@@ -324,27 +326,8 @@ class EventPublisher:
         LOST.labels(row.topic, "broker_refused").inc()
         log.error("outbox.event_refused", topic=row.topic, row=row.id, bytes=row.size, error=type(error).__name__)
 
-    async def _watch_embedded_broker(self) -> None:
-        """Hold a connection open; when it breaks the broker died, and what it acknowledged just before is sent again."""
-        host, port = self._settings.kafka_bootstrap.split(",")[0].rsplit(":", 1)
-        connected_before = False
-        while True:
-            try:
-                reader, writer = await asyncio.open_connection(host, int(port))
-            except OSError:
-                await asyncio.sleep(0.3)
-                continue
-            if connected_before:
-                await self._send_again()
-            connected_before = self._broker_watched = True
-            try:
-                await reader.read(1)
-            except OSError as error:
-                log.debug("outbox.watch_broken", error=type(error).__name__)
-            finally:
-                self._broker_watched = False
-                writer.close()
-            await asyncio.sleep(0.1)
+    def _see_broker(self, seen: bool) -> None:
+        self._broker_watched = seen
 
     async def _send_again(self) -> None:
         again = await self._outbox.call(self._outbox.tables.reopen_acknowledged)
