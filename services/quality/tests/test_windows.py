@@ -208,6 +208,39 @@ def test_an_event_sent_twice_by_its_producer_counts_once() -> None:
     assert partition.dropped["duplicate"] == 1
 
 
+def test_a_request_that_is_known_beyond_the_stored_frontier_is_counted_where_it_stands_now() -> None:
+    """The broker lost the end of the log and of the changelog, but for one of its keys; what was lost came again elsewhere."""
+    first = Partition(0, Rules(), now=0)
+    before = copy.deepcopy(first.absorb("completions", [completion(0, BASE, 0)], now=0, through=0))
+    after = copy.deepcopy(first.absorb("completions", [completion(1, BASE, 3)], now=0, through=1))
+    kept = before | {key: record for key, record in after.items() if key.startswith("attribution")}
+    revived = Partition(0, Rules(), records=[record for record in kept.values() if record], now=0)
+    revived.absorb("completions", [completion(1, BASE, 6), completion(2, BASE, 3)], now=0, through=2)
+    revived.absorb("completions", [completion(3, BASE, 3), completion(4, BASE, 0)], now=0, through=4)
+    assert sum(state.requests.requests for state in revived.windows) == 3
+    assert revived.dropped == {"duplicate": 2}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), logs())
+def test_a_crash_between_any_two_writes_counts_everything_once(data: st.DataObject, log: Log) -> None:
+    """As the law above, with the frontier that the worker stores."""
+    expected = totals(run(interleavings(data.draw, log)))
+    partition, writes, stored = Partition(0, Rules(), now=0), [], {}
+    batches = interleavings(data.draw, log)
+    for source, facts in batches[: data.draw(st.integers(0, len(batches)))]:
+        changes = partition.absorb(source, facts, now=0, through=facts[-1].offset)
+        writes += copy.deepcopy(list(changes.items()))
+    for key, record in writes[: data.draw(st.integers(0, len(writes)))]:
+        stored[key] = record
+    revived = Partition(0, Rules(), records=[each for each in stored.values() if each is not None], now=0)
+    for source, facts in interleavings(data.draw, log):
+        left = [fact for fact in facts if fact.offset >= (revived.next_offset(source) or 0)]
+        if left:
+            revived.absorb(source, left, now=0, through=left[-1].offset)
+    assert totals(revived) == expected
+
+
 def test_a_retraction_takes_its_thumb_back() -> None:
     thumb = Feedback(offset=0, at=BASE, event_id="f1", request_id="r1", tenant_id="acme", thumb=1)
     back = Feedback(offset=1, at=BASE, event_id="f2", request_id="r1", tenant_id="acme", thumb=1, retracted=True)

@@ -54,6 +54,10 @@ class Attributions:
         """Where facts about the request belong; None when its completion is not known (yet, or any more)."""
         return self._by_request.get(request_id)
 
+    def forget_from(self, offset: int) -> None:
+        """Forget requests whose completion stood at this offset or later."""
+        self._by_request = {name: entry for name, entry in self._by_request.items() if entry.offset < offset}
+
     def remember(self, completion: Completion) -> tuple[Attribution, AttributionChunk]:
         """Keep a completion's series; the chunk that must be stored comes with it."""
         entry = Attribution(completion.request_id, completion.offset, completion.at, completion.series)
