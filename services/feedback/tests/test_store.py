@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -216,6 +217,39 @@ async def test_a_transaction_that_fails_leaves_no_row_and_no_event(database: Dat
     with pytest.raises(RuntimeError):
         await broken.add(feedback(), received_at=NOON)
     assert (await broken.of_request("acme", "r1"))[0] == []
+
+
+async def test_nobody_who_gives_feedback_waits_while_events_are_handed_over(store: SqlFeedback) -> None:
+    handing_over, go_on = threading.Event(), threading.Event()
+
+    def deliver(_: Sequence[bytes]) -> None:
+        handing_over.set()
+        assert go_on.wait(60)
+
+    await store.add(feedback(), received_at=NOON)
+    relaying = asyncio.create_task(store.hand_over(deliver, limit=10))
+    assert await asyncio.to_thread(handing_over.wait, 60)
+    try:
+        async with asyncio.timeout(30):
+            await store.add(feedback(DOWN, feedback_id="f2"), received_at=NOON)
+    finally:
+        go_on.set()
+    assert await relaying == 1
+    assert len(await told(store)) == 1  # what came meanwhile waits for its turn
+
+
+async def test_an_event_that_was_sent_and_not_taken_out_is_sent_again_the_same(store: SqlFeedback) -> None:
+    sent: list[bytes] = []
+
+    def die(payloads: Sequence[bytes]) -> None:
+        sent.extend(payloads)
+        raise ConnectionError
+
+    await store.add(feedback(), received_at=NOON)
+    with pytest.raises(ConnectionError):
+        await store.hand_over(die, limit=10)
+    assert await store.hand_over(sent.extend, limit=10) == 1
+    assert sent[0] == sent[1]
 
 
 async def test_the_migrations_make_exactly_the_tables_of_the_code(database: Database) -> None:

@@ -25,6 +25,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self._engine = _connect(url)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feedback-write")
+        self._apart = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feedback-apart")
         self._readers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="feedback-read")
 
     @property
@@ -43,6 +44,10 @@ class Database:
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Runs `work` in one transaction: all of it happens, or nothing."""
         return await self._run(self._writer, self._in_transaction, work)
+
+    async def write_apart(self, work: Callable[[Connection], T]) -> T:
+        """As write, for work that waits for others: nothing else waits for it. (On SQLite the database's one writer is held.)"""
+        return await self._run(self._apart, self._in_transaction, work)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Runs `work` on one consistent view of the data."""
@@ -68,6 +73,7 @@ class Database:
 
     def _shut_down(self) -> None:
         self._writer.shutdown()
+        self._apart.shutdown()
         self._readers.shutdown()
         self._engine.dispose()
 
