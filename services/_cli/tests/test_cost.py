@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 def test_a_price_file_is_sent_in_parts_with_every_number_as_it_stood_there(tmp_path: Path) -> None:
     path = tmp_path / "prices.json"
     entries = ",".join(
-        f'"model-{n}": {{"input_cost_per_token": 1.50e-07, "mode": "ch\\u00e4t", "tiers": [null, true]}}'
+        f'"model-{n}": {{"input_cost_per_token": 1.50e-07, "mode": "ch\\u00e4t", "tiers": [null, true], "litellm_provider": "one"}}'
         for n in range(1_001)
     )
     path.write_text("{" + entries + "}")
@@ -27,6 +27,33 @@ def test_a_price_file_is_sent_in_parts_with_every_number_as_it_stood_there(tmp_p
     assert b'"input_cost_per_token":1.50e-07' in parts[0].document
     assert json.loads(parts[2].document) == {"model-1000": json.loads(path.read_text())["model-1000"]}
     assert {(part.approved_by, part.dry_run, part.book) for part in parts} == {("Ada", True, parts[0].book)}
+
+
+def test_a_provider_that_the_file_does_not_have_is_named_with_those_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "prices.json"
+    path.write_text('{"m": {"litellm_provider": "one"}, "n": {"litellm_provider": "two"}}')
+    with pytest.raises(MeshProblem, match="no model of nope stands in the file; it has: one, two"):
+        list(cost._parts(path, approved_by="Ada", providers=["one", "nope"], dry_run=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--currency", "euro", "--monthly-budget", "5"], "--currency euro is no currency code"),
+        (["--currency", "EUR"], "name both"),
+    ],
+)
+def test_a_currency_that_would_be_ignored_is_an_error(options: list[str], told: str) -> None:
+    result = CliRunner().invoke(cost.app, ["forecast", *options])
+    assert result.exit_code == 1
+    assert told in str(result.exception)
+
+
+def test_what_is_no_format_is_named_before_anything_is_asked() -> None:
+    result = CliRunner().invoke(
+        cost.app, ["export-focus", "--from", "2026-11-01", "--until", "2026-11-02", "--format", "xml"]
+    )
+    assert "--format xml is not known: csv or parquet." in str(result.exception)
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", "\xff"])

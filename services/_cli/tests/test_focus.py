@@ -1,6 +1,7 @@
 """FOCUS rows in files."""
 
 import csv
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -26,6 +27,17 @@ def test_a_csv_has_every_column_and_empty_fields_for_nulls(tmp_path: Path) -> No
         rows = list(csv.DictReader(file))
     assert len(rows[0]) == 58
     assert {name: value for name, value in rows[0].items() if value} == ROW
+
+
+def test_a_request_that_is_refused_leaves_no_file_that_looks_like_an_empty_ledger(tmp_path: Path) -> None:
+    def refused() -> Iterator[focus.Row]:
+        raise MeshProblem("until must be after from")
+        yield ROW
+
+    path = tmp_path / "focus.csv"
+    with pytest.raises(MeshProblem):
+        focus.write_csv(refused(), path)
+    assert not path.exists()
 
 
 def test_parquet_keeps_decimals_exact_times_in_utc_and_nulls(tmp_path: Path) -> None:

@@ -335,3 +335,5 @@ def test_wrong_options_are_refused_before_anything_is_read(wrong, message):
 def test_a_message_that_is_no_event_is_refused():
     with pytest.raises(ValueError, match=r"sluice.events.v1.EventMetadata declares no topic: it is not an event"):
         sluice_events.consume(EventMetadata, bootstrap="127.0.0.1:9")
+    with pytest.raises(ValueError, match=r"<class 'int'> is no event class"):
+        sluice_events.consume(int, bootstrap="127.0.0.1:9")

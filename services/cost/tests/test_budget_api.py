@@ -198,6 +198,8 @@ async def test_a_budget_of_every_person_is_asked_about_by_person(stub: Any) -> N
         ({"scope": pb.BUDGET_SCOPE_PROJECT}, "budget.scope_id"),
         ({"scope": pb.BUDGET_SCOPE_SUBJECT, "scope_id": "maria@example.com"}, "budget.scope_id"),
         ({"tenant_ids": []}, "budget.tenant_ids"),
+        ({"tenant_ids": ["No Such Tenant"]}, "budget.tenant_ids"),
+        ({"tenant_ids": ["*"]}, "budget.tenant_ids"),
         ({"tenant_ids": ["acme", "umbrella"]}, "budget.tenant_ids"),
         ({"limit": usd(-1)}, "budget.limit"),
         ({"limit": money_pb2.Money(currency_code="usd")}, "budget.limit.currency_code"),

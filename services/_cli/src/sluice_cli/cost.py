@@ -3,6 +3,7 @@
 import hashlib
 import json as json_
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -20,13 +21,14 @@ from sluice.cost.v1 import cost_service_pb2 as pb
 from sluice.cost.v1 import cost_service_pb2_grpc as rpc
 from sluice.types.v1 import money_pb2
 
+from sluice_cli import terminal
 from sluice_cli.mesh import demo_env
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
 from sluice_cli.mesh.readiness import CHANNEL_OPTIONS
 
 app = typer.Typer(no_args_is_help=True, help="Look at, prove and put right what answers cost.")
-console = Console()
+console = terminal.console()
 
 _SECONDS = 60.0
 _LARGEST_AMOUNT = 10**9
@@ -243,11 +245,22 @@ def _parts(file: Path, **facts: Any) -> Iterator[pb.ImportPricesRequest]:
         raise MeshProblem(f"{file} is no price file ({type(error).__name__}).") from None
     if not isinstance(entries, dict):
         raise MeshProblem(f"{file} is no price file: it must be a JSON object of model to prices.")
+    _check_providers(entries, facts["providers"])
     book = f"litellm@{hashlib.sha256(content).hexdigest()[:12]}"
     models = list(entries)
     for start in range(0, max(len(models), 1), _MODELS_A_CALL):
         part = {model: entries[model] for model in models[start : start + _MODELS_A_CALL]}
         yield pb.ImportPricesRequest(document=_as_json(part).encode(), book=book, **facts)
+
+
+def _check_providers(entries: Mapping[str, Any], wanted: Iterable[str]) -> None:
+    known = {
+        str(one["litellm_provider"]) for one in entries.values() if isinstance(one, dict) and "litellm_provider" in one
+    }
+    if unknown := sorted(set(wanted) - known):
+        raise MeshProblem(
+            f"no model of {', '.join(unknown)} stands in the file; it has: {', '.join(sorted(known)) or 'none'}."
+        )
 
 
 class _Number(str):
@@ -271,6 +284,12 @@ def forecast(
     json: _Json = False,
 ) -> None:
     """Tell what will have been spent at the end of the day and the month. Exit code 1 when a burn rate is an alert."""
+    if not re.fullmatch("[A-Z]{3}", currency):
+        raise MeshProblem(f"--currency {currency} is no currency code: write one of ISO 4217, such as EUR.")
+    if currency != "USD" and not monthly_budget:
+        raise MeshProblem(
+            "--currency is that of --monthly-budget: name both. (Forecasts are told in every currency of the ledger.)"
+        )
     request = pb.ForecastSpendRequest()
     if monthly_budget:
         request.monthly_budget.CopyFrom(money_pb2.Money(currency_code=currency, nano_units=_nano(monthly_budget)))
@@ -308,14 +327,12 @@ def export_focus(
     """Write the ledger as a FOCUS 1.2 cost and usage table."""
     from sluice_cli import focus
 
+    if format_ not in ("csv", "parquet"):
+        raise MeshProblem(f"--format {format_} is not known: csv or parquet.")
     request = pb.ExportFocusRequest(until=_moment(until))
     getattr(request, "from").CopyFrom(_moment(from_))
     with _service() as cost:
         rows: Iterable[Mapping[str, str]] = (row.columns for row in cost.ExportFocus(request, timeout=_WALK_SECONDS))
-        if format_ == "parquet":
-            count = focus.write_parquet(rows, output)
-        elif format_ == "csv":
-            count = focus.write_csv(rows, output)
-        else:
-            raise MeshProblem(f"--format {format_} is not known: csv or parquet.")
+        write = focus.write_parquet if format_ == "parquet" else focus.write_csv
+        count = write(rows, output)
     Console(stderr=True).print(f"{count:,} rows")

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from sluice_kit.events import TopicSpec
 from sluice_kit.ordered import OrderedReader
 from sluice_kit.settings import MeshSettings
 
 from sluice_cli import events as event_stream
+from sluice_cli import terminal
 from sluice_cli.dead_letters import putting_back, showing
 from sluice_cli.dead_letters.letters import Letter, Selection, letters, offset_range
 from sluice_cli.mesh.home import Home
@@ -19,7 +19,7 @@ from sluice_cli.mesh.problem import MeshProblem
 
 dlq = typer.Typer(no_args_is_help=True, help="Look at dead letters, and put them back.")
 
-console = Console()
+console = terminal.console()
 
 TOPIC = Annotated[
     list[str] | None,

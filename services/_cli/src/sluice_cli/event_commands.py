@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from sluice_cli import events as event_stream
-from sluice_cli import topics
+from sluice_cli import terminal, topics
 from sluice_cli.dlq_commands import dlq
 from sluice_cli.mesh import demo_env
 from sluice_cli.mesh.home import Home
@@ -20,7 +19,7 @@ from sluice_cli.proof import replays, showing, verification
 events = typer.Typer(no_args_is_help=True, help="Look at the events of the mesh, and prove them complete.")
 events.add_typer(dlq, name="dlq")
 
-console = Console()
+console = terminal.console()
 
 TYPE = Annotated[
     list[str] | None,

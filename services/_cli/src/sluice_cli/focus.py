@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -79,11 +79,13 @@ _ROWS_A_GROUP = 10_000
 
 def write_csv(rows: Iterable[Row], path: Path | None) -> int:
     """Writes a header and the rows; a null is an empty field. Returns the number of rows."""
-    count = 0
+    count, left = 0, iter(rows)
+    # Asked for before the header is written: a request that is refused leaves no file that looks like an empty ledger.
+    first = list(islice(left, 1))
     with _opened(path) as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
-        for row in rows:
+        for row in chain(first, left):
             writer.writerow(row)
             count += 1
     return count

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from sluice_kit.errors import Unavailable
 
-from sluice_cli import cost, decision
+from sluice_cli import cost, decision, terminal
 from sluice_cli.event_commands import events
 from sluice_cli.mesh import operation
 from sluice_cli.mesh.home import Home
@@ -29,7 +29,7 @@ app.add_typer(events, name="events")
 app.add_typer(privacy, name="privacy")
 app.add_typer(cost.app, name="cost")
 
-console = Console()
+console = terminal.console()
 
 
 def _offset() -> int:

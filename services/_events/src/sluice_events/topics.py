@@ -36,6 +36,8 @@ class TopicSpec:
 
 def topic_of(message_class: type[Message]) -> TopicSpec:
     """The topic of an event class. ValueError when the message is no event."""
+    if not (isinstance(message_class, type) and issubclass(message_class, Message)):
+        raise ValueError(f"{message_class!r} is no event class, such as sluice.events.v1.gateway_pb2.RequestCompleted")
     return _topic_of_descriptor(message_class.DESCRIPTOR)
 
 

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 from google.protobuf.json_format import MessageToJson
-from rich.console import Console
 from rich.table import Table
 from sluice_kit.sealing.file_keys import FileKeyStore
 from sluice_kit.sealing.keys import KeyStore, KeyStoreUnavailable
 from sluice_kit.sealing.text import key_name
 from sluice_kit.settings import MeshSettings
 
+from sluice_cli import terminal
 from sluice_cli.events import connection
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
@@ -22,7 +22,7 @@ from sluice_cli.privacy import erasure, reading, subjects
 privacy = typer.Typer(
     no_args_is_help=True, help="Erase a person, show the keys of captured texts, give a person what is kept of them."
 )
-console = Console()
+console = terminal.console()
 
 SUBJECT = Annotated[
     str, typer.Option(help="What callers send as `user`, or the pseudonym (sub_...); `-`: read it from standard input.")
@@ -87,13 +87,17 @@ def export(tenant: TENANT, subject: SUBJECT) -> None:
     settings = connection(home)
     opened = reading.opener(settings)
 
-    async def show() -> None:
+    async def show() -> int:
+        count = 0
         async with contextlib.aclosing(reading.of_subject(settings, whom)) as found:
             async for event in found:
                 print(event.as_json(opened), flush=True)
+                count += 1
+        return count
 
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
-        asyncio.run(show())
+        if not asyncio.run(show()):
+            print(f"No event of {whom.id} is kept for tenant {whom.tenant_id}.", file=sys.stderr)
 
 
 @privacy.command("rotate-master")

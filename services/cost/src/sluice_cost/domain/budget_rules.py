@@ -1,5 +1,6 @@
 """What a budget must be, however it was written: read strictly, with every mistake named at once."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ LONGEST_ID = 128
 LARGEST_LIMIT_NANO = 10**18  # a thousand million units: sums of many still fit a 64-bit column
 MOST_TENANTS = 1000
 MOST_SHARES = 10
+# The gateway takes no other: a budget over such a tenant would never be used.
+_TENANT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 
 Mistakes = list[tuple[str, str]]
 
@@ -81,8 +84,8 @@ def _scope_mistakes(written: BudgetWritten) -> Iterator[tuple[str, str]]:
     if written.scope is None:
         yield "scope", "must be organisation, tenant, project, api_key or subject"
     tenants = written.tenant_ids
-    if not tenants or len(tenants) > MOST_TENANTS or not all(_is_id(tenant) for tenant in tenants):
-        yield "tenant_ids", f"must name 1 to {MOST_TENANTS} tenants"
+    if not tenants or len(tenants) > MOST_TENANTS or not all(_TENANT.fullmatch(tenant) for tenant in tenants):
+        yield "tenant_ids", f"must name 1 to {MOST_TENANTS} tenants, each as the gateway knows it ({_TENANT.pattern})"
     elif written.scope is not Scope.ORGANISATION and len(set(tenants)) != 1:
         yield "tenant_ids", "must name one tenant; only an organisation has several"
     if written.scope is Scope.TENANT and written.scope_id:
