@@ -100,7 +100,7 @@ def test_insight_reads_windows_with_values_it_does_not_know(message_class, part_
 
 def test_insight_charges_rows_with_values_it_does_not_know():
     cost_recorded = next(spec.message_class for spec in event_topics() if spec.name.endswith("cost_recorded.v1"))
-    assert charge_of(from_the_future(cost_recorded), partition=0, offset=7).offset == 7
+    assert charge_of(from_the_future(cost_recorded), partition=7).partition == 7
 
 
 class Register:

@@ -197,3 +197,14 @@ def test_erase_status_and_export_over_a_broker(
     (receipts) = asyncio.run(published(broker, "SubjectErased"))
     assert {event.headers["ce_dataclassification"] for event in receipts} == {b"confidential"}
     assert all(b"maria" not in path.read_bytes() for path in home.rglob("*") if path.is_file())
+
+
+def test_of_a_person_nobody_knows_nothing_is_exported_and_that_is_said(
+    home: Path, store: FileKeyStore, broker: MeshSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reach(broker, monkeypatch)
+    asyncio.run(ensure_topics(broker))
+    asyncio.run(captured(broker, store, {"r1": subject_of("paul", "acme", home=home).id}))
+    told = sluice("export", "--tenant", "acme", "--subject", "maria")
+    assert (told.exit_code, told.stdout) == (0, "")
+    assert told.stderr == f"No event of {subject_of('maria', 'acme', home=home).id} is kept for tenant acme.\n"

@@ -129,13 +129,11 @@ def test_drift_is_given_as_measured() -> None:
     )
 
 
-def test_costs_count_a_row_once_and_never_add_two_currencies() -> None:
+def test_costs_add_up_rows_and_never_two_currencies() -> None:
     costs, made = Costs(history=DAY), Board(history=DAY)
-    rows = [("USD", 500, 0), ("USD", -200, 1), ("EUR", 7, 2), ("USD", 500, 0)]
-    for currency, nano, offset in rows:
+    for currency, nano in [("USD", 500), ("USD", -200), ("EUR", 7)]:
         charge = Charge(
             partition=0,
-            offset=offset,
             at=NOW,
             series=Series(tenant_id="acme"),
             currency=currency,

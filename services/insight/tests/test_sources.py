@@ -12,6 +12,7 @@ from sluice.events.v1.mesh_pb2 import EventsLost
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice.insight.v1.insight_service_pb2_grpc import InsightServiceStub, add_InsightServiceServicer_to_server
+from sluice_insight import consumer
 from sluice_insight.adapters.sources import GRACE_SECONDS, SourceGauges, Sources
 from sluice_insight.api import SERVICE_NAME, InsightService
 from sluice_insight.consumer import Feed
@@ -178,6 +179,25 @@ async def test_an_event_that_comes_again_at_another_offset_is_counted_once(mesh:
     values = {point.metric: point.value for point in (await mesh.query("cost.nano_units")).points}
     assert values == {"cost.nano_units": 10}
     assert (await mesh.source()).repeated_count == 3
+
+
+async def test_rows_are_counted_where_the_broker_gave_offsets_anew(mesh: Mesh) -> None:
+    await mesh.charge(4, 8, 12)
+    # The embedded broker died and lost the last two, which come again from their outbox behind two new ones; all is read from the beginning.
+    mesh.offset = 0
+    await mesh.charge(4, 16, 20, 8, 12)
+    values = {point.metric: point.value for point in (await mesh.query("cost.nano_units")).points}
+    assert values == {"cost.nano_units": 25}
+
+
+async def test_reading_all_again_counts_nothing_twice_however_long_ago_it_was(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "ROWS_REMEMBERED", 2)
+    for _ in range(2):
+        mesh.offset = 0
+        await mesh.charge(*range(4, 80, 4))
+    assert sum(point.value for point in (await mesh.query("cost.records")).points) == 19
 
 
 async def test_a_row_that_is_published_again_under_another_number_is_counted_once(mesh: Mesh) -> None:

@@ -73,8 +73,9 @@ class Feed:
         self._sources.watch()
 
     def _is_new(self, event: ConsumedEvent) -> bool:
-        """False for a copy, which stands at another offset: under its number, or published again under another one.
+        """False for a copy: read again, standing at another offset under its number, or published again under another one.
 
+        Never by offset: the embedded broker gives the offsets of records that it lost to others.
         Windows need only the first: of a part the newest revision counts, however often it comes.
         """
         if not self._sources.see(event):
@@ -104,7 +105,7 @@ def _fact(event: ConsumedEvent) -> Part | Charge | EventsLost | None:
     if isinstance(message, FairnessCounted):
         return fairness_part(message)
     if isinstance(message, CostRecorded) and not message.metadata.synthetic:
-        return charge_of(message, partition=event.partition, offset=event.offset)
+        return charge_of(message, partition=event.partition)
     if isinstance(message, EventsLost) and message.lost_topic in COUNTED:
         return message
     return None

@@ -121,11 +121,10 @@ def series_of(series: metric_pb2.MetricSeries) -> Series:
     return Series(**{name: getattr(series, name) for name in DIMENSIONS})
 
 
-def charge_of(event: CostRecorded, *, partition: int, offset: int) -> Charge:
+def charge_of(event: CostRecorded, *, partition: int) -> Charge:
     """The ledger row that an event tells of."""
     return Charge(
         partition=partition,
-        offset=offset,
         at=event.metadata.occurred_at.ToMicroseconds(),
         series=Series(event.metadata.tenant_id, event.metadata.project_id, event.model, event.route),
         currency=event.amount.currency_code,

@@ -14,7 +14,6 @@ class Charge:
     """One ledger row. `at` in microseconds; nano_units may be negative (a correction)."""
 
     partition: int
-    offset: int
     at: int
     series: Series
     currency: str
@@ -23,18 +22,15 @@ class Charge:
 
 
 class Costs:
-    """Minutes of cost by series and currency, for `history` microseconds. A row read twice counts once."""
+    """Minutes of cost by series and currency, for `history` microseconds. Every row is added that is given: whoever reads them
+    leaves copies out by number and id, for the offset of a row may have been another row's before."""
 
     def __init__(self, *, history: int) -> None:
         self._history = history
-        self._offsets: dict[int, int] = {}
         self._minutes: dict[str, Part] = {}
 
     def add(self, charge: Charge, *, now: int) -> Part | None:
-        """Count a row; the part it changed, or None when it was counted before or is too old."""
-        if charge.offset <= self._offsets.get(charge.partition, -1):
-            return None
-        self._offsets[charge.partition] = charge.offset
+        """Count a row; the part it changed, or None when it is too old."""
         start = charge.at - charge.at % MINUTE
         if start < now - self._history:
             return None
