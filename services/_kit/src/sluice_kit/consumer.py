@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from google.protobuf.message import Message
 from opentelemetry import trace
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from sluice_kit import telemetry
 from sluice_kit.assignment import Assignment, StartingOffsets, sticky_assignor
@@ -22,6 +22,7 @@ from sluice_kit.consumed_event import ConsumedEvent
 from sluice_kit.events import topic_of
 from sluice_kit.kafka_client import CLOSE_SECONDS, closed, its_cancellations_are_errors
 from sluice_kit.keyed_work import EventHandler, KeyedWork
+from sluice_kit.lag import Lag
 from sluice_kit.process import describe
 from sluice_kit.settings import MeshSettings
 from sluice_kit.trials import MAX_POLL_INTERVAL_MS, Trials
@@ -31,7 +32,6 @@ __all__ = ["ConsumedEvent", "EventConsumer", "EventHandler", "Handler", "Startin
 log = telemetry.logger(__name__)
 
 CONSUMED = Counter("sluice_events_consumed_total", "Events handled.", ("group", "topic"))
-LAG = Gauge("sluice_events_consumer_lag", "Records behind the end of the partition.", ("group", "topic", "partition"))
 
 ASSIGNMENT_POLL_SECONDS = 0.05
 # While nothing may be fetched the client must be asked all the same, or it takes the consumer for dead (max_poll_interval)
@@ -116,9 +116,9 @@ class EventConsumer:
         while not self._stop.is_set():
             try:
                 with its_cancellations_are_errors():
-                    async with self._connected() as (consumer, assignment, work):
+                    async with self._connected() as (consumer, assignment, work, lag):
                         pause = 0.2
-                        await self._consume(consumer, assignment, work)
+                        await self._consume(consumer, assignment, work, lag)
             except Exception as error:
                 # Whatever a client library raises, a consumer that ended in silence would be worse than one that goes on trying.
                 expected = isinstance(error, KafkaError | OSError)
@@ -138,7 +138,7 @@ class EventConsumer:
         self._trials.interrupt.set()
 
     @contextlib.asynccontextmanager
-    async def _connected(self) -> AsyncIterator[tuple[AIOKafkaConsumer, Assignment, BatchWork | KeyedWork]]:
+    async def _connected(self) -> AsyncIterator[tuple[AIOKafkaConsumer, Assignment, BatchWork | KeyedWork, Lag]]:
         consumer = AIOKafkaConsumer(
             **client_options(self._settings),
             group_id=self._group,
@@ -152,8 +152,11 @@ class EventConsumer:
         )
 
         async def release() -> None:
-            with self._retries_ended():
-                await work.release(RELEASE_SECONDS)
+            try:
+                with self._retries_ended():
+                    await work.release(RELEASE_SECONDS)
+            finally:
+                lag.forget()
 
         assignment = Assignment(
             consumer,
@@ -162,7 +165,9 @@ class EventConsumer:
             release=release,
             read_again_from=lambda: self._read_again_from,
         )
-        work = self._new_work(consumer, assignment)
+        lag = Lag(consumer, group=self._group, settled=lambda: assignment.settled)
+        work = self._new_work(consumer, assignment, lag)
+        watching: asyncio.Task[None] | None = None
         consumer.subscribe(self._topics, listener=assignment)
         letters = AIOKafkaProducer(
             **client_options(self._settings), acks="all", enable_idempotence=True, compression_type="lz4"
@@ -171,13 +176,17 @@ class EventConsumer:
         try:
             await consumer.start()
             await letters.start()
-            yield consumer, assignment, work
+            watching = asyncio.create_task(lag.watch())
+            yield consumer, assignment, work, lag
         finally:
+            if watching is not None:
+                watching.cancel()
             # Or what is in hand would go on beside the next connection, which is given the same events again.
             try:
                 with self._retries_ended():
                     await work.let_go(RELEASE_SECONDS)
             finally:
+                lag.forget()
                 await closed(consumer)
                 await closed(letters)
 
@@ -191,12 +200,13 @@ class EventConsumer:
             if not self._stop.is_set():
                 self._trials.interrupt.clear()
 
-    def _new_work(self, consumer: AIOKafkaConsumer, assignment: Assignment) -> BatchWork | KeyedWork:
+    def _new_work(self, consumer: AIOKafkaConsumer, assignment: Assignment, lag: Lag) -> BatchWork | KeyedWork:
         async def commit(offsets: Mapping[TopicPartition, int]) -> None:
             # After a rebalance the partitions may be somebody else's: the events come again there, and are known by their ids.
             with contextlib.suppress(CommitFailedError, IllegalStateError):
                 if offsets:
                     await asyncio.wait_for(consumer.commit(dict(offsets)), COMMIT_SECONDS)
+                    lag.done(offsets)
 
         if self._handle_each is not None:
             return KeyedWork(
@@ -216,7 +226,9 @@ class EventConsumer:
             seek=assignment.seek,
         )
 
-    async def _consume(self, consumer: AIOKafkaConsumer, assignment: Assignment, work: BatchWork | KeyedWork) -> None:
+    async def _consume(
+        self, consumer: AIOKafkaConsumer, assignment: Assignment, work: BatchWork | KeyedWork, lag: Lag
+    ) -> None:
         asked_at = time.monotonic()
         while not self._stop.is_set():
             assignment.raise_failure()
@@ -240,8 +252,8 @@ class EventConsumer:
             for tp, batch in records.items():
                 self._read_up_to[tp] = batch[-1].offset + 1
                 self._read_again_from.pop(tp, None)
+            lag.begin(records)
             await (work.begin(records) if records else work.keep_up())
-            self._measure(consumer, records)
         await work.release(RELEASE_SECONDS)
 
     async def _fetched(self, consumer: AIOKafkaConsumer, most: int) -> Mapping[TopicPartition, Sequence[Any]]:
@@ -269,12 +281,6 @@ class EventConsumer:
         finally:
             with contextlib.suppress(IllegalStateError):
                 consumer.resume(*assigned)
-
-    def _measure(self, consumer: AIOKafkaConsumer, records: Mapping[TopicPartition, Sequence[Any]]) -> None:
-        for tp, batch in records.items():
-            end = consumer.highwater(tp) if tp in consumer.assignment() else None
-            if end is not None and batch:
-                LAG.labels(self._group, tp.topic, tp.partition).set(max(0, end - batch[-1].offset - 1))
 
     async def _counted(self, events: Sequence[ConsumedEvent]) -> None:
         assert self._handle is not None
