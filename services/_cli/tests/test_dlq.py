@@ -6,20 +6,23 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import Counter
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from sluice_cli.dead_letters import putting_back, showing
+from sluice_cli.dead_letters import outgoing, putting_back, showing
+from sluice_cli.dead_letters.index import Index
 from sluice_cli.dead_letters.letters import Letter, Selection, letters, offset_range
 from sluice_cli.events import topics_named
 from sluice_cli.mesh.problem import MeshProblem
 from sluice_kit.broker import client_options
 from sluice_kit.completeness import REPLAYED_FROM
-from sluice_kit.dead_letters import Failure, dead_letter
+from sluice_kit.dead_letters import Failure, dead_letter, read_dead_letter
 from sluice_kit.events import encode, now
 from sluice_kit.ordered import OrderedReader
 from sluice_kit.settings import MeshSettings
@@ -60,10 +63,8 @@ class Mailbox:
             return [letter async for letter in letters(reader, topics_named(names or ("RequestCompleted",)), selection)]
 
     async def put_back(self, selection: Selection = Selection(), **options: Any) -> putting_back.Outcome:  # noqa: B008
-        chosen = await self.chosen(selection)
-        async with OrderedReader.opened(self.broker) as reader:
-            memory = await putting_back.recall(reader, chosen)
-        return await putting_back.put_back(self.broker, chosen, memory, **({"again": False} | options))
+        topics = topics_named(("RequestCompleted",))
+        return await putting_back.replay(self.broker, topics, selection, **({"again": False} | options))
 
     async def source(self) -> list[Any]:
         """Everything on the source topic."""
@@ -180,8 +181,8 @@ async def test_a_record_too_large_for_its_letter_is_put_back_from_its_source(mai
 async def test_what_is_no_dead_letter_is_told_and_left(mailbox) -> None:
     await mailbox.pen.raw(f"{COMPLETED}.dlq", b"k", b"v")
     outcome = await mailbox.put_back()
-    assert (len(outcome.lost), outcome.put_back) == (1, [])
-    assert outcome.lost[0].reason == "not_a_dead_letter"
+    assert (outcome.lost.places, len(outcome.put_back)) == ([f"{COMPLETED}.dlq/0/0"], 0)
+    assert [letter.reason for letter in await mailbox.chosen()] == ["not_a_dead_letter"]
 
 
 async def test_a_dry_run_puts_nothing_back(mailbox) -> None:
@@ -192,12 +193,88 @@ async def test_a_dry_run_puts_nothing_back(mailbox) -> None:
 
 async def test_where_the_topic_was_deleted_behind_a_letter_it_is_left_out_until_told_again(mailbox) -> None:
     await mailbox.give_up(1)
-    chosen = await mailbox.chosen()
-    memory = putting_back.Memory(deleted_up_to={TopicPartition(COMPLETED, 1): 7})
-    left = await putting_back.put_back(mailbox.broker, chosen, memory, again=False)
-    assert (len(left.unknown), left.put_back) == (1, [])
-    told = await putting_back.put_back(mailbox.broker, chosen, memory, again=True)
-    assert len(told.put_back) == 1
+    for deleted_up_to, unknown in (({TopicPartition(COMPLETED, 1): 7}, 1), ({}, 0)):
+        with Index() as index:
+            for letter in await mailbox.chosen():
+                index.add(letter)
+            left = await putting_back.put_back(mailbox.broker, each_of(await mailbox.chosen()), index, deleted_up_to)
+        assert (len(left.unknown), len(left.put_back)) == (unknown, 1 - unknown)
+
+
+async def each_of(found: list[Letter]) -> AsyncIterator[Letter]:
+    for letter in found:
+        yield letter
+
+
+async def test_again_puts_back_what_may_have_been_put_back_and_not_what_was(mailbox, monkeypatch) -> None:
+    await mailbox.give_up(1)
+
+    async def deleted(_reader: object, _index: object) -> dict[TopicPartition, int]:
+        return {TopicPartition(COMPLETED, 1): 7}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(putting_back, "recall", deleted)
+        assert len((await mailbox.put_back()).unknown) == 1
+        assert len((await mailbox.put_back(again=True)).put_back) == 1
+    assert len((await mailbox.put_back(again=True)).there_already) == 1
+
+
+async def test_a_large_record_that_is_gone_from_its_source_is_lost_and_one_that_is_there_is_not(mailbox) -> None:
+    record = encode(mailbox.numbered.completed(1))
+    written = await mailbox.pen.raw(record.topic, record.key, record.value, record.headers, partition=1)
+    gone = SimpleNamespace(topic=written.topic, partition=written.partition, offset=written.offset + 1)
+    for place in (gone, written):
+        await mailbox.bury(SimpleNamespace(timestamp=0, **_place(place)), record, record.value, "malformed", omit=True)
+    outcome = await mailbox.put_back()
+    assert (outcome.lost.places, outcome.put_back.places) == ([f"{COMPLETED}.dlq/0/0"], [f"{COMPLETED}.dlq/0/1"])
+
+
+def _place(written: Any) -> dict[str, Any]:
+    return {"topic": written.topic, "partition": written.partition, "offset": written.offset}
+
+
+async def test_letters_of_one_record_far_apart_are_put_back_as_one(mailbox, monkeypatch) -> None:
+    monkeypatch.setattr(outgoing, "BATCH", 3)
+    records = [encode(mailbox.numbered.completed(number)) for number in range(1, 12)]
+    written = [await mailbox.pen.raw(r.topic, r.key, r.value, r.headers, partition=1) for r in records]
+    for group in ("sluice-cost", "sluice-quality"):
+        for record, place in zip(records, written, strict=True):
+            await mailbox.bury(place, record, record.value, "malformed", group=group)
+    assert len((await mailbox.put_back()).put_back) == 22
+    copies = (await mailbox.source())[11:]
+    assert [copy.value for copy in copies] == [record.value for record in records]
+    marks = [[value.decode() for name, value in c.headers if name == REPLAYED_FROM] for c in copies]
+    assert marks == [[f"{COMPLETED}.dlq/0/{n}", f"{COMPLETED}.dlq/0/{n + 11}"] for n in range(11)]
+
+
+async def test_how_many_letters_there_are_does_not_tell_in_memory(mailbox, monkeypatch) -> None:
+    monkeypatch.setattr(outgoing, "BATCH_BYTES", 1 << 20)
+    count, size = 400, 100_000
+
+    async def made() -> AsyncIterator[Letter]:
+        """Not read from the embedded broker, which gives a whole partition at once whatever it is asked for."""
+        for number in range(count):
+            letter = dead_letter(
+                SimpleNamespace(
+                    topic=COMPLETED, partition=number % 4, offset=number, timestamp=0, key=b"k",
+                    value=number.to_bytes(4, "big") * (size // 4), headers=[],
+                ),
+                Failure(reason="malformed", group="sluice-cost", attempts=0, first_failed_at=now()),
+            )  # fmt: skip
+            record = SimpleNamespace(**vars(letter), partition=0, offset=number, timestamp=0)
+            yield Letter(record, read_dead_letter(record))
+
+    tracemalloc.start()
+    try:
+        with Index() as index:
+            async for letter in made():
+                index.add(letter)
+            outcome = await putting_back.put_back(mailbox.broker, made(), index, {})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (len(outcome.put_back), len(await mailbox.marks())) == (count, count)
+    assert peak < count * size / 4, f"{peak / 1e6:.0f} MB"
 
 
 def test_an_offset_that_is_none_is_refused() -> None:

@@ -12,8 +12,10 @@ from sluice_kit.settings import MeshSettings
 SILENCE = 0.2
 
 
-def record(partition: int, offset: int, timestamp: int) -> SimpleNamespace:
-    return SimpleNamespace(topic="t", partition=partition, offset=offset, timestamp=timestamp)
+def record(partition: int, offset: int, timestamp: int, size: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(
+        topic="t", partition=partition, offset=offset, timestamp=timestamp, value=bytes(size) or None
+    )
 
 
 class Consumer:
@@ -82,3 +84,37 @@ async def test_a_caller_that_takes_long_over_a_record_is_no_silent_broker():
         seen.append(each.offset)
         await asyncio.sleep(1.5 * SILENCE)  # the work on it
     assert seen == [0, 1]
+
+
+class Pausing(Consumer):
+    """Tells which partitions were paused when it was asked for more."""
+
+    def __init__(self, *batches: list[SimpleNamespace]) -> None:
+        super().__init__(*batches)
+        self.asleep: set[TopicPartition] = set()
+        self.seen: list[set[int]] = []
+
+    def paused(self) -> set:
+        return self.asleep
+
+    def pause(self, *partitions) -> None:
+        self.asleep = self.asleep | set(partitions)
+
+    def resume(self, *partitions) -> None:
+        self.asleep = self.asleep - set(partitions)
+
+    async def getmany(self, **options):
+        self.seen.append({partition.partition for partition in self.asleep})
+        return await super().getmany(**options)
+
+
+async def test_a_partition_that_is_far_ahead_in_bytes_is_fetched_no_further_until_the_others_have_come_up():
+    megabytes = [record(0, offset, 1 + offset, size=1 << 20) for offset in range(16)]
+    late = [record(1, 0, 15), record(1, 1, 100)]
+    consumer = Pausing(megabytes, late[:1], [record(0, 16, 200)], late[1:])
+    made = OrderedReader(consumer, MeshSettings())
+    found = [
+        each async for each in made.records({**spans(17), TopicPartition("t", 1): Span(0, 2)}, silence_seconds=SILENCE)
+    ]
+    assert len(found) == 19
+    assert consumer.seen[:3] == [set(), {0}, set()]

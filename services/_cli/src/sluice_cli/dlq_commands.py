@@ -90,18 +90,9 @@ def replay(
     home = Home.here()
     settings = event_stream.connection(home)
     with putting_back.only_one(home.path):
-        outcome = asyncio.run(_replay(settings, _topics(topic), selection, again=again, dry=dry_run))
+        outcome = asyncio.run(putting_back.replay(settings, _topics(topic), selection, again=again, dry=dry_run))
     _tell(outcome, dry=dry_run)
     raise typer.Exit(1 if outcome.unknown or outcome.lost else 0)
-
-
-async def _replay(
-    settings: MeshSettings, topics: Sequence[TopicSpec], selection: Selection, *, again: bool, dry: bool
-) -> putting_back.Outcome:
-    async with OrderedReader.opened(settings) as reader:
-        chosen = [letter async for letter in letters(reader, topics, selection)]
-        memory = await putting_back.recall(reader, chosen)
-    return await putting_back.put_back(settings, chosen, memory, again=again, dry=dry)
 
 
 def _selected(settings: MeshSettings, topics: Sequence[TopicSpec], selection: Selection) -> list[Letter]:
@@ -136,6 +127,6 @@ def _tell(outcome: putting_back.Outcome, *, dry: bool) -> None:
         )
 
 
-def _places(found: Sequence[Letter]) -> str:
-    shown = ", ".join(letter.place for letter in found[:10])
-    return shown + (f" and {len(found) - 10} more" if len(found) > 10 else "")
+def _places(found: putting_back.Tally) -> str:
+    more = len(found) - len(found.places)
+    return ", ".join(found.places) + (f" and {more} more" if more else "")

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import heapq
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -23,6 +23,9 @@ from sluice_kit.settings import MeshSettings
 # Records held per partition while others are waited for.
 _AHEAD = 4_000
 _RESUME_BELOW = 1_000
+# The same in bytes of values, for records may be as large as a megabyte.
+_AHEAD_BYTES = 16 << 20
+_RESUME_BELOW_BYTES = 4 << 20
 _REQUEST_MS = 20_000
 
 
@@ -119,9 +122,11 @@ class OrderedReader:
 
     def _keep_level(self, merge: "_Merge") -> None:
         """Fetch no more of a partition that is far ahead of the one that is waited for."""
-        waiting, paused = merge.waiting(), self._consumer.paused()
-        self._consumer.pause(*[p for p, count in waiting.items() if count >= _AHEAD and p not in paused])
-        self._consumer.resume(*[p for p in paused if waiting.get(p, 0) < _RESUME_BELOW])
+        paused = self._consumer.paused()
+        full = [p for p in merge.partitions if merge.holds(p, records=_AHEAD, size=_AHEAD_BYTES)]
+        self._consumer.pause(*[p for p in full if p not in paused])
+        low = [p for p in paused if not merge.holds(p, records=_RESUME_BELOW, size=_RESUME_BELOW_BYTES)]
+        self._consumer.resume(*low)
 
     async def _note_ends(self, merge: "_Merge") -> None:
         # The last offsets of a range may hold no record (compaction, transactions): only the position tells the end.
@@ -147,13 +152,19 @@ class _Merge:
     def __init__(self, spans: Spans) -> None:
         self._spans = spans
         self._queues: dict[TopicPartition, deque[ConsumerRecord]] = {partition: deque() for partition in spans}
+        self._sizes = dict.fromkeys(spans, 0)
         self._heads: list[tuple[int, str, int]] = []
         self.open = set(spans)
         """Partitions of which more is to come."""
 
-    def waiting(self) -> dict[TopicPartition, int]:
-        """Records held, by partition."""
-        return {partition: len(records) for partition, records in self._queues.items()}
+    @property
+    def partitions(self) -> Iterable[TopicPartition]:
+        """All of them."""
+        return self._queues
+
+    def holds(self, partition: TopicPartition, *, records: int, size: int) -> bool:
+        """Whether as many records of it wait, or as many bytes of values; false for a partition that is not merged."""
+        return len(self._queues.get(partition, ())) >= records or self._sizes.get(partition, 0) >= size
 
     def take(self, batches: Mapping[TopicPartition, Sequence[ConsumerRecord]]) -> None:
         """More of some partitions; what lies beyond a span is left out."""
@@ -161,7 +172,9 @@ class _Merge:
             queue = self._queues[partition]
             was_empty = not queue
             span = self._spans[partition]
-            queue.extend(record for record in batch if span.start <= record.offset < span.end)
+            inside = [record for record in batch if span.start <= record.offset < span.end]
+            queue.extend(inside)
+            self._sizes[partition] += sum(_size(record) for record in inside)
             if was_empty and queue:
                 self._push(partition)
 
@@ -178,7 +191,9 @@ class _Merge:
             _, topic, number = heapq.heappop(self._heads)
             partition = TopicPartition(topic, number)
             queue = self._queues[partition]
-            yield queue.popleft()
+            record = queue.popleft()
+            self._sizes[partition] -= _size(record)
+            yield record
             if queue:
                 self._push(partition)
             elif partition in self.open:
@@ -187,3 +202,7 @@ class _Merge:
     def _push(self, partition: TopicPartition) -> None:
         record = self._queues[partition][0]
         heapq.heappush(self._heads, (record.timestamp, partition.topic, partition.partition))
+
+
+def _size(record: ConsumerRecord) -> int:
+    return len(record.value or b"")

@@ -1,13 +1,14 @@
 """Dead letters as they stand on the `.dlq` topics, and which of them are meant."""
 
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from aiokafka import ConsumerRecord
 from sluice_kit.dead_letters import DeadLetter, NotADeadLetter, read_dead_letter
 from sluice_kit.events import DEAD_LETTER_SUFFIX, TopicSpec
-from sluice_kit.ordered import OrderedReader
+from sluice_kit.ordered import OrderedReader, Spans
 
 from sluice_cli.mesh.problem import MeshProblem
 
@@ -72,12 +73,27 @@ def offset_range(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
-async def letters(reader: OrderedReader, topics: Sequence[TopicSpec], selection: Selection) -> AsyncIterator[Letter]:
-    """The letters of these topics (events or their `.dlq`) that are there now, oldest first."""
+async def spans_of(reader: OrderedReader, topics: Sequence[TopicSpec]) -> Spans:
+    """Where the letters of these topics (events or their `.dlq`) are now."""
     names = {spec.name.removesuffix(DEAD_LETTER_SUFFIX) + DEAD_LETTER_SUFFIX for spec in topics}
-    async for record in reader.records(await reader.spans(sorted(names))):
-        letter = _letter(record)
-        if selection.takes(letter):
+    return await reader.spans(sorted(names))
+
+
+async def letters_in(reader: OrderedReader, spans: Spans, selection: Selection) -> AsyncGenerator[Letter, None]:
+    """The chosen letters that stand there, oldest first."""
+    async with contextlib.aclosing(reader.records(spans)) as records:
+        async for record in records:
+            letter = _letter(record)
+            if selection.takes(letter):
+                yield letter
+
+
+async def letters(
+    reader: OrderedReader, topics: Sequence[TopicSpec], selection: Selection
+) -> AsyncGenerator[Letter, None]:
+    """The chosen letters of these topics that are there now, oldest first."""
+    async with contextlib.aclosing(letters_in(reader, await spans_of(reader, topics), selection)) as found:
+        async for letter in found:
             yield letter
 
 

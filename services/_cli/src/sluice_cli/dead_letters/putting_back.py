@@ -1,54 +1,57 @@
 """Puts dead letters back on the topics they came from, each exactly once, however often it is killed and run again.
 
 What was put back is remembered where it was put: the record carries the letter's place in a header, so that writing it and
-remembering it are one act, on any broker. A run first reads what stands behind the letters' source offsets, and leaves out
-what it finds there.
+remembering it are one act, on any broker. A run reads the letters for their places, then what stands behind their source
+offsets, and then the letters again, to send those that it did not find there: one at a time, and never all in memory.
 """
 
 import fcntl
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
-from sluice_kit.broker import client_options
+from aiokafka import ConsumerRecord, TopicPartition
 from sluice_kit.completeness import REPLAYED_FROM
 from sluice_kit.dead_letters import DeadLetter
-from sluice_kit.events import Headers
-from sluice_kit.kafka_client import closed
+from sluice_kit.events import TopicSpec
 from sluice_kit.ordered import OrderedReader, Span
 from sluice_kit.settings import MeshSettings
 
-from sluice_cli.dead_letters.letters import Letter
+from sluice_cli.dead_letters.index import Index, State
+from sluice_cli.dead_letters.letters import Letter, Selection, letters_in, spans_of
+from sluice_cli.dead_letters.outgoing import Originals, Outgoing
 from sluice_cli.mesh.problem import MeshProblem
 
-BATCH = 200
+SHOWN_PLACES = 10
 
 
 @dataclass
-class Memory:
-    """What the source topics tell of the letters that are to be put back."""
+class Tally:
+    """How many letters, and where the first of them stand."""
 
-    put_back: set[str] = field(default_factory=set)
-    """Places of letters whose records are there."""
-    deleted_up_to: dict[TopicPartition, int] = field(default_factory=dict)
-    """The highest offset without a record behind the letters: a record that was put back may have stood there."""
-    originals: dict[tuple[str, int, int], ConsumerRecord] = field(default_factory=dict)
-    """Records that did not fit their letters, by topic, partition, offset."""
+    count: int = 0
+    places: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def add(self, letter: Letter) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.places) < SHOWN_PLACES:
+            self.places.append(letter.place)
 
 
 @dataclass
 class Outcome:
     """What became of the letters."""
 
-    put_back: list[Letter] = field(default_factory=list)
-    there_already: list[Letter] = field(default_factory=list)
-    unknown: list[Letter] = field(default_factory=list)
+    put_back: Tally = field(default_factory=Tally)
+    there_already: Tally = field(default_factory=Tally)
+    unknown: Tally = field(default_factory=Tally)
     """Whether they were put back before can no longer be seen."""
-    lost: list[Letter] = field(default_factory=list)
+    lost: Tally = field(default_factory=Tally)
     """No dead letters, or too large for one and gone from their source."""
 
 
@@ -66,122 +69,84 @@ def only_one(home: Path) -> Iterator[None]:
         yield
 
 
-async def recall(reader: OrderedReader, letters: Sequence[Letter]) -> Memory:
-    """Read the source partitions from the letters' source offsets to their ends."""
-    wanted = {letter.place for letter in letters}
-    firsts = _first_offsets(letters)
+async def replay(
+    settings: MeshSettings, topics: Sequence[TopicSpec], selection: Selection, *, again: bool, dry: bool = False
+) -> Outcome:
+    """Put back the chosen letters that are there now, in their order; `again` also what may have been put back. `dry`: only look."""
+    async with OrderedReader.opened(settings) as reader:
+        # Letters that come while we work are not meant.
+        spans = await spans_of(reader, topics)
+        with Index() as index:
+            async with aclosing(letters_in(reader, spans, selection)) as chosen:
+                async for letter in chosen:
+                    index.add(letter)
+            deleted_up_to = await recall(reader, index)
+            async with aclosing(letters_in(reader, spans, selection)) as chosen:
+                return await put_back(settings, chosen, index, {} if again else deleted_up_to, dry=dry)
+
+
+async def recall(reader: OrderedReader, index: Index) -> dict[TopicPartition, int]:
+    """Read the source partitions from the letters' source offsets to their ends, and note which letters were put back.
+
+    Gives the highest offset without a record behind the letters, by partition: a record that was put back may have stood there.
+    """
+    firsts, deleted_up_to = index.first_offsets, {}
     held = await reader.spans(sorted({partition.topic for partition in firsts}))
-    memory = Memory()
     spans = {p: Span(max(first, held[p].start), held[p].end) for p, first in firsts.items() if p in held}
     expected = {partition: firsts[partition] for partition in spans}
-    omitted = {_source(letter.told) for letter in letters if letter.told and letter.told.value_omitted}
     async for record in reader.records(spans):
         partition = TopicPartition(record.topic, record.partition)
         if record.offset > expected[partition]:
-            memory.deleted_up_to[partition] = record.offset - 1
+            deleted_up_to[partition] = record.offset - 1
         expected[partition] = record.offset + 1
-        memory.put_back.update(mark for mark in _marks(record) if mark in wanted)
-        if (place := (record.topic, record.partition, record.offset)) in omitted:
-            memory.originals[place] = record
+        index.note(_marks(record), State.PUT_BACK)
     for partition, span in spans.items():
         if expected[partition] < span.end:
-            memory.deleted_up_to[partition] = span.end - 1
-    return memory
+            deleted_up_to[partition] = span.end - 1
+    return deleted_up_to
 
 
 async def put_back(
-    settings: MeshSettings, letters: Sequence[Letter], memory: Memory, *, again: bool, dry: bool = False
+    settings: MeshSettings,
+    letters: AsyncIterator[Letter],
+    index: Index,
+    deleted_up_to: Mapping[TopicPartition, int],
+    *,
+    dry: bool = False,
 ) -> Outcome:
-    """Send what is not there yet, in the order of the letters; `again` also what may have been there. `dry`: only look."""
+    """Send what is not there yet, in the order of the letters, which the index must know; what may have been there is left out."""
     outcome = Outcome()
-    to_send: list[tuple[Letter, DeadLetter]] = []
-    for letter in letters:
-        told = letter.told
-        if told is None or (told.value_omitted and _source(told) not in memory.originals):
-            outcome.lost.append(letter)
-        elif letter.place in memory.put_back:
-            outcome.there_already.append(letter)
-        elif not again and memory.deleted_up_to.get(_partition(told), -1) > told.source_offset:
-            outcome.unknown.append(letter)
-        else:
-            to_send.append((letter, told))
-    if not dry:
-        await _send_all(settings, to_send, memory)
-    outcome.put_back = [letter for letter, _ in to_send]
+    async with Outgoing(settings) as outgoing, Originals(settings) as originals:
+        async for letter in letters:
+            told, state = letter.told, index.state(letter)
+            original = await originals.of(told) if told and told.value_omitted and state is State.UNSEEN else None
+            tally = _tally(outcome, told, state, original, deleted_up_to)
+            tally.add(letter)
+            if told and tally is outcome.put_back and state is State.UNSEEN:
+                places = index.places_to_send(told)
+                if not dry:
+                    await outgoing.send(told, places, original)
+                index.note(places, State.SENT)
     return outcome
 
 
-async def _send_all(settings: MeshSettings, letters: Sequence[tuple[Letter, DeadLetter]], memory: Memory) -> None:
-    if not letters:
-        return
-    async with _producer(settings) as producer:
-        records = _records(letters)
-        for start in range(0, len(records), BATCH):
-            sent = [await _send(producer, places, told, memory) for places, told in records[start : start + BATCH]]
-            for acknowledged in sent:
-                await acknowledged
-
-
-def _records(letters: Sequence[tuple[Letter, DeadLetter]]) -> list[tuple[list[str], DeadLetter]]:
-    """What is to be sent, and the places of its letters, in their order.
-
-    A record that several groups gave up is sent once: all of them read it again, and a copy a group would be given up again by
-    each of them.
-    """
-    records: dict[object, tuple[list[str], DeadLetter]] = {}
-    for letter, told in letters:
-        # A topic that was made anew has other records at the same places.
-        record = (_source(told), told.original.key, told.original.value, told.value_omitted)
-        records.setdefault(record, ([], told))[0].append(letter.place)
-    return list(records.values())
-
-
-async def _send(producer: AIOKafkaProducer, places: Sequence[str], told: DeadLetter, memory: Memory):  # type: ignore[no-untyped-def] # a future
-    original = memory.originals.get(_source(told))
-    value = original.value if original and told.value_omitted else told.original.value
-    kept: Headers = list(original.headers) if original and told.value_omitted else told.original.headers
-    headers = [(name, each) for name, each in kept if name != REPLAYED_FROM]
-    return await producer.send(
-        told.source_topic,
-        key=told.original.key,
-        value=value,
-        headers=[*headers, *((REPLAYED_FROM, place.encode()) for place in places)],
-        # Where it stood: consumers keep the order of a partition, and the next run looks for it here.
-        partition=told.source_partition,
-    )
-
-
-@asynccontextmanager
-async def _producer(settings: MeshSettings) -> AsyncIterator[AIOKafkaProducer]:
-    producer = AIOKafkaProducer(
-        **client_options(settings), acks="all", enable_idempotence=True, request_timeout_ms=20_000
-    )
-    try:
-        await producer.start()
-        yield producer
-    except (KafkaError, OSError) as error:
-        raise MeshProblem(
-            f"Kafka did not take the records ({type(error).__name__}): run the same command again; what arrived is left out."
-        ) from None
-    finally:
-        await closed(producer)
-
-
-def _first_offsets(letters: Sequence[Letter]) -> Mapping[TopicPartition, int]:
-    firsts: defaultdict[TopicPartition, list[int]] = defaultdict(list)
-    for told in (letter.told for letter in letters):
-        if told:
-            firsts[_partition(told)].append(told.source_offset)
-    return {partition: min(offsets) for partition, offsets in firsts.items()}
+def _tally(
+    outcome: Outcome,
+    told: DeadLetter | None,
+    state: State,
+    original: ConsumerRecord | None,
+    deleted_up_to: Mapping[TopicPartition, int],
+) -> Tally:
+    """Where a letter is counted."""
+    if told is None:
+        return outcome.lost
+    if state is not State.UNSEEN:
+        return outcome.there_already if state is State.PUT_BACK else outcome.put_back
+    if told.value_omitted and original is None:
+        return outcome.lost
+    source = TopicPartition(told.source_topic, told.source_partition)
+    return outcome.unknown if deleted_up_to.get(source, -1) > told.source_offset else outcome.put_back
 
 
 def _marks(record: ConsumerRecord) -> list[str]:
     return [value.decode(errors="replace") for name, value in record.headers if name == REPLAYED_FROM]
-
-
-def _partition(told: DeadLetter) -> TopicPartition:
-    return TopicPartition(told.source_topic, told.source_partition)
-
-
-def _source(told: DeadLetter) -> tuple[str, int, int]:
-    return told.source_topic, told.source_partition, told.source_offset
