@@ -169,9 +169,11 @@ bench-filters: $(VENV)/.bench-ready ## Measure how fast redaction and moderation
 	@for bench in $(FILTER_BENCHES); do python tests/bench/$$bench.py $(if $(QUICK),--quick) || exit 1; done
 
 .PHONY: bench-events
+# Not written out below: a comma there would end $(if)'s argument.
+QUICK_GROWTH := --rows 10000,100000 --rounds 2
 bench-events: $(DEV_READY) ## Events and ledger rows per second beside the bare drivers, and the ledger as it grows (QUICK=1: fewer; ROWS=10000,10000000: sizes)
 	@python tests/bench/events_speed.py $(if $(QUICK),--events 3000 --rounds 2)
-	@python tests/bench/ledger_growth.py $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),--rows 10000,100000 --rounds 2)
+	@python tests/bench/ledger_growth.py $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),$(QUICK_GROWTH))
 
 .PHONY: bench-inference bench-quantisations soak-inference
 bench-inference: $(DEV_READY) ## Bare engine, backend and inference service at 1, 2, 4, 8 streams
