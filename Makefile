@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SERVICES := gateway inference redaction moderation feedback cost quality drift fairness insight
+SERVICES := gateway inference redaction moderation feedback cost quality drift fairness insight console
 WORKSPACE := protos services/_events services/_kit $(addprefix services/,$(SERVICES)) services/_cli
 PACKAGE_FILES := $(addsuffix /pyproject.toml,$(WORKSPACE))
 RUN_READY := $(VENV)/.run-ready
@@ -111,7 +111,7 @@ lock: $(BIN)/uv ## Resolve all dependencies anew into requirements/*.txt
 test: test-unit test-contracts test-eval test-deploy test-e2e test-mesh test-chaos-short ## Run every test
 
 .PHONY: test-unit test-contracts test-eval test-deploy test-e2e test-mesh test-chaos test-chaos-short
-test-unit: $(DEV_READY) ## Unit tests beside each service
+test-unit: $(DEV_READY) $(VENV)/.browser-ready ## Unit tests beside each service
 	@pytest -q $(addsuffix /tests,services/_events services/_kit services/_cli $(addprefix services/,$(SERVICES)))
 
 test-contracts: $(DEV_READY) ## What must hold of the protos and the addresses
@@ -142,6 +142,22 @@ test-chaos: $(DEV_READY) ## Minutes of kill -9 and a broker that goes away, unde
 
 test-chaos-short: $(DEV_READY) ## The same in half a minute of load, on one broker (part of `make test`)
 	@SLUICE_CHAOS=short SLUICE_CHAOS_SEED=$(SEED) pytest -q -rs tests/chaos
+
+# The console's pages are tested in a real browser. Debian's is installed where it may be; elsewhere those tests are skipped, saying so.
+CHROMIUM = $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
+$(VENV)/.browser-ready: $(DEV_READY)
+	@if [ -z "$(CHROMIUM)" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing Chromium for the console's tests (once, about a minute) ..."; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  { apt-get install -y -q chromium || { apt-get update -q && apt-get install -y -q chromium; }; } >/dev/null 2>&1 || echo "Chromium could not be installed: the console's tests in a browser are skipped."; \
+	fi
+	@touch $@
+
+test-console: $(VENV)/.browser-ready
+
+.PHONY: console-assets
+console-assets: $(DEV_READY) ## Fetch the browser's libraries of the console again through npm (VERSION=: another version)
+	@python services/console/vendor.py
 
 .PHONY: test-%
 $(addprefix test-,events kit cli $(SERVICES)): test-%: $(DEV_READY) # one service: make test-cost

@@ -15,8 +15,9 @@ SERVICES = (
     "drift",
     "fairness",
     "insight",
+    "console",
 )
-GRPC_SERVICES = tuple(s for s in SERVICES if s not in ("quality", "drift", "fairness"))
+GRPC_SERVICES = tuple(s for s in SERVICES if s not in ("quality", "drift", "fairness", "console"))
 
 
 def settings_class(service: str) -> type[BaseSettings]:
@@ -47,4 +48,4 @@ def expected_port(service: str, kind: str) -> int:
     from sluice_kit.addresses import DEFAULT_PORTS
 
     key = {"grpc": service, "http": f"{service}_http", "web": f"{service}_web", "metrics": f"metrics_{service}"}[kind]
-    return DEFAULT_PORTS[key]
+    return DEFAULT_PORTS["console" if key == "console_http" else key]

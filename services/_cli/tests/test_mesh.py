@@ -106,7 +106,9 @@ def test_every_service_of_the_mesh_has_a_check_and_ports_shifted_by_the_offset(m
         "drift",
         "fairness",
         "insight",
+        "console",
     }
+    assert services["console"].check == Check("http", 8190)
     assert services["gateway"].ports == {"gateway": 50151, "gateway_http": 8180, "metrics_gateway": 9551}
     assert services["drift"].check == Check("http", 6167)
     assert services["fairness"].check == Check("http", 6168)

@@ -24,7 +24,7 @@ from sluice.events.v1.drift_pb2 import DriftMeasured
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice.insight.v1.insight_service_pb2_grpc import InsightServiceStub, add_InsightServiceServicer_to_server
-from sluice_insight.api import SERVICE_NAME, InsightService
+from sluice_insight.api.metrics import SERVICE_NAME, InsightService
 from sluice_insight.consumer import EVENTS
 from sluice_insight.domain.board import MINUTE
 from sluice_insight.domain.watch import Watchers

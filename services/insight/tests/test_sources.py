@@ -14,7 +14,7 @@ from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice.insight.v1.insight_service_pb2_grpc import InsightServiceStub, add_InsightServiceServicer_to_server
 from sluice_insight import consumer
 from sluice_insight.adapters.sources import GRACE_SECONDS, SourceGauges, Sources
-from sluice_insight.api import SERVICE_NAME, InsightService
+from sluice_insight.api.metrics import SERVICE_NAME, InsightService
 from sluice_insight.consumer import Feed
 from sluice_insight.domain.board import MINUTE, Board
 from sluice_insight.domain.costs import Costs

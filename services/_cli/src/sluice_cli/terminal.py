@@ -5,7 +5,7 @@ import sys
 
 from rich.console import Console
 
-_PIPED_COLUMNS = 240
+_PIPED_COLUMNS = 160
 
 
 def console() -> Console:

@@ -24,7 +24,10 @@ _OTHER_PORTS = {
 }
 
 DEFAULT_PORTS: Mapping[str, int] = MappingProxyType(
-    _GRPC_PORTS | _OTHER_PORTS | {f"metrics_{name}": 9450 + port - 50050 for name, port in _GRPC_PORTS.items()}
+    _GRPC_PORTS
+    | _OTHER_PORTS
+    | {f"metrics_{name}": 9450 + port - 50050 for name, port in _GRPC_PORTS.items()}
+    | {"metrics_console": 9490}
 )
 """Listener name to TCP port, before the offset. `metrics_<service>` serves /metrics and /healthz."""
 

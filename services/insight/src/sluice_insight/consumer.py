@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from prometheus_client import Counter
 from sluice.events.v1.cost_pb2 import CostRecorded
 from sluice.events.v1.drift_pb2 import DriftMeasured
-from sluice.events.v1.fairness_pb2 import FairnessCounted
+from sluice.events.v1.fairness_pb2 import FairnessCounted, FairnessMeasured
 from sluice.events.v1.mesh_pb2 import EventsLost
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice_kit import broker
@@ -21,6 +21,7 @@ from sluice_kit.events import SeenIds, topic_of
 from sluice_kit.health import HealthBoard
 from sluice_kit.settings import MeshSettings
 
+from sluice_insight.adapters.comparisons import Comparisons
 from sluice_insight.adapters.events import charge_of, drift_part, fairness_part, quality_part
 from sluice_insight.adapters.sources import Sources
 from sluice_insight.domain.board import Board
@@ -28,7 +29,7 @@ from sluice_insight.domain.costs import Charge, Costs
 from sluice_insight.domain.part import Part
 from sluice_insight.domain.watch import Watchers
 
-MEASURED: Sequence[type[Message]] = (QualityMeasured, DriftMeasured, FairnessCounted, CostRecorded)
+MEASURED: Sequence[type[Message]] = (QualityMeasured, DriftMeasured, FairnessCounted, FairnessMeasured, CostRecorded)
 EVENTS: Sequence[type[Message]] = (*MEASURED, EventsLost)
 COUNTED = frozenset(topic_of(event).name for event in MEASURED)
 """Topics whose gaps are explained by what their producers say."""
@@ -53,9 +54,11 @@ class Feed:
         costs: Costs,
         watchers: Watchers,
         sources: Sources | None = None,
+        comparisons: Comparisons | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._sources = sources or Sources(now=now)
+        self._comparisons = comparisons or Comparisons()
         self._board = board
         self._costs = costs
         self._watchers = watchers
@@ -70,6 +73,7 @@ class Feed:
             fact = _fact(event)
             if self._is_new(event):
                 self._take(fact, now)
+                self._comparisons.take(event.message)
         self._sources.watch()
 
     def _is_new(self, event: ConsumedEvent) -> bool:

@@ -30,7 +30,7 @@ from sluice_kit.events import UndecodableEvent, decode, topic_of
 from sluice_kit.ordered import OrderedReader, Span
 from sluice_kit.settings import load, target_of
 
-from sluice_insight.api import LARGEST_PAGE, MOST_METRICS, InsightService
+from sluice_insight.api.metrics import LARGEST_PAGE, MOST_METRICS, InsightService
 from sluice_insight.consumer import EVENTS, Feed
 from sluice_insight.domain.board import MINUTE, Board
 from sluice_insight.domain.catalogue import METRICS

@@ -64,6 +64,7 @@ def print_addresses(console: Console, home: Home, values: Mapping[str, str]) -> 
         ("OpenAI HTTP", f"{values['SLUICE_HTTP_URL']}/v1"),
         ("gRPC", values["SLUICE_GRPC_TARGET"]),
         ("Kafka", values["SLUICE_KAFKA_BOOTSTRAP"]),
+        *console_lines(values),
         ("live metrics", f"insight {values['SLUICE_INSIGHT_TARGET']} (gRPC)"),
         ("keys, addresses", str(home.demo_env)),
         ("logs", str(home.logs)),
@@ -75,6 +76,13 @@ def print_addresses(console: Console, home: Home, values: Mapping[str, str]) -> 
         console.print(f"\n  [dim]{title}[/]", highlight=False)
         console.print(snippet, highlight=False, markup=False, soft_wrap=True)
     console.print()
+
+
+def console_lines(values: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Where a person looks, and the key that opens it."""
+    if "SLUICE_CONSOLE_KEY" not in values:
+        return []
+    return [("console", values["SLUICE_CONSOLE_URL"]), ("its key", values["SLUICE_CONSOLE_KEY"])]
 
 
 def snippets(home: Home, values: Mapping[str, str]) -> dict[str, str]:

@@ -5,13 +5,14 @@ import os
 import secrets
 import shlex
 from collections.abc import Mapping
-from pathlib import Path
 
 import yaml
 from sluice_kit.addresses import DEFAULT_PORTS
 
+from sluice_cli.mesh import demo_console
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.plan import GRPC_SERVICES, STREAM_PROCESSORS
+from sluice_cli.mesh.private_file import write_private
 from sluice_cli.mesh.problem import MeshProblem
 
 TENANTS = ("acme", "globex")
@@ -23,11 +24,13 @@ EMBEDDING_TARGET = "sluice-static-minilm-256"
 
 
 def write(home: Home, offset: int, broker: Mapping[str, str]) -> None:
-    """Writes demo.env (mode 600), and gateway.yaml when there is none yet. Keys that exist are kept."""
+    """Writes demo.env (mode 600), gateway.yaml and the console's keys when there are none yet. Keys that exist are kept."""
+    console_key = demo_console.key(home, read(home) if home.demo_env.exists() else {})
     keys = _keys(home)
     if not home.gateway_file.exists():
-        _write_private(home.gateway_file, _gateway_yaml(keys))
-    _write_private(home.demo_env, _assignments({**addresses(home, offset), **_key_variables(keys), **broker}))
+        write_private(home.gateway_file, _gateway_yaml(keys))
+    values = {**addresses(home, offset), **_key_variables(keys), demo_console.KEY: console_key, **broker}
+    write_private(home.demo_env, _assignments(values))
 
 
 def addresses(home: Home, offset: int) -> dict[str, str]:
@@ -43,6 +46,7 @@ def addresses(home: Home, offset: int) -> dict[str, str]:
         "SLUICE_GRPC_TARGET": at("gateway"),
         **{f"SLUICE_{service.upper()}_TARGET": at(service) for service in GRPC_SERVICES},
         **{f"SLUICE_{service.upper()}_URL": f"http://{at(f'{service}_web')}" for service in STREAM_PROCESSORS},
+        demo_console.URL: f"http://{at('console')}",
         "SLUICE_MODEL": MODEL,
         "SLUICE_TENANT": TENANTS[0],
     }
@@ -118,12 +122,3 @@ def _digest(key: str) -> str:
 def _assignments(values: Mapping[str, str]) -> str:
     head = "# Where the mesh is, and keys for it. In a shell: set -a; . demo.env; set +a\n"
     return head + "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
-
-
-def _write_private(path: Path, text: str) -> None:
-    # Created with its mode, so that a key is never readable for others, not even for a moment; then put in place whole.
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    fresh.replace(path)

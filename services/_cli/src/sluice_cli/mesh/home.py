@@ -46,6 +46,11 @@ class Home:
         return self.path / "gateway.yaml"
 
     @property
+    def console_file(self) -> Path:
+        """Who may sign in to the console (keys hashed)."""
+        return self.path / "console" / "keys.yaml"
+
+    @property
     def broker_file(self) -> Path:
         """Name of the broker this home was begun with."""
         return self.path / "broker"

@@ -13,7 +13,8 @@ from sluice_cli.mesh.problem import MeshProblem
 GRPC_SERVICES = ("inference", "redaction", "moderation", "gateway", "cost", "feedback", "insight")
 """Heaviest start first."""
 STREAM_PROCESSORS = ("quality", "drift", "fairness")
-SERVICES = (*GRPC_SERVICES, *STREAM_PROCESSORS)
+PAGES = ("console",)
+SERVICES = (*GRPC_SERVICES, *STREAM_PROCESSORS, *PAGES)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def running(names: tuple[str, ...], offset: int) -> tuple[Program, ...]:
 def _service(name: str, offset: int, names: tuple[str, ...]) -> Program:
     listeners = [name, f"{name}_http", f"{name}_web", f"metrics_{name}"]
     ports = {listener: DEFAULT_PORTS[listener] + offset for listener in listeners if listener in DEFAULT_PORTS}
-    check = Check("grpc", ports[name]) if name in ports else Check("http", ports[f"{name}_web"])
+    check = Check("grpc", ports[name]) if name in GRPC_SERVICES else Check("http", ports[_page_of(name)])
     return Program(
         name=name,
         command=(str(_script(f"sluice-{name}")),),
@@ -70,6 +71,11 @@ def _service(name: str, offset: int, names: tuple[str, ...]) -> Program:
         check=check,
         environment=_environment(name, names),
     )
+
+
+def _page_of(name: str) -> str:
+    """The listener that answers /healthz."""
+    return name if name in PAGES else f"{name}_web"
 
 
 def _environment(name: str, names: tuple[str, ...]) -> dict[str, str]:

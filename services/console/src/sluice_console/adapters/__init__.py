@@ -1,0 +1,1 @@
+"""Keys from a file, and the services that are asked."""

@@ -1,0 +1,141 @@
+"""Asks insight for the newest comparisons of drift and fairness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+from sluice.events.v1 import drift_pb2, fairness_pb2
+from sluice.insight.v1 import comparison_service_pb2 as pb
+from sluice.insight.v1 import comparison_service_pb2_grpc as rpc
+from sluice_kit import context
+
+from sluice_console.domain.answers import Away
+from sluice_console.domain.comparisons import DriftedSeries, Feature, Found, GroupMeasurement
+
+_DRIFT = {
+    drift_pb2.DRIFT_VERDICT_INSUFFICIENT: "insufficient",
+    drift_pb2.DRIFT_VERDICT_STABLE: "stable",
+    drift_pb2.DRIFT_VERDICT_DRIFTED: "drifted",
+}
+_FAIRNESS = {
+    fairness_pb2.FAIRNESS_VERDICT_UNSPECIFIED: "",  # the reference itself, or told without a test
+    fairness_pb2.FAIRNESS_VERDICT_INSUFFICIENT: "insufficient",
+    fairness_pb2.FAIRNESS_VERDICT_COMPARABLE: "comparable",
+    fairness_pb2.FAIRNESS_VERDICT_DISPARATE: "disparate",
+}
+_MOST_SERIES = 200
+_MOST_MEASUREMENTS = 2_000
+
+
+class ComparisonReader:
+    """What was last compared. Every method raises Away when insight does not answer in time, or refuses."""
+
+    def __init__(self, channel: Any, *, seconds: float) -> None:
+        self._stub = rpc.ComparisonServiceStub(channel)
+        self._seconds = seconds
+
+    async def drift(self, *, tenant: str) -> Found[DriftedSeries]:
+        """The newest comparison of every series, drifted ones first."""
+        request = pb.ListDriftRequest(tenant_id=tenant, page_size=_MOST_SERIES)
+        answer = await self._ask(self._stub.ListDrift, request, tenant)
+        return Found([_series(one) for one in answer.comparisons], answer.left_out, _newest(answer))
+
+    async def fairness(
+        self, *, tenant: str, metric: str, attribute: str, long_windows: bool
+    ) -> Found[GroupMeasurement]:
+        """The newest measurement of every group."""
+        request = pb.ListFairnessRequest(
+            tenant_id=tenant,
+            metric=metric,
+            attribute=attribute,
+            long_windows=long_windows,
+            page_size=_MOST_MEASUREMENTS,
+        )
+        answer = await self._ask(self._stub.ListFairness, request, tenant)
+        return Found([_measurement(one) for one in answer.measurements], answer.left_out, _newest(answer))
+
+    async def _ask(self, method: Callable[..., Any], request: Any, tenant: str) -> Any:
+        metadata = ((context.TENANT_ID, tenant),) if tenant else ()
+        try:
+            return await method(request, timeout=self._seconds, metadata=metadata)
+        except grpc.RpcError as error:
+            code = error.code()  # type: ignore[attr-defined]
+            if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise Away("insight", "insight, which holds the comparisons, does not answer.") from None
+            raise Away("insight", f"insight refused the question ({code.name}).") from None
+
+
+def _series(event: drift_pb2.DriftMeasured) -> DriftedSeries:
+    return DriftedSeries(
+        tenant=event.series.tenant_id,
+        model=event.series.model,
+        start=event.window.start.ToDatetime(tzinfo=UTC),
+        length=event.window.length.ToTimedelta(),
+        closed=event.part.closed,
+        verdict=_DRIFT.get(event.verdict, "unknown"),
+        observations=event.observations,
+        reference_version=event.reference.version,
+        reference_observations=event.reference.observations,
+        reference_from=_moment(event.reference, "first_observed_at"),
+        reference_until=_moment(event.reference, "last_observed_at"),
+        false_alarm_rate=event.false_alarm_rate,
+        features=[_feature(one) for one in event.features],
+    )
+
+
+def _feature(feature: drift_pb2.FeatureDrift) -> Feature:
+    return Feature(
+        name=feature.feature,
+        statistic=feature.statistic.replace("_", " "),
+        value=feature.value,
+        p_value=_optional(feature, "p_value"),
+        psi=_optional(feature, "population_stability_index"),
+        js=_optional(feature, "jensen_shannon_divergence"),
+        verdict=_DRIFT.get(feature.verdict, "unknown"),
+        bins=list(feature.bins),
+        counts=list(feature.bin_counts),
+        reference_counts=list(feature.reference_bin_counts),
+        largest_change=feature.largest_change,
+    )
+
+
+def _measurement(event: fairness_pb2.FairnessMeasured) -> GroupMeasurement:
+    return GroupMeasurement(
+        tenant=event.series.tenant_id,
+        project=event.series.project_id,
+        model=event.series.model,
+        policy=event.policy,
+        attribute=event.attribute,
+        metric=event.metric,
+        group=event.group,
+        start=event.window.start.ToDatetime(tzinfo=UTC),
+        length=event.window.length.ToTimedelta() or timedelta(minutes=1),
+        verdict=_FAIRNESS.get(event.verdict, "unknown"),
+        samples=event.sample_count,
+        value=event.value,
+        lower=event.lower,
+        upper=event.upper,
+        reference=event.reference_group,
+        difference=_optional(event, "difference"),
+        difference_lower=_optional(event, "difference_lower"),
+        difference_upper=_optional(event, "difference_upper"),
+        ratio=_optional(event, "ratio"),
+        adjusted_p_value=_optional(event, "adjusted_p_value"),
+        below_four_fifths=event.below_four_fifths,
+        trend=_optional(event, "trend_per_hour"),
+    )
+
+
+def _optional(message: Any, name: str) -> float | None:
+    return getattr(message, name) if message.HasField(name) else None
+
+
+def _moment(message: Any, name: str) -> datetime | None:
+    return getattr(message, name).ToDatetime(tzinfo=UTC) if message.HasField(name) else None
+
+
+def _newest(answer: Any) -> datetime | None:
+    return _moment(answer, "newest_at")

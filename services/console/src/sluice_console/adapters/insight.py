@@ -1,0 +1,147 @@
+"""Asks insight for metrics, alerts and sources."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from sluice.insight.v1 import insight_service_pb2 as pb
+from sluice.insight.v1 import insight_service_pb2_grpc as rpc
+from sluice.types.v1 import metric_pb2
+
+from sluice_console.domain.answers import Alert, Away, Point, Points, Source
+
+DIMENSIONS = {
+    "tenant": (pb.DIMENSION_TENANT, "tenant_id"),
+    "project": (pb.DIMENSION_PROJECT, "project_id"),
+    "model": (pb.DIMENSION_MODEL, "model"),
+    "route": (pb.DIMENSION_ROUTE, "route"),
+    "prompt_version": (pb.DIMENSION_PROMPT_VERSION, "prompt_version"),
+    "experiment_arm": (pb.DIMENSION_EXPERIMENT_ARM, "experiment_arm"),
+}
+_MOST_POINTS = 10_000
+_STATES = {
+    pb.ALERT_STATE_PENDING: "pending",
+    pb.ALERT_STATE_FIRING: "firing",
+    pb.ALERT_STATE_RESOLVED: "resolved",
+}
+
+
+class Insight:
+    """The read model. Every method raises Away when it does not answer in time, or refuses."""
+
+    def __init__(self, channel: Any, *, seconds: float) -> None:
+        self._stub = rpc.InsightServiceStub(channel)
+        self._seconds = seconds
+
+    async def points(
+        self,
+        metrics: Sequence[str],
+        *,
+        start: datetime,
+        end: datetime,
+        window: timedelta,
+        filters: Mapping[str, str],
+        group_by: Sequence[str] = (),
+    ) -> Points:
+        """Values by metric, series and window; at most 10,000."""
+        request = pb.QueryMetricsRequest(
+            query=_query(metrics, filters=filters, group_by=group_by, window=window),
+            start_time=_timestamp(start),
+            end_time=_timestamp(end),
+            page_size=_MOST_POINTS,
+        )
+        try:
+            answer = await self._stub.QueryMetrics(request, timeout=self._seconds)
+        except grpc.RpcError as error:
+            raise _away(error) from None
+        return Points([_point(point) for point in answer.points], _moment(answer, "complete_up_to"))
+
+    async def changes(self, metrics: Sequence[str], *, filters: Mapping[str, str]) -> AsyncIterator[bool]:
+        """True whenever a value changed, False at a heartbeat; until insight goes away (Away)."""
+        request = pb.WatchMetricsRequest(
+            query=_query(metrics, filters=filters, group_by=(), window=timedelta(minutes=1))
+        )
+        call = self._stub.WatchMetrics(request)
+        try:
+            async for message in call:
+                yield message.WhichOneof("event") == "update"
+        except grpc.RpcError as error:
+            raise _away(error) from None
+        finally:
+            call.cancel()
+
+    async def alerts(self, *, page_size: int = 200) -> list[Alert]:
+        """Newest first."""
+        try:
+            answer = await self._stub.ListAlerts(pb.ListAlertsRequest(page_size=page_size), timeout=self._seconds)
+        except grpc.RpcError as error:
+            raise _away(error) from None
+        return [_alert(one) for one in answer.alerts]
+
+    async def sources(self) -> list[Source]:
+        """Every producer whose events insight reads."""
+        try:
+            answer = await self._stub.ListSources(pb.ListSourcesRequest(), timeout=self._seconds)
+        except grpc.RpcError as error:
+            raise _away(error) from None
+        return [
+            Source(one.topic, one.producer, one.missing_count, one.lost_count, _moment(one, "complete_up_to"))
+            for one in answer.sources
+        ]
+
+
+def _query(
+    metrics: Sequence[str], *, filters: Mapping[str, str], group_by: Sequence[str], window: timedelta
+) -> pb.MetricQuery:
+    length = Duration()
+    length.FromTimedelta(window)
+    return pb.MetricQuery(
+        metrics=metrics,
+        filters=[pb.DimensionFilter(dimension=DIMENSIONS[name][0], values=[value]) for name, value in filters.items()],
+        group_by=[DIMENSIONS[name][0] for name in group_by],
+        window=length,
+    )
+
+
+def _point(point: metric_pb2.MetricPoint) -> Point:
+    optional = {name: getattr(point, name) if point.HasField(name) else None for name in ("value", "lower", "upper")}
+    return Point(
+        metric=point.metric,
+        unit=point.unit,
+        series={name: getattr(point.series, field) for name, (_, field) in DIMENSIONS.items()},
+        start=point.window.start.ToDatetime(tzinfo=UTC),
+        length=point.window.length.ToTimedelta(),
+        samples=point.sample_count,
+        closed=point.closed,
+        verdict=point.verdict,
+        **optional,
+    )
+
+
+def _alert(alert: pb.Alert) -> Alert:
+    evidence = _point(alert.evidence) if alert.HasField("evidence") else None
+    return Alert(alert.alert_id, alert.rule, _STATES.get(alert.state, "unknown"), _moment(alert, "since"), evidence)
+
+
+def _moment(message: Any, field: str) -> datetime | None:
+    return getattr(message, field).ToDatetime(tzinfo=UTC) if message.HasField(field) else None
+
+
+def _timestamp(at: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(at)
+    return stamp
+
+
+def _away(error: grpc.RpcError) -> Away:
+    code = error.code()  # type: ignore[attr-defined]
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return Away("insight", "insight, which holds the live metrics, does not answer.")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return Away("insight", "insight has too many readers; try again in a minute.")
+    return Away("insight", f"insight refused the question ({code.name}).")

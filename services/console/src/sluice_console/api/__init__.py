@@ -1,0 +1,1 @@
+"""Pages, sessions and headers: everything that speaks HTTP."""

@@ -1,0 +1,78 @@
+"""Fairness: groups that texts mention, with intervals, beside texts that mention nobody."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sluice_console.api.site import Site, parts, person_of
+from sluice_console.domain.comparisons import GroupMeasurement, groups_chart
+from sluice_console.domain.scope import BadScope
+
+METRICS = {
+    "selection_rate": "let through",
+    "flag_rate": "let through and flagged",
+    "block_rate": "blocked or held",
+    "false_positive_rate": "blocked wrongly, of reviewed",
+    "false_negative_rate": "let through wrongly, of reviewed",
+    "refusal_rate": "refused by the model",
+    "mean_score": "mean of the highest score",
+    "mean_answer_characters": "mean length of the answer",
+}
+ATTRIBUTES = {"input_terms": "what callers wrote", "output_terms": "what models answered"}
+MOST_SERIES = 20
+
+
+def routes(site: Site) -> list[Route]:
+    """GET /fairness."""
+
+    async def show(request: Request) -> Response:
+        query = request.query_params
+        metric, attribute = query.get("metric", "selection_rate"), query.get("attribute", "input_terms")
+        windows = query.get("windows", "hour")
+        if metric not in METRICS:
+            raise BadScope(f"metric must be one of {', '.join(METRICS)}")
+        if attribute not in ATTRIBUTES:
+            raise BadScope(f"attribute must be one of {', '.join(ATTRIBUTES)}")
+        if windows not in ("hour", "minute"):
+            raise BadScope("windows must be hour or minute")
+        found = await parts(
+            groups=site.comparisons.fairness(
+                tenant=person_of(request).tenant_id, metric=metric, attribute=attribute, long_windows=windows == "hour"
+            )
+        )
+        series = [] if found["groups"].problem else _by_series(found["groups"].value.items, METRICS[metric])
+        return site.page(
+            request,
+            "fairness.html",
+            parts=found,
+            series=series[:MOST_SERIES],
+            left_out=len(series) - MOST_SERIES,
+            metric=metric,
+            metrics=METRICS,
+            attribute=attribute,
+            attributes=ATTRIBUTES,
+            windows=windows,
+        )
+
+    return [Route("/fairness", show, methods=["GET"])]
+
+
+def _by_series(measurements: Sequence[GroupMeasurement], title: str) -> list[dict[str, Any]]:
+    """Each series with its groups; those with a group that is treated differently first."""
+    grouped: dict[tuple[str, ...], list[GroupMeasurement]] = defaultdict(list)
+    for one in measurements:
+        if one.group:
+            grouped[one.series].append(one)
+    found = []
+    for i, (series, groups) in enumerate(sorted(grouped.items())):
+        # A series that fell silent for one group still shows its last word; the newest window of the series is told.
+        groups.sort(key=lambda one: (one.group != "none", one.group))
+        chart = groups_chart(groups, title.capitalize(), number=i)
+        found.append({"names": series, "groups": groups, "chart": chart, "newest": max(one.start for one in groups)})
+    return sorted(found, key=lambda one: all(group.verdict != "disparate" for group in one["groups"]))

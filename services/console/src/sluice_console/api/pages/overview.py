@@ -1,0 +1,111 @@
+"""Overview: what the mesh does now, updating by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from sluice_kit.telemetry import logger
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from sluice_console.api.site import Part, Site, parts, person_of
+from sluice_console.domain import overview
+from sluice_console.domain.answers import Away, total
+from sluice_console.domain.scope import Scope, scope_of
+
+log = logger(__name__)
+SETTLE_SECONDS = 2.0
+"""A page is drawn at most so often, however fast numbers change."""
+AWAY_SECONDS = 5.0
+
+
+def routes(site: Site) -> list[Route]:
+    """GET / and /overview/live."""
+
+    async def show(request: Request) -> Response:
+        scope = scope_of(request.query_params, person_of(request))
+        return site.page(request, "overview.html", **await _content(site, scope))
+
+    async def live(request: Request) -> Response:
+        scope = scope_of(request.query_params, person_of(request))
+        if site.streams >= site.streams_limit:
+            return Response(
+                "Too many pages update live; this one tries again.\n", status_code=503, headers={"retry-after": "30"}
+            )
+        stream = _updates(site, request, scope)
+        return StreamingResponse(stream, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+
+    return [Route("/", show, methods=["GET"]), Route("/overview/live", live, methods=["GET"])]
+
+
+async def _content(site: Site, scope: Scope) -> Mapping[str, Any]:
+    now = site.now()
+    asked: dict[str, Any] = {
+        "series": site.insight.points(
+            overview.SERIES, start=scope.start(now), end=now, window=scope.window, filters=scope.filters
+        ),
+        "slices": site.insight.points(
+            overview.SLICED,
+            start=scope.start(now),
+            end=now,
+            window=scope.window,
+            filters=scope.filters,
+            group_by=[scope.by],
+        ),
+        "spent": site.cost.spend(tenant=scope.tenant, start=scope.start(now), end=now, filters=scope.filters),
+        "spent_by": site.cost.spend(
+            tenant=scope.tenant, start=scope.start(now), end=now, filters=scope.filters, group_by=[scope.by]
+        ),
+        "sources": site.insight.sources(),
+        "alerts": site.insight.alerts(),
+    }
+    found = await parts(**asked)
+    series, slices = found["series"], found["slices"]
+    spent = None if found["spent"].problem else total(found["spent"].value)
+    return {
+        "scope": scope,
+        "parts": found,
+        "figures": [] if series.problem else overview.figures(series.value, scope.length, spent),
+        "charts": [] if series.problem else overview.charts(series.value, scope, now, list(spent or ())),
+        "rows": [] if slices.problem else overview.rows(slices.value, scope.by, found["spent_by"].value or []),
+        "missing": _missing(found["sources"]),
+        "firing": _firing(found["alerts"]),
+        "complete_up_to": None if series.problem else series.value.complete_up_to,
+    }
+
+
+def _missing(sources: Part) -> int:
+    return 0 if sources.problem else sum(source.missing for source in sources.value)
+
+
+def _firing(alerts: Part) -> list[Any]:
+    return [] if alerts.problem else [alert for alert in alerts.value if alert.state == "firing"]
+
+
+async def _updates(site: Site, request: Request, scope: Scope) -> AsyncIterator[str]:
+    """Server-sent events: the live part of the page, whenever a number changed; a comment every so often keeps the line open."""
+    site.streams += 1
+    try:
+        yield "retry: 3000\n\n"
+        while True:
+            try:
+                async for changed in site.insight.changes(overview.SERIES, filters=scope.filters):
+                    if site.session(request) is None:
+                        yield "event: over\ndata: signed out\n\n"
+                        return
+                    yield await _event(site, request, scope) if changed else ": still here\n\n"
+                    await asyncio.sleep(SETTLE_SECONDS)
+            except Away:
+                yield await _event(site, request, scope)
+            await asyncio.sleep(AWAY_SECONDS)
+    finally:
+        site.streams -= 1
+
+
+async def _event(site: Site, request: Request, scope: Scope) -> str:
+    html = site.render(request, "overview_live.html", **await _content(site, scope))
+    lines = "".join(f"data: {line}\n" for line in html.splitlines())
+    return f"event: overview\n{lines}\n"

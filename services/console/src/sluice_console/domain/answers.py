@@ -1,0 +1,151 @@
+"""What pages are made of: points of metrics, sums of money, and the parts that could not be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+
+class Away(Exception):
+    """A service did not answer; `service` names it, the message is one sentence for the page."""
+
+    def __init__(self, service: str, reason: str) -> None:
+        super().__init__(reason)
+        self.service, self.reason = service, reason
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One value of one metric in one window."""
+
+    metric: str
+    unit: str
+    series: Mapping[str, str]
+    start: datetime
+    length: timedelta
+    value: float | None
+    samples: int = 0
+    lower: float | None = None
+    upper: float | None = None
+    closed: bool = True
+    verdict: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """An answer of insight."""
+
+    points: Sequence[Point] = ()
+    complete_up_to: datetime | None = None
+
+    def of(self, metric: str) -> list[Point]:
+        """The points of one metric, oldest first."""
+        return sorted((point for point in self.points if point.metric == metric), key=lambda point: point.start)
+
+    def latest(self, metric: str) -> Point | None:
+        """The newest point with a value."""
+        return next((point for point in reversed(self.of(metric)) if point.value is not None), None)
+
+    def groups(self, dimension: str) -> list[str]:
+        """The values of a dimension, by name; empty ones (not split by it) left out."""
+        return sorted({value for point in self.points if (value := point.series.get(dimension, ""))})
+
+    def where(self, dimension: str, value: str) -> Points:
+        """Only the points of one value of a dimension."""
+        return Points([point for point in self.points if point.series.get(dimension, "") == value], self.complete_up_to)
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """Money in integer billionths of a currency."""
+
+    currency: str
+    nano_units: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpendGroup:
+    """What one group cost."""
+
+    values: Sequence[str]
+    amount: Amount
+    rows: int
+    requests: int
+    unpriced: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetState:
+    """A budget and how much of it is used."""
+
+    id: str
+    scope: str
+    whose: str
+    window: str
+    is_hard: bool
+    limit: Amount
+    spent: Amount | None = None
+    held: Amount | None = None
+    available: Amount | None = None
+    ends_at: datetime | None = None
+
+    @property
+    def share(self) -> float | None:
+        """Spent and held, of the limit; None where the budget is each person's own."""
+        if self.spent is None or not self.limit.nano_units:
+            return None
+        return (self.spent.nano_units + (self.held.nano_units if self.held else 0)) / self.limit.nano_units
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodForecast:
+    """What a period will have cost at its end, with the 90 % interval."""
+
+    spent: Amount
+    expected: Amount
+    lower: Amount
+    upper: Amount
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Day and month, in one currency."""
+
+    currency: str
+    day: PeriodForecast
+    month: PeriodForecast
+    method: str
+    history_hours: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A rule that holds, or held."""
+
+    id: str
+    rule: str
+    state: str
+    since: datetime | None
+    evidence: Point | None
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One producer's events on one topic: does the picture miss any?"""
+
+    topic: str
+    producer: str
+    missing: int
+    lost: int
+    complete_up_to: datetime | None
+
+
+def total(groups: Iterable[SpendGroup]) -> dict[str, int]:
+    """Nano-units by currency."""
+    sums: dict[str, int] = {}
+    for group in groups:
+        sums[group.amount.currency] = sums.get(group.amount.currency, 0) + group.amount.nano_units
+    return sums

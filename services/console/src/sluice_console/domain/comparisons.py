@@ -1,0 +1,146 @@
+"""What drift and fairness found, and the charts of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+
+from sluice_console.domain.charts import Chart, Line
+
+T = TypeVar("T")
+MOST_BINS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[T]):
+    """A list that may be longer than what is shown."""
+
+    items: Sequence[T]
+    left_out: int
+    newest_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """How one feature of the texts differs from the reference."""
+
+    name: str
+    statistic: str
+    value: float
+    p_value: float | None
+    psi: float | None
+    js: float | None
+    verdict: str
+    bins: Sequence[str]
+    counts: Sequence[int]
+    reference_counts: Sequence[int]
+    largest_change: str
+
+    @property
+    def title(self) -> str:
+        """`Prompt: language`."""
+        side, _, what = self.name.partition(".")
+        return f"{side.capitalize()}: {what.replace('_', ' ').replace('.', ' ')}"
+
+    @property
+    def chart(self) -> Chart | None:
+        """Shares by bin, beside the reference's; None for what has no bins. The bins that moved most, when there are many."""
+        if not self.bins:
+            return None
+        shares, before = _shares(self.counts), _shares(self.reference_counts)
+        order = list(range(len(self.bins)))
+        if len(order) > MOST_BINS:
+            order = sorted(sorted(order, key=lambda i: -abs(shares[i] - before[i]))[:MOST_BINS])
+        left = len(self.bins) - len(order)
+        return Chart(
+            f"feature-{self.name.replace('.', '-')}", self.title, "bars", "share", [self.bins[i] or "(none)" for i in order],
+            [
+                Line("reference", [before[i] for i in order], "calm"),
+                Line("this window", [shares[i] for i in order], "warn" if self.verdict == "drifted" else "main"),
+            ],
+            note=f"the {len(order)} bins that moved most of {len(self.bins)}" if left else "",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DriftedSeries:
+    """One series in its newest window."""
+
+    tenant: str
+    model: str
+    start: datetime
+    length: timedelta
+    closed: bool
+    verdict: str
+    observations: int
+    reference_version: int
+    reference_observations: int
+    reference_from: datetime | None
+    reference_until: datetime | None
+    false_alarm_rate: float
+    features: Sequence[Feature]
+
+    @property
+    def moved(self) -> str:
+        """In words: what moved most."""
+        first = next((feature for feature in self.features if feature.verdict == "drifted"), None)
+        if first is None:
+            return ""
+        return f"{first.title}, most at {first.largest_change}" if first.largest_change else first.title
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMeasurement:
+    """One metric of one group in its newest window."""
+
+    tenant: str
+    project: str
+    model: str
+    policy: str
+    attribute: str
+    metric: str
+    group: str
+    start: datetime
+    length: timedelta
+    verdict: str
+    samples: int
+    value: float
+    lower: float
+    upper: float
+    reference: str
+    difference: float | None
+    difference_lower: float | None
+    difference_upper: float | None
+    ratio: float | None
+    adjusted_p_value: float | None
+    below_four_fifths: bool
+    trend: float | None
+
+    @property
+    def series(self) -> tuple[str, str, str, str]:
+        """Whose it is: tenant, project, model, policy."""
+        return self.tenant, self.project, self.model, self.policy
+
+
+def groups_chart(measurements: Sequence[GroupMeasurement], title: str, *, number: int) -> Chart | None:
+    """Values by group with their 95 % intervals; groups of which too little is known say nothing."""
+    known = [one for one in measurements if one.group and one.verdict != "insufficient"]
+    if not known:
+        return None
+    is_share = known[0].metric.endswith("_rate")
+    return Chart(
+        f"groups-{number}", title, "range", "share" if is_share else "count", [one.group.replace("_", " ") for one in known],
+        [
+            Line("lower end", [one.lower for one in known], "calm"),
+            Line("value", [one.value for one in known], "main"),
+            Line("upper end", [one.upper for one in known], "calm"),
+        ],
+        note="bars are 95 % intervals",
+    )  # fmt: skip
+
+
+def _shares(counts: Sequence[int]) -> list[float]:
+    whole = sum(counts)
+    return [count / whole if whole else 0.0 for count in counts]

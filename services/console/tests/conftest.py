@@ -1,0 +1,319 @@
+"""A console between real gRPC servers that play insight and cost, and a real browser."""
+
+import asyncio
+import contextlib
+import hashlib
+import shutil
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import httpx2
+import pytest
+import pytest_asyncio
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from playwright.async_api import Browser, async_playwright
+from sluice.cost.v1 import cost_service_pb2 as cost
+from sluice.cost.v1 import cost_service_pb2_grpc as cost_rpc
+from sluice.events.v1 import drift_pb2, fairness_pb2
+from sluice.insight.v1 import comparison_service_pb2 as comparison
+from sluice.insight.v1 import comparison_service_pb2_grpc as comparison_rpc
+from sluice.insight.v1 import insight_service_pb2 as insight
+from sluice.insight.v1 import insight_service_pb2_grpc as insight_rpc
+from sluice.types.v1 import metric_pb2, money_pb2, usage_pb2
+from sluice_console.adapters.comparisons import ComparisonReader
+from sluice_console.adapters.cost import Cost
+from sluice_console.adapters.insight import Insight
+from sluice_console.api.application import application
+from sluice_console.api.listener import HttpListener
+from sluice_console.api.site import Site
+from sluice_console.domain.people import ConsoleKey, Keyring, Person, Role
+from sluice_console.domain.sessions import Sessions, Throttle
+from sluice_console.main import assets_version
+from sluice_kit.channel import connect
+from sluice_kit.settings import MeshSettings
+
+KEYS = {
+    "olga": ("key-of-olga", Person("olga", Role.OPERATOR)),
+    "rita": ("key-of-rita", Person("rita", Role.REVIEWER)),
+    "anna": ("key-of-anna", Person("anna", Role.AUDITOR, "acme")),
+}
+
+
+def stamp(at: datetime) -> Timestamp:
+    made = Timestamp()
+    made.FromDatetime(at)
+    return made
+
+
+def span(length: timedelta) -> Duration:
+    made = Duration()
+    made.FromTimedelta(length)
+    return made
+
+
+@dataclass
+class Mesh(insight_rpc.InsightServiceServicer, comparison_rpc.ComparisonServiceServicer, cost_rpc.CostServiceServicer):
+    """Plays insight and cost: answers from what a test put in, and remembers what was asked."""
+
+    requests: dict[str, int] = field(default_factory=dict)
+    """Tenant to requests a minute."""
+    drift: list[drift_pb2.DriftMeasured] = field(default_factory=list)
+    fairness: list[fairness_pb2.FairnessMeasured] = field(default_factory=list)
+    alerts: list[insight.Alert] = field(default_factory=list)
+    sources: list[insight.Source] = field(default_factory=list)
+    spend: list[cost.SpendGroup] = field(default_factory=list)
+    budgets: list[cost.Budget] = field(default_factory=list)
+    away: set[str] = field(default_factory=set)
+    asked: list[tuple[str, Any, dict[str, str]]] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def _note(self, name: str, request: Any, context: grpc.aio.ServicerContext) -> None:
+        self.asked.append((name, request, dict(context.invocation_metadata() or ())))
+        if name in self.away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "secret detail of a neighbour")
+
+    async def QueryMetrics(self, request, context):
+        await self._note("insight", request, context)
+        only = {
+            value for one in request.query.filters if one.dimension == insight.DIMENSION_TENANT for value in one.values
+        }
+        is_split = insight.DIMENSION_TENANT in request.query.group_by
+        end = request.end_time.ToDatetime(tzinfo=UTC).replace(second=0, microsecond=0)
+        points = []
+        for tenant, count in self.requests.items():
+            if only and tenant not in only:
+                continue
+            for name in request.query.metrics:
+                value = float(count) if name in ("quality.requests", "quality.succeeded") else 0.25
+                points.append(
+                    metric_pb2.MetricPoint(
+                        metric=name,
+                        series=metric_pb2.MetricSeries(tenant_id=tenant if is_split else ""),
+                        window=metric_pb2.MetricWindow(start=stamp(end), length=request.query.window),
+                        value=value,
+                        sample_count=count,
+                        closed=True,
+                    )
+                )
+        return insight.QueryMetricsResponse(points=points, complete_up_to=stamp(end))
+
+    async def WatchMetrics(self, request, context):
+        await self._note("insight", request, context)
+        while True:
+            await self.changed.wait()
+            self.changed.clear()
+            yield insight.WatchMetricsResponse(update=insight.MetricUpdate())
+
+    async def ListAlerts(self, request, context):
+        await self._note("insight", request, context)
+        return insight.ListAlertsResponse(alerts=self.alerts)
+
+    async def ListSources(self, request, context):
+        await self._note("insight", request, context)
+        return insight.ListSourcesResponse(sources=self.sources)
+
+    async def ListDrift(self, request, context):
+        await self._note("insight", request, context)
+        return comparison.ListDriftResponse(comparisons=self.drift, left_out=3 if len(self.drift) > 100 else 0)
+
+    async def ListFairness(self, request, context):
+        await self._note("insight", request, context)
+        return comparison.ListFairnessResponse(measurements=self.fairness)
+
+    async def GetSpend(self, request, context):
+        await self._note("cost", request, context)
+        groups = self.spend if request.group_by else self.spend[:1]
+        return cost.GetSpendResponse(groups=groups)
+
+    async def ListBudgets(self, request, context):
+        await self._note("cost", request, context)
+        return cost.ListBudgetsResponse(budgets=self.budgets)
+
+    async def GetBudget(self, request, context):
+        await self._note("cost", request, context)
+        dollar = money_pb2.Money(currency_code="USD", nano_units=10**9)
+        return cost.GetBudgetResponse(budget_id=request.budget_id, spent=dollar, held=dollar, available=dollar)
+
+    async def ForecastSpend(self, request, context):
+        await self._note("cost", request, context)
+        return cost.ForecastSpendResponse()
+
+    def fill(self, tenants: int = 2) -> None:
+        """A mesh in which things happen."""
+        names = ["acme", "globex", *(f"tenant-{i:04}" for i in range(tenants - 2))][:tenants]
+        self.requests = {name: 40 + i for i, name in enumerate(names)}
+        self.spend = [spent(name, 1_234_567 * (i + 1)) for i, name in enumerate(names)]
+        self.drift = [drifted(name) for name in names]
+        self.fairness = [measured(group, value) for group, value in (("none", 0.97), ("religion", 0.71), ("age", 0.95))]
+        now = datetime.now(UTC)
+        self.alerts = [
+            insight.Alert(alert_id="a1", rule="blocked_ratio_jump", state=insight.ALERT_STATE_FIRING, since=stamp(now)),
+            insight.Alert(
+                alert_id="a2",
+                rule="drift",
+                state=insight.ALERT_STATE_RESOLVED,
+                since=stamp(now - timedelta(hours=2)),
+                evidence=metric_pb2.MetricPoint(
+                    metric="drift.drifted", series=metric_pb2.MetricSeries(tenant_id="acme"), value=1
+                ),
+            ),
+        ]
+        self.sources = [
+            insight.Source(topic="sluice.quality.quality_measured.v1", producer="sluice-quality/0#1", missing_count=2)
+        ]
+        self.budgets = [
+            cost.Budget(
+                budget_id="acme-day",
+                scope=cost.BUDGET_SCOPE_TENANT,
+                tenant_ids=["acme"],
+                limit=money_pb2.Money(currency_code="USD", nano_units=5 * 10**9),
+                window=cost.BUDGET_WINDOW_DAY,
+            )
+        ]
+
+
+def spent(name: str, nano: int, *, currency: str = "USD") -> cost.SpendGroup:
+    return cost.SpendGroup(
+        values=[name],
+        amount=money_pb2.Money(currency_code=currency, nano_units=nano),
+        row_count=9,
+        request_count=7,
+        unpriced_request_count=1,
+        usage=usage_pb2.TokenUsage(uncached_input_tokens=900, output_tokens=100, estimated=True),
+    )
+
+
+def drifted(tenant: str) -> drift_pb2.DriftMeasured:
+    now = datetime.now(UTC)
+    return drift_pb2.DriftMeasured(
+        series=metric_pb2.MetricSeries(tenant_id=tenant, model="sluice-small"),
+        window=metric_pb2.MetricWindow(start=stamp(now), length=span(timedelta(minutes=5))),
+        reference=drift_pb2.DriftReference(
+            version=1, observations=200, pinned=True, first_observed_at=stamp(now), last_observed_at=stamp(now)
+        ),
+        observations=60,
+        verdict=drift_pb2.DRIFT_VERDICT_DRIFTED,
+        false_alarm_rate=0.01,
+        features=[
+            drift_pb2.FeatureDrift(
+                feature="prompt.language",
+                statistic="chi_squared",
+                value=31.5,
+                p_value=0.0002,
+                verdict=drift_pb2.DRIFT_VERDICT_DRIFTED,
+                population_stability_index=0.61,
+                jensen_shannon_divergence=0.11,
+                observations=60,
+                reference_observations=200,
+                bins=["en", "de", ""],
+                bin_counts=[20, 38, 2],
+                reference_bin_counts=[180, 15, 5],
+                largest_change="de",
+            ),
+            drift_pb2.FeatureDrift(feature="prompt.embedding", statistic="mean_shift", value=0.4),
+        ],
+    )
+
+
+def measured(group: str, value: float) -> fairness_pb2.FairnessMeasured:
+    is_reference = group == "none"
+    verdict = (
+        fairness_pb2.FAIRNESS_VERDICT_DISPARATE if group == "religion" else fairness_pb2.FAIRNESS_VERDICT_COMPARABLE
+    )
+    made = fairness_pb2.FairnessMeasured(
+        series=metric_pb2.MetricSeries(tenant_id="acme", project_id="lab", model="sluice-small"),
+        window=metric_pb2.MetricWindow(start=stamp(datetime.now(UTC)), length=span(timedelta(hours=1))),
+        metric="selection_rate",
+        attribute="input_terms",
+        group=group,
+        value=value,
+        lower=value - 0.05,
+        upper=min(1.0, value + 0.05),
+        sample_count=300,
+        policy="general@3",
+        verdict=fairness_pb2.FAIRNESS_VERDICT_UNSPECIFIED if is_reference else verdict,
+        below_four_fifths=group == "religion",
+    )
+    if not is_reference:
+        made.difference, made.ratio, made.adjusted_p_value = value - 0.97, value / 0.97, 0.001
+    return made
+
+
+@dataclass
+class Console:
+    """The console under test."""
+
+    url: str
+    mesh: Mesh
+    site: Site
+    keys: dict[str, tuple[str, Person]]
+    clock: list[float]
+
+    def client(self) -> httpx2.AsyncClient:
+        """A browser without JavaScript."""
+        return httpx2.AsyncClient(base_url=self.url, trust_env=False, timeout=30, headers={"accept": "text/html"})
+
+    @contextlib.asynccontextmanager
+    async def signed_in(self, who: str = "olga") -> AsyncIterator[httpx2.AsyncClient]:
+        async with self.client() as client:
+            answer = await client.post("/signin", data={"key": self.keys[who][0]})
+            assert answer.status_code == 303, answer.text
+            yield client
+
+
+@pytest_asyncio.fixture
+async def console() -> AsyncIterator[Console]:
+    mesh = Mesh()
+    server = grpc.aio.server()
+    insight_rpc.add_InsightServiceServicer_to_server(mesh, server)
+    comparison_rpc.add_ComparisonServiceServicer_to_server(mesh, server)
+    cost_rpc.add_CostServiceServicer_to_server(mesh, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    channel = connect(f"127.0.0.1:{port}", MeshSettings())
+    keys = dict(KEYS)
+    clock = [time.time()]
+
+    def keyring() -> Keyring:
+        return Keyring([ConsoleKey(hashlib.sha256(key.encode()).hexdigest(), person) for key, person in keys.values()])
+
+    def now() -> float:
+        return clock[0]
+
+    site = Site(
+        insight=Insight(channel, seconds=10),
+        comparisons=ComparisonReader(channel, seconds=10),
+        cost=Cost(channel, seconds=10),
+        keyring=keyring,
+        sessions=Sessions(seconds=3600, idle_seconds=600, limit=100, now=now),
+        throttle=Throttle(failures=5, seconds=60, limit=100, now=now),
+        streams_limit=3,
+        secure_cookies=False,
+        version=assets_version(),
+    )
+    app = application(site, healthy=lambda: True)
+    listener = HttpListener(app, "127.0.0.1:0", drain_seconds=1, cert_file=None, key_file=None)
+    await listener.start()
+    yield Console(f"http://127.0.0.1:{listener.port}", mesh, site, keys, clock)
+    await listener.stop()
+    await channel.close()
+    await server.stop(None)
+
+
+@pytest_asyncio.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """Chromium, headless: Debian's. `make test` installs it where it may."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no Chromium: install Debian's `chromium` (`make test-console` does as root)")
+    async with async_playwright() as playwright:
+        launched = await playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        yield launched
+        await launched.close()

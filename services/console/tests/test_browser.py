@@ -1,0 +1,97 @@
+"""The pages in a real browser: nothing overflows, nothing fails, everybody can use them, and they live."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, Page, expect
+
+from .conftest import Console
+
+PAGES = ("/", "/drift", "/fairness", "/cost?by=tenant", "/alerts")
+STATES = ("empty", "filled", "away", "huge")
+
+
+@pytest_asyncio.fixture(params=[(1280, "light"), (390, "dark")], ids=["wide-light", "narrow-dark"])
+async def page(request: pytest.FixtureRequest, browser: Browser) -> AsyncIterator[Page]:
+    width, scheme = request.param
+    context = await browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    opened = await context.new_page()
+    yield opened
+    await context.close()
+
+
+async def sign_in(page: Page, console: Console, who: str = "olga") -> list[str]:
+    """Signs in by hand; returns the list into which the browser's complaints go."""
+    complaints: list[str] = []
+    page.on("console", lambda told: complaints.append(told.text) if told.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    await page.goto(console.url)
+    await page.get_by_label("Console key").fill(console.keys[who][0])
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    return complaints
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_every_page_in_every_state_fits_works_and_can_be_used_by_everybody(
+    console: Console, page: Page, state: str
+) -> None:
+    if state in ("filled", "huge", "away"):
+        console.mesh.fill(tenants=2 if state != "huge" else 300)
+    complaints = await sign_in(page, console)
+    console.mesh.away = {"insight", "cost"} if state == "away" else set()
+    for path in PAGES:
+        await page.goto(console.url + path)
+        await expect(page.locator("h1")).to_be_visible()
+        overflow = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert overflow <= 0, f"{path} is {overflow} pixels too wide"
+        found = await Axe().run(page)
+        serious = [one for one in found.response["violations"] if one["impact"] in ("serious", "critical")]
+        assert not serious, f"{path}: {[(one['id'], one['nodes'][0]['html'][:200]) for one in serious]}"
+        if state == "filled" and path in ("/", "/drift", "/fairness", "/cost?by=tenant"):
+            assert await page.evaluate("[...document.querySelectorAll('canvas')].some((c) => Chart.getChart(c))")
+    # A stream to a service that is away ends without a complaint of the browser's own.
+    assert complaints == []
+
+
+async def test_the_overview_lives_without_being_loaded_again(console: Console, page: Page) -> None:
+    console.mesh.fill()
+    await sign_in(page, console)
+    await page.evaluate("window.wasHere = true")
+    details = page.locator("figure#figure-requests details")
+    await details.locator("summary").click()
+    console.mesh.requests = {"acme": 4_321, "globex": 0}
+    console.mesh.changed.set()
+    await expect(page.locator(".figure .value").first).to_have_text("4,321", timeout=20_000)
+    assert await page.evaluate("window.wasHere === true")
+    assert await details.get_attribute("open") is not None  # what a reader opened stays open
+    latest = page.locator("figure#figure-requests tbody tr").last
+    await expect(latest).to_contain_text("4,321")
+
+
+async def test_the_page_can_be_gone_through_by_keyboard_alone(console: Console, page: Page) -> None:
+    console.mesh.fill()
+    await sign_in(page, console)
+    await page.goto(console.url)
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await page.keyboard.press("Tab")
+    inside = await page.evaluate("document.querySelector('main').contains(document.activeElement)")
+    assert inside
+
+
+async def test_without_scripts_every_number_is_still_there(console: Console, browser: Browser) -> None:
+    console.mesh.fill()
+    context = await browser.new_context(java_script_enabled=False)
+    page = await context.new_page()
+    await page.goto(console.url)
+    await page.get_by_label("Console key").fill("key-of-olga")
+    await page.get_by_role("button", name="Sign in").click()
+    await page.locator("figure#figure-requests summary").click()
+    await expect(page.locator("figure#figure-requests tbody tr").first).to_be_visible()
+    await page.get_by_role("link", name="Drift").click()
+    await expect(page.get_by_text("Prompt: language, most at de").first).to_be_visible()
+    await context.close()

@@ -1,0 +1,164 @@
+"""People, sessions, scopes, words and charts."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sluice_console.adapters.key_files import keyring_of
+from sluice_console.domain import wording
+from sluice_console.domain.answers import Amount, Point, Points
+from sluice_console.domain.charts import Chart, Line, over_time, windows
+from sluice_console.domain.overview import mean
+from sluice_console.domain.people import Person, Role
+from sluice_console.domain.scope import BadScope, scope_of
+from sluice_console.domain.sessions import Sessions, Throttle
+from sluice_kit.configuration import ConfigurationRefused, SourceFile
+
+NOON = datetime(2026, 11, 26, 12, 0, 30, tzinfo=UTC)
+OLGA = Person("olga", Role.OPERATOR)
+
+
+@pytest.mark.parametrize(
+    ("role", "may"),
+    [(Role.AUDITOR, {Role.AUDITOR}), (Role.REVIEWER, {Role.AUDITOR, Role.REVIEWER}), (Role.OPERATOR, set(Role))],
+)
+def test_each_role_may_do_what_the_ones_before_it_may(role: Role, may: set[Role]) -> None:
+    assert {other for other in Role if Person("x", role).may(other)} == may
+
+
+def test_a_session_ends_after_idling_and_in_any_case_after_its_time() -> None:
+    now = [0.0]
+    sessions = Sessions(seconds=100, idle_seconds=30, limit=10, now=lambda: now[0])
+    token, _ = sessions.begin(OLGA)
+    for now[0] in (20.0, 45.0, 70.0, 95.0):
+        assert sessions.find(token) is not None
+    now[0] = 100.0
+    assert sessions.find(token) is None
+    idle, _ = sessions.begin(OLGA)
+    now[0] += 30.0
+    assert sessions.find(idle) is None
+
+
+def test_every_session_has_names_of_its_own_and_the_oldest_goes_when_there_are_too_many() -> None:
+    sessions = Sessions(seconds=100, idle_seconds=100, limit=3, now=lambda: 0.0)
+    begun = [sessions.begin(OLGA) for _ in range(4)]
+    assert len({token for token, _ in begun} | {session.csrf_token for _, session in begun}) == 8
+    assert [sessions.find(token) is not None for token, _ in begun] == [False, True, True, True]
+    assert not begun[1][1].accepts(begun[2][1].csrf_token)
+
+
+def test_guessing_is_slowed_down_by_address_and_memory_is_bounded() -> None:
+    now = [0.0]
+    throttle = Throttle(failures=3, seconds=60, limit=2, now=lambda: now[0])
+    for now[0] in (0.0, 10.0, 20.0):
+        assert throttle.wait("a") == 0
+        throttle.failed("a")
+    assert throttle.wait("a") == 40.0
+    assert throttle.wait("b") == 0
+    now[0] = 61.0
+    assert throttle.wait("a") == 0
+    for other in "bcd":
+        throttle.failed(other)
+    assert len(throttle._seen) == 2
+
+
+def test_who_is_bound_to_a_tenant_sees_that_one_whatever_the_address_says() -> None:
+    bound = Person("anna", Role.AUDITOR, "acme")
+    assert scope_of({"tenant": "globex", "by": "tenant"}, bound).tenant == "acme"
+    assert scope_of({"tenant": "globex"}, OLGA).tenant == "globex"
+    assert scope_of({}, OLGA).tenant == ""
+
+
+@pytest.mark.parametrize("query", [{"range": "9y"}, {"by": "shoe size"}, {"model": "a\nb"}, {"tenant": "x" * 201}])
+def test_an_address_that_no_page_makes_is_named(query: dict[str, str]) -> None:
+    with pytest.raises(BadScope, match=next(iter(query))):
+        scope_of(query, OLGA)
+
+
+KEY = "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("version: 2\nkeys: [{id: a, sha256: " + KEY + ", role: operator}]", ":1: version"),
+        ("version: 1\nkeys:\n  - {id: a, sha256: secret, role: operator}", ":3: keys[0].sha256"),
+        ("version: 1\nkeys:\n  - {id: a, sha256: " + KEY + ", role: king}", ":3: keys[0].role"),
+        ("version: 1\nkeys: []", ":2: keys"),
+        (
+            "version: 1\nkeys:\n  - {id: a, sha256: "
+            + KEY
+            + ", role: auditor}\n  - {id: a, sha256: "
+            + KEY
+            + ", role: auditor}",
+            ":4: keys[1].id: a stands twice",
+        ),
+        (
+            "version: 1\nkeys:\n  - {id: a, sha256: " + KEY + ", role: auditor, tenant: 'No Tenant'}",
+            ":3: keys[0].tenant",
+        ),
+    ],
+)
+def test_a_mistake_in_the_file_of_keys_is_told_with_its_line_and_never_with_the_value(text: str, mistake: str) -> None:
+    with pytest.raises(ConfigurationRefused) as refused:
+        keyring_of((SourceFile(Path("keys.yaml"), text.encode()),))
+    assert mistake in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_key_that_is_not_enabled_opens_nothing() -> None:
+    text = f"version: 1\nkeys:\n  - {{id: a, sha256: {KEY}, role: auditor, enabled: false}}"
+    assert not keyring_of((SourceFile(Path("keys.yaml"), text.encode()),)).holds(Person("a", Role.AUDITOR))
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        (wording.share(None), "\N{EM DASH}"),
+        (wording.share(0), "0 %"),
+        (wording.share(0.0004), "0.04 %"),
+        (wording.share(0.194), "19.4 %"),
+        (wording.seconds(0.0008), "0.8 ms"),
+        (wording.seconds(4.641), "4.64 s"),
+        (wording.seconds(200), "3 min"),
+        (wording.count(12_345), "12.3k"),
+        (wording.count(1_234), "1,234"),
+        (wording.money(Amount("EUR", 306_110)), "0.00030611 EUR"),
+        (wording.money(Amount("EUR", -2_500_000_000)), "-2.5000 EUR"),
+        (wording.money(Amount("EUR", 1)), "0.000000001 EUR"),
+        (wording.brief(Amount("USD", 306_110)), "0.000306 USD"),
+        (wording.brief(Amount("USD", 1_234_567_890)), "1.23 USD"),
+        (wording.brief(Amount("USD", 98_765_432_100)), "98.77 USD"),
+        (wording.ago(NOON - timedelta(minutes=5), NOON), "5 min ago"),
+        (wording.ago(NOON + timedelta(minutes=5), NOON), "just now"),
+    ],
+)
+def test_numbers_are_told_as_people_read_them(told: str, words: str) -> None:
+    assert told == words
+
+
+def test_windows_are_aligned_and_what_was_not_measured_is_a_gap() -> None:
+    moments = windows(NOON - timedelta(minutes=3), NOON, timedelta(minutes=1))
+    assert [moment.minute for moment in moments] == [57, 58, 59, 0]
+    points = [
+        Point("m", "1", {}, moments[1], timedelta(minutes=1), 2.0),
+        Point("m", "1", {}, moments[1], timedelta(minutes=1), 3.0),
+    ]
+    assert over_time(points, moments) == [None, 5.0, None, None]
+
+
+def test_a_share_over_windows_weighs_each_by_what_was_observed_in_it() -> None:
+    points = [
+        Point("m", "ratio", {}, NOON, timedelta(minutes=1), value, samples=samples)
+        for value, samples in ((1.0, 1), (0.0, 99), (None, 0))
+    ]
+    assert mean(points) == pytest.approx(0.01)
+    assert mean([]) is None
+    assert Points(points).latest("m").value == 0.0  # type: ignore[union-attr]
+
+
+def test_a_chart_says_in_words_and_in_a_table_what_it_draws() -> None:
+    chart = Chart("c", "Latency", "line", "seconds", ["12:00", "12:01"], [Line("half", [None, 0.5], "main")])
+    assert chart.summary == "Latency. half: latest 500 ms, highest 500 ms"
+    assert chart.rows == [("12:01", ["500 ms"])]
+    assert not chart.is_empty

@@ -1,0 +1,268 @@
+"""The pages over HTTP: who gets in, what they see, what an attacker gets."""
+
+import asyncio
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import httpx2
+import pytest
+from sluice.insight.v1 import insight_service_pb2 as insight
+from sluice_console.domain.people import Person, Role
+
+from .conftest import Console, spent
+
+PAGES = ("/", "/drift", "/fairness", "/cost", "/alerts")
+STATIC = Path(__file__).parents[1] / "src" / "sluice_console" / "static"
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/overview/live", "/nothing-here", "/static/../main.py"])
+async def test_without_a_session_there_is_only_the_way_to_sign_in(console: Console, path: str) -> None:
+    async with console.client() as client:
+        answer = await client.get(path)
+    assert (answer.status_code, answer.headers["location"].split("?")[0]) == (303, "/signin")
+    assert not console.mesh.asked
+
+
+async def test_a_script_without_a_session_is_told_so_and_not_sent_to_a_form(console: Console) -> None:
+    async with console.client() as client:
+        assert (await client.get("/overview/live", headers={"accept": "text/event-stream"})).status_code == 401
+        assert (await client.post("/signout")).status_code == 401
+
+
+async def test_a_key_opens_the_page_that_was_asked_for(console: Console) -> None:
+    async with console.client() as client:
+        asked = await client.get("/cost?by=tenant")
+        page = await client.get(asked.headers["location"])
+        next_ = re.search(r'name="next" value="([^"]+)"', page.text)[1]  # type: ignore[index]
+        answer = await client.post("/signin", data={"key": "key-of-olga", "next": next_})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/cost?by=tenant")
+        cookie = answer.headers["set-cookie"]
+        assert "HttpOnly" in cookie
+        assert "samesite=lax" in cookie.lower()
+        assert "key-of-olga" not in cookie
+        assert (await client.get("/cost?by=tenant")).status_code == 200
+        assert (await client.get("/signin")).headers["location"] == "/"
+
+
+@pytest.mark.parametrize(
+    "next_", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/a\r\nx: y"]
+)
+async def test_signing_in_leads_nowhere_else(console: Console, next_: str) -> None:
+    async with console.client() as client:
+        answer = await client.post("/signin", data={"key": "key-of-olga", "next": next_})
+    assert answer.headers["location"] == "/"
+
+
+async def test_wrong_keys_are_refused_and_then_slowed_down(console: Console) -> None:
+    async with console.client() as client:
+        for _ in range(5):
+            answer = await client.post("/signin", data={"key": "guess"})
+            assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
+            assert "guess" not in answer.text
+        right = await client.post("/signin", data={"key": "key-of-olga"})
+        assert (right.status_code, int(right.headers["retry-after"]) > 0) == (429, True)
+        console.clock[0] += 61
+        assert (await client.post("/signin", data={"key": "key-of-olga"})).status_code == 303
+
+
+async def test_signing_in_again_changes_the_name_of_the_session_and_ends_the_old_one(console: Console) -> None:
+    async with console.signed_in() as client:
+        before = client.cookies[console.site.cookie]
+        await client.post("/signin", data={"key": "key-of-olga"})
+        assert client.cookies[console.site.cookie] != before
+    async with console.client() as thief:
+        thief.cookies.set(console.site.cookie, before)
+        assert (await thief.get("/")).status_code == 303
+
+
+async def test_signing_out_takes_a_form_of_ours(console: Console) -> None:
+    async with console.signed_in() as client:
+        token = re.search(r'name="csrf_token" value="([^"]+)"', (await client.get("/")).text)[1]  # type: ignore[index]
+        for data in ({"other": "1"}, {"csrf_token": ""}, {"csrf_token": "guess"}):
+            assert (await client.post("/signout", data=data)).status_code == 403
+        cross = {"sec-fetch-site": "cross-site"}
+        assert (await client.post("/signout", data={"csrf_token": token}, headers=cross)).status_code == 403
+        foreign = {"origin": "https://evil.example"}
+        assert (await client.post("/signout", data={"csrf_token": token}, headers=foreign)).status_code == 403
+        assert (await client.get("/")).status_code == 200
+        assert (await client.post("/signout", data={"csrf_token": token})).status_code == 303
+        assert (await client.get("/")).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "status"),
+    [
+        ("application/json", b"{}", 415),
+        ("multipart/form-data; boundary=x", b"--x--", 415),
+        ("application/x-www-form-urlencoded", b"a=" + b"b" * 70_000, 413),
+        ("application/x-www-form-urlencoded", b"&".join([b"a=1"] * 101), 400),
+    ],
+)
+async def test_what_is_no_form_of_a_page_is_refused(
+    console: Console, content_type: str, body: bytes, status: int
+) -> None:
+    async with console.client() as client:
+        answer = await client.post("/signin", content=body, headers={"content-type": content_type})
+    assert answer.status_code == status
+
+
+async def test_a_person_whose_key_was_taken_away_is_out_at_once(console: Console) -> None:
+    async with console.signed_in("rita") as client:
+        assert (await client.get("/")).status_code == 200
+        console.keys["rita"] = ("key-of-rita", Person("rita", Role.AUDITOR))
+        assert (await client.get("/")).status_code == 303
+
+
+async def test_every_answer_carries_the_headers_that_keep_browsers_strict(console: Console) -> None:
+    async with console.signed_in() as client:
+        for path in (*PAGES, "/signin", "/nothing", "/drift?tenant=%00", f"/static/{console.site.version}/console.css"):
+            answer = await client.get(path)
+            policy = answer.headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+            assert "frame-ancestors 'none'" in policy
+            assert answer.headers["referrer-policy"] == "no-referrer"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            stored = "immutable" if path.startswith("/static/") and answer.status_code == 200 else "no-store"
+            assert stored in answer.headers["cache-control"]
+            assert not re.search(r"<script(?![^>]*src=)|<style|\son\w+=|\sstyle=", answer.text.split("/*")[0])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/?tenant=globex",
+        "/?by=tenant&tenant=globex",
+        "/drift?tenant=globex",
+        "/fairness",
+        "/cost?tenant=globex",
+        "/alerts",
+    ],
+)
+async def test_who_is_bound_to_a_tenant_asks_for_and_sees_that_tenant_only(console: Console, path: str) -> None:
+    console.mesh.fill()
+    async with console.signed_in("anna") as client:
+        page = await client.get(path)
+    assert page.status_code == 200
+    assert console.mesh.asked
+    for service, request, metadata in console.mesh.asked:
+        if service == "cost":
+            assert metadata["x-sluice-tenant-id"] == "acme"
+        elif hasattr(request, "tenant_id"):
+            assert (request.tenant_id, metadata["x-sluice-tenant-id"]) == ("acme", "acme")
+        elif isinstance(request, insight.QueryMetricsRequest):
+            assert [list(one.values) for one in request.query.filters if one.dimension == insight.DIMENSION_TENANT] == [
+                ["acme"]
+            ]
+    if path == "/alerts":
+        assert "blocked_ratio_jump" not in page.text
+
+
+@pytest.mark.parametrize("service", ["insight", "cost"])
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_service_that_is_away_takes_its_part_and_not_the_page(
+    console: Console, path: str, service: str
+) -> None:
+    console.mesh.fill()
+    console.mesh.away = {service}
+    async with console.signed_in() as client:
+        page = await client.get(path)
+    assert page.status_code == 200
+    assert "secret detail" not in page.text
+    is_asked = service in {name for name, _, _ in console.mesh.asked}
+    assert (f"{service}, which" in page.text) == is_asked or (path == "/" and service == "cost")
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_mesh_in_which_nothing_happened_is_said_to_be_so(console: Console, path: str) -> None:
+    async with console.signed_in() as client:
+        page = await client.get(path)
+    assert page.status_code == 200
+    assert 'class="empty"' in page.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/?range=9y",
+        "/?by=x",
+        "/cost?by=shoe",
+        "/cost?period=1y",
+        "/alerts?state=odd",
+        "/fairness?metric=x",
+        "/fairness?windows=x",
+    ],
+)
+async def test_an_address_that_does_not_fit_is_an_error_that_names_the_field(console: Console, path: str) -> None:
+    async with console.signed_in() as client:
+        page = await client.get(path)
+    assert page.status_code == 400
+    assert f"{path.split('?')[1].split('=')[0]} must be" in page.text
+
+
+async def test_what_a_caller_named_is_text_and_never_markup(console: Console) -> None:
+    console.mesh.fill()
+    console.mesh.requests["<script>alert(1)</script>"] = 3
+    console.mesh.spend = [spent("<img src=x onerror=alert(1)>", 5)]
+    async with console.signed_in() as client:
+        for path in ("/", "/cost?by=tenant", "/?model=%3Cscript%3E"):
+            page = await client.get(path)
+            assert page.status_code == 200
+            assert "<script>" not in page.text
+            assert "<img" not in page.text
+
+
+async def test_money_of_two_currencies_is_never_added_up(console: Console) -> None:
+    console.mesh.fill()
+    console.mesh.budgets = []
+    console.mesh.spend = [spent("a", 2 * 10**9), spent("b", 3 * 10**9, currency="EUR")]
+    async with console.signed_in() as client:
+        page = (await client.get("/cost?by=model")).text
+    assert "2.00 USD" in page
+    assert "3.00 EUR" in page
+    assert "5.00" not in page
+
+
+async def test_the_overview_pushes_a_fresh_page_when_a_number_changes(console: Console) -> None:
+    console.mesh.fill()
+    async with console.signed_in() as client, client.stream("GET", "/overview/live") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        lines = stream.aiter_lines()
+        assert (await anext(lines)).startswith("retry:")
+        console.mesh.requests["acme"] = 777
+        console.mesh.changed.set()
+        async with asyncio.timeout(30):
+            async for line in lines:
+                if "777" in line:
+                    break
+
+
+async def test_there_are_no_more_live_pages_than_were_set_and_closed_ones_do_not_count(console: Console) -> None:
+    async with console.signed_in() as client:
+        for _ in range(2):
+            streams = [client.stream("GET", "/overview/live") for _ in range(3)]
+            opened = [await stream.__aenter__() for stream in streams]
+            for one in opened:
+                await anext(one.aiter_lines())
+            assert (await client.get("/overview/live")).status_code == 503
+            for stream in streams:
+                await stream.__aexit__(None, None, None)
+            async with asyncio.timeout(30):
+                while console.site.streams:
+                    console.mesh.changed.set()
+                    await asyncio.sleep(0.05)
+
+
+async def test_vendored_files_are_the_ones_that_were_recorded() -> None:
+    recorded = json.loads((STATIC / "vendor" / "vendored.json").read_text())
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (STATIC / "vendor").iterdir()}
+    del found["vendored.json"]
+    assert found == {name: digest for package in recorded.values() for name, digest in package["files"].items()}
+
+
+async def test_health_is_told_to_anybody(console: Console) -> None:
+    async with httpx2.AsyncClient(trust_env=False) as client:
+        assert (await client.get(f"{console.url}/healthz")).json() == {"serving": True}

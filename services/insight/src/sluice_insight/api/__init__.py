@@ -1,0 +1,1 @@
+"""What insight answers over gRPC: one module a service."""
