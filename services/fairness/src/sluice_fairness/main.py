@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sluice_kit import broker, process, settings, telemetry
 from sluice_kit.publisher import EventPublisher
-from sluice_kit.streams.worker import create_app, host_publisher, run
+from sluice_kit.streams.runner import create_runner
 
 from sluice_fairness.agents import declare
 from sluice_fairness.settings import FairnessSettings
@@ -21,12 +21,12 @@ def main() -> None:
     telemetry.configure("fairness", configured)
     broker.install_empty_fetch_guard(configured)
     process.run(lambda: make_topics(configured))
-    app = create_app(configured.worker_options())
+    runner = create_runner(configured.streams_runner, configured.worker_options())
     publisher = EventPublisher(
         producer=f"sluice-fairness/{configured.instance}",
         settings=configured,
         outbox_path=configured.data_dir / f"outbox-{configured.instance}.db",
     )
-    host_publisher(app, publisher)
-    declare(app, rules=configured.rules(), judging=configured.judging(), publish=publisher.publish)
-    run(app)
+    runner.host(publisher)
+    declare(runner, rules=configured.rules(), judging=configured.judging(), publish=publisher.publish)
+    runner.run()

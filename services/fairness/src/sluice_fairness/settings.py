@@ -10,8 +10,8 @@ from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice_kit.addresses import default_listen
 from sluice_kit.broker import client_options
 from sluice_kit.events import topic_of
-from sluice_kit.settings import MeshSettings, settings_config
-from sluice_kit.streams.worker import WorkerOptions
+from sluice_kit.settings import settings_config
+from sluice_kit.streams.options import StreamSettings, WorkerOptions
 
 from sluice_fairness.domain.measuring import Judging
 from sluice_fairness.domain.partition import Rules
@@ -19,7 +19,7 @@ from sluice_fairness.domain.partition import Rules
 _SECOND = 1_000_000
 
 
-class FairnessSettings(MeshSettings):
+class FairnessSettings(StreamSettings):
     """Prefix SLUICE_FAIRNESS_."""
 
     model_config = settings_config("fairness")

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-import faust
 from google.protobuf.message import Message
 from sluice.events.v1.feedback_pb2 import FeedbackReceived
 from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice.events.v1.moderation_pb2 import ContentModerated
 from sluice_kit.events import topic_of
-from sluice_kit.streams.agents import (
-    Rhythm,
-    confirmed_table,
-    declare_agent,
-    follow_assignment,
-    publish_by_timer,
-    raw_topic,
-)
 from sluice_kit.streams.dead_letters import DeadLetters
-from sluice_kit.streams.sequence import FaustLog
+from sluice_kit.streams.options import Rhythm
+from sluice_kit.streams.runner import Runner
 
 from sluice_quality.adapters import telemetry
 from sluice_quality.adapters.processor import Processor
@@ -41,19 +33,19 @@ RHYTHM = Rhythm(
 )
 
 
-def declare(app: faust.App, *, rules: Rules, publish: Callable[..., Awaitable[None]]) -> Processor:
-    """Declare table, agents, timer and pages of the quality processor on an app."""
+def declare(runner: Runner, *, rules: Rules, publish: Callable[..., Awaitable[None]]) -> Processor:
+    """Declare table, agents, timer and pages of the quality processor on a runner."""
     topics = [topic_of(event).name for event in SOURCES]
-    windows = confirmed_table(app, WINDOWS_TABLE)
+    windows = runner.table(WINDOWS_TABLE)
     processor = Processor(
         windows=windows,
         rules=rules,
-        dead_letters=DeadLetters(app, parked=telemetry.DEAD_LETTERS),
+        dead_letters=DeadLetters(runner, parked=telemetry.DEAD_LETTERS),
         publish=publish,
-        source=FaustLog(app),
+        source=runner.source(),
     )
     for topic in topics:
-        declare_agent(app, raw_topic(app, topic), processor.absorb, rhythm=RHYTHM)
-    follow_assignment(app, windows, processor.holding, topics)
-    publish_by_timer(app, processor.holding, topics, processor.publish_due, rhythm=RHYTHM)
+        runner.read(topic, processor.absorb, rhythm=RHYTHM)
+    runner.follow_assignment(processor.holding, topics)
+    runner.publish_by_timer(processor.holding, topics, processor.publish_due, rhythm=RHYTHM)
     return processor

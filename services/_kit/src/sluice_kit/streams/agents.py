@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import faust
 from faust.types import TP, AppT, EventT, StreamT, TopicT
 
 from sluice_kit.streams.holding import AnyHolding
+from sluice_kit.streams.options import Rhythm
+from sluice_kit.streams.rounds import PublishRounds
+from sluice_kit.streams.source import Handle
 from sluice_kit.streams.table import ConfirmedTable
 from sluice_kit.streams.worker import add_pages
 from sluice_kit.telemetry import logger
 
 log = logger(__name__)
-
-Handle = Callable[[Sequence[EventT]], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rhythm:
-    """How often things are done. Seconds, but for the size of a batch."""
-
-    batch_size: int
-    batch_seconds: float
-    publish_seconds: float
-    publish_rest: float = 0.0
-    """After publishing for t seconds it rests for publish_rest x t, so that publishing never holds up the counting."""
-    longest_rest_seconds: float = 15.0
-    stalled_seconds: float = 60.0
-    """Without a tick of the timer for so long the worker is not ready."""
 
 
 def confirmed_table(app: faust.App, name: str) -> ConfirmedTable:
@@ -94,23 +79,16 @@ def publish_by_timer(
     *,
     rhythm: Rhythm,
 ) -> None:
-    """Publish what is due now and then; an exception in a Faust timer would end the worker."""
-    last_tick, next_round = time.monotonic(), 0.0
+    """Publish what is due now and then."""
+
+    def assigned() -> list[TP] | None:
+        held = app.consumer.assignment() if app.flow_control.is_active() else None
+        return None if held is None else [tp for tp in held if tp.topic in topics]
+
+    rounds = PublishRounds(holding, publish_due, name=app.conf.id, rhythm=rhythm, assigned=assigned)
 
     @app.timer(rhythm.publish_seconds, name="publish-windows")
     async def tick() -> None:
-        nonlocal last_tick, next_round
-        last_tick = time.monotonic()
-        if not holding.recovered or not app.flow_control.is_active():
-            return
-        try:
-            await holding.align([tp for tp in app.consumer.assignment() if tp.topic in topics])
-            if last_tick >= next_round:
-                await publish_due()
-        except Exception as error:
-            log.warning("stream.publish_failed", app=app.conf.id, error=type(error).__name__)
-        if last_tick >= next_round:
-            rest = rhythm.publish_rest * (time.monotonic() - last_tick)
-            next_round = last_tick + min(rest, rhythm.longest_rest_seconds)
+        await rounds.tick()
 
-    add_pages(app, is_ready=lambda: holding.recovered and time.monotonic() - last_tick < rhythm.stalled_seconds)
+    add_pages(app, is_ready=lambda: rounds.is_ready)

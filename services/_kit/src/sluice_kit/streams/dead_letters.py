@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-import faust
-from faust.types import EventT
 from google.protobuf.message import Message
 from prometheus_client import Counter
 
 from sluice_kit.dead_letters import Failure, dead_letter
 from sluice_kit.events import Headers, decode, now
+from sluice_kit.streams.source import Sender, SourceEvent
 from sluice_kit.telemetry import logger
 
 log = logger(__name__)
@@ -30,30 +29,41 @@ class _Record:
     headers: Headers
 
 
-def read(event: EventT) -> Message:
+def read(event: SourceEvent) -> Message:
     """The event in a record. Raises UndecodableEvent."""
-    return decode(event.message.topic, event.message.value, dict(event.message.headers or {}))
+    return decode(event.message.topic, event.message.value, event.message.headers)
+
+
+class Senders(Protocol):
+    """A runner, as far as dead letters need one."""
+
+    @property
+    def group(self) -> str:
+        """Consumer group."""
+
+    def sender(self, topic: str) -> Sender:
+        """A topic to send to."""
 
 
 class DeadLetters:
     """Where unreadable records go; `parked` counts them by topic."""
 
-    def __init__(self, app: faust.App, *, parked: Counter) -> None:
-        self._app = app
+    def __init__(self, runner: Senders, *, parked: Counter) -> None:
+        self._runner = runner
         self._parked = parked
 
-    async def park(self, event: EventT, *, reason: str) -> None:
+    async def park(self, event: SourceEvent, *, reason: str) -> None:
         """Send a record to its topic's dead letters; returns when the broker has it."""
         record = _record(event)
         self._parked.labels(record.topic).inc()
         log.warning("stream.dead_letter", topic=record.topic, partition=record.partition, offset=record.offset)
-        failure = Failure(reason=reason, group=self._app.conf.id, attempts=0, first_failed_at=now())
+        failure = Failure(reason=reason, group=self._runner.group, attempts=0, first_failed_at=now())
         letter = dead_letter(record, failure)
-        target = self._app.topic(letter.topic, key_serializer="raw", value_serializer="raw")
+        target = self._runner.sender(letter.topic)
         await (await target.send(key=letter.key, value=letter.value, headers=letter.headers))
 
 
-def _record(event: EventT) -> _Record:
+def _record(event: SourceEvent) -> _Record:
     message = event.message
     headers: Any = message.headers or {}  # Faust's own type allows a mapping; its Kafka driver gives a list
     return _Record(

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import prometheus_client
-from faust.types import TP, EventT
 
-from sluice_kit.streams import table
+from sluice_kit.streams.records import Records, load
 from sluice_kit.streams.sequence import Frontier, Sequencer, SourceLog
+from sluice_kit.streams.source import Place, SourceEvent, Table
 
 Publish = Callable[..., Awaitable[None]]
 """Publishes event messages."""
@@ -35,8 +35,8 @@ class Holding(Generic[AggregationT, RecordT]):
     def __init__(
         self,
         *,
-        stored: table.ConfirmedTable,
-        records: table.Records[RecordT],
+        stored: Table,
+        records: Records[RecordT],
         source: SourceLog,
         take_up: Callable[[int, Iterable[RecordT]], AggregationT],
         dropped: prometheus_client.Counter,
@@ -90,7 +90,7 @@ class Holding(Generic[AggregationT, RecordT]):
         """
         return self._turns[partition.number]
 
-    async def align(self, assigned: Sequence[TP]) -> None:
+    async def align(self, assigned: Sequence[Place]) -> None:
         """Once after each assignment: read on where the stored state stands."""
         if self._aligned or not self.recovered:
             return
@@ -98,14 +98,14 @@ class Holding(Generic[AggregationT, RecordT]):
         for tp in assigned:
             await self._sequencer.align(self._partition(tp.partition), [tp])
 
-    async def admitted(self, events: Sequence[EventT]) -> list[tuple[AggregationT, list[EventT]]]:
+    async def admitted(self, events: Sequence[SourceEvent]) -> list[tuple[AggregationT, list[SourceEvent]]]:
         """Events that follow on what is stored, by partition.
 
         Events buffered before a rebalance are left to the partition's new owner: writing them here would
         overwrite its windows in the changelog.
         """
         await self._recovered.wait()
-        by_partition: defaultdict[int, list[EventT]] = defaultdict(list)
+        by_partition: defaultdict[int, list[SourceEvent]] = defaultdict(list)
         for event in events:
             if self._source.owns(event.message.tp):
                 by_partition[event.message.partition].append(event)
@@ -117,9 +117,12 @@ class Holding(Generic[AggregationT, RecordT]):
                 found.append((partition, admitted))
         return found
 
-    async def write(self, changes: Mapping[str, RecordT | None], *, event: EventT) -> None:
+    async def write(self, changes: Mapping[str, RecordT | None], *, event: SourceEvent) -> None:
         """Store changes; returns when the changelog has them, so that the event may be acknowledged."""
-        await table.write(self._table, self._records, changes, event=event)
+        encode = self._records.encode
+        await self._table.apply(
+            {key.encode(): None if record is None else encode(record) for key, record in changes.items()}, event=event
+        )
 
     def report_dropped(self, partition: AggregationT) -> None:
         """Count what the partition dropped since the last report."""
@@ -131,7 +134,7 @@ class Holding(Generic[AggregationT, RecordT]):
     def _partition(self, number: int) -> AggregationT:
         if number not in self._partitions:
             if self._loaded is None:
-                self._loaded = table.load(self._table, self._records)
+                self._loaded = load(self._table, self._records)
             self._reported.pop(number, None)
             self._partitions[number] = self._take_up(number, self._loaded.pop(number, ()))
         return self._partitions[number]

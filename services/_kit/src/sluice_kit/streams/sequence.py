@@ -11,11 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-import faust
-from faust.types import TP, EventT
-
+from sluice_kit.streams.source import Place, SourceEvent
 from sluice_kit.telemetry import logger
 
 log = logger(__name__)
@@ -31,7 +29,7 @@ TRUST_SECONDS = 5.0
 """For so long after a look at what was merged, copies of it are no reason to look again: an outbox sends many at once."""
 
 
-def _content(event: EventT) -> int:
+def _content(event: SourceEvent) -> int:
     """0 where there is none."""
     value = getattr(event.message, "value", None)
     return hash(value) if value is not None else 0
@@ -53,31 +51,31 @@ class Frontier(Protocol):
 class SourceLog(Protocol):
     """Where the events come from."""
 
-    def owns(self, tp: TP) -> bool:
+    def owns(self, tp: Place) -> bool:
         """True when the partition is assigned to this worker."""
 
-    async def seek(self, tp: TP, offset: int) -> None:
+    async def seek(self, tp: Place, offset: int) -> None:
         """Read on from an offset."""
 
-    async def bounds(self, tp: TP) -> tuple[int, int]:
+    async def bounds(self, tp: Place) -> tuple[int, int]:
         """First offset held, and the one after the last."""
 
 
 class FaustLog:
     """The consumer of a Faust app."""
 
-    def __init__(self, app: faust.App) -> None:
+    def __init__(self, app: Any) -> None:
         self._app = app
 
-    def owns(self, tp: TP) -> bool:
+    def owns(self, tp: Place) -> bool:
         """True when the partition is assigned to this worker."""
         return tp in self._app.consumer.assignment()
 
-    async def seek(self, tp: TP, offset: int) -> None:
+    async def seek(self, tp: Place, offset: int) -> None:
         """Read on from an offset."""
         await self._app.consumer.seek(tp, offset)
 
-    async def bounds(self, tp: TP) -> tuple[int, int]:
+    async def bounds(self, tp: Place) -> tuple[int, int]:
         """First offset held, and the one after the last."""
         first = await self._app.consumer.earliest_offsets(tp)
         last = await self._app.consumer.highwaters(tp)
@@ -111,12 +109,12 @@ class Sequencer:
     def __init__(self, source: SourceLog, *, now: Callable[[], float] = time.monotonic) -> None:
         self._source = source
         self._now = now
-        self._searches: dict[TP, _Search] = {}
-        self._merged: dict[TP, dict[int, int]] = {}
-        self._looks: dict[TP, _Look] = {}
-        self._trusted_until: dict[TP, float] = {}
+        self._searches: dict[Place, _Search] = {}
+        self._merged: dict[Place, dict[int, int]] = {}
+        self._looks: dict[Place, _Look] = {}
+        self._trusted_until: dict[Place, float] = {}
 
-    async def admit(self, frontier: Frontier, events: Sequence[EventT]) -> list[EventT]:
+    async def admit(self, frontier: Frontier, events: Sequence[SourceEvent]) -> list[SourceEvent]:
         """The events of one partition that follow on what is merged. Those beyond a gap are left out, and read again."""
         tp = events[0].message.tp
         if tp in self._looks:
@@ -142,7 +140,7 @@ class Sequencer:
         self._remember(tp, admitted)
         return admitted
 
-    def _is_doubtful(self, expected: int | None, tp: TP, events: Sequence[EventT]) -> bool:
+    def _is_doubtful(self, expected: int | None, tp: Place, events: Sequence[SourceEvent]) -> bool:
         """True when the log may differ from what was merged, and these events do not show from where on."""
         merged = self._merged.get(tp)
         if expected is None or not merged:
@@ -158,14 +156,14 @@ class Sequencer:
             same = offset
         return False
 
-    async def _look(self, frontier: Frontier, tp: TP) -> None:
+    async def _look(self, frontier: Frontier, tp: Place) -> None:
         first, _ = await self._source.bounds(tp)
         begin = max(first, min(self._merged[tp]))
         self._looks[tp] = _Look(begin, self._now())
         log.warning("source.doubtful", topic=tp.topic, partition=tp.partition, from_=begin)
         await self._source.seek(tp, begin)
 
-    async def _looked_at(self, frontier: Frontier, tp: TP, events: Sequence[EventT]) -> list[EventT]:
+    async def _looked_at(self, frontier: Frontier, tp: Place, events: Sequence[SourceEvent]) -> list[SourceEvent]:
         """What of these events comes after the look at what was merged; all before is read again and waits."""
         look, merged = self._looks[tp], self._merged.get(tp, {})
         expected = frontier.next_offset(tp.topic) or 0
@@ -182,7 +180,7 @@ class Sequencer:
         await self._look_again(tp, look)
         return []
 
-    async def _look_again(self, tp: TP, look: _Look) -> None:
+    async def _look_again(self, tp: Place, look: _Look) -> None:
         if self._now() - look.at < SEEK_AGAIN_SECONDS:
             return
         if look.seeks > SEEKS:
@@ -191,11 +189,11 @@ class Sequencer:
         look.seeks, look.at = look.seeks + 1, self._now()
         await self._source.seek(tp, look.next)
 
-    def _end_look(self, tp: TP) -> None:
+    def _end_look(self, tp: Place) -> None:
         del self._looks[tp]
         self._trusted_until[tp] = self._now() + TRUST_SECONDS
 
-    def _rewound(self, frontier: Frontier, tp: TP, events: Sequence[EventT]) -> int | None:
+    def _rewound(self, frontier: Frontier, tp: Place, events: Sequence[SourceEvent]) -> int | None:
         """The offset to go on at. Where another record stands now than was merged, the frontier goes back to it."""
         expected, merged = frontier.next_offset(tp.topic), self._merged.get(tp, {})
         for event in events:
@@ -207,13 +205,13 @@ class Sequencer:
                 return offset
         return expected
 
-    def _remember(self, tp: TP, admitted: Sequence[EventT]) -> None:
+    def _remember(self, tp: Place, admitted: Sequence[SourceEvent]) -> None:
         merged = self._merged.setdefault(tp, {})
         merged.update((event.message.offset, _content(event)) for event in admitted)
         for offset in sorted(merged)[:-REMEMBERED]:
             del merged[offset]
 
-    async def align(self, frontier: Frontier, partitions: Iterable[TP]) -> None:
+    async def align(self, frontier: Frontier, partitions: Iterable[Place]) -> None:
         """After an assignment: read on where the windows stand, not where the commit stands.
 
         What is remembered is looked at again: a broker that was killed is why most partitions are given out anew.
@@ -235,7 +233,7 @@ class Sequencer:
             else:
                 await self._source.seek(tp, max(first, min(expected, end)))
 
-    async def _go_back(self, frontier: Frontier, tp: TP, expected: int, ahead: int) -> None:
+    async def _go_back(self, frontier: Frontier, tp: Place, expected: int, ahead: int) -> None:
         search = self._searches.get(tp)
         if search is None or search.expected != expected:
             search = self._searches[tp] = _Search(expected, self._now())

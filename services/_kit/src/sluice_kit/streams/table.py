@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections import defaultdict
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import faust
 from faust import streams
-from faust.types import EventT, FutureMessage
-
-RecordT = TypeVar("RecordT")
-
-
-class Records(Protocol[RecordT]):
-    """A service's records as bytes; a module with these three functions fits."""
-
-    def encode(self, record: RecordT) -> bytes:
-        """The record's bytes."""
-
-    def decode(self, key: bytes, value: bytes) -> RecordT:
-        """The record under a key."""
-
-    def partition_of(self, key: bytes) -> int:
-        """The partition a key belongs to."""
+from faust.types import FutureMessage
 
 
 class ConfirmedTable(faust.Table):
@@ -50,29 +34,21 @@ class ConfirmedTable(faust.Table):
         sent, self._sent = self._sent, []
         return sent
 
+    def items(self, *args: Any, **kwargs: Any) -> Any:
+        """Every record in the local store."""
+        streams._current_event.set(None)  # the RocksDB store looks into one partition only while an event is current
+        return super().items(*args, **kwargs)
 
-def load(table: ConfirmedTable, records: Records[RecordT]) -> dict[int, list[RecordT]]:
-    """Every record in the local store, by partition. O(records): once per assignment."""
-    streams._current_event.set(None)  # the RocksDB store looks into one partition only while an event is current
-    found: defaultdict[int, list[RecordT]] = defaultdict(list)
-    for key, value in table.items():
-        found[records.partition_of(key)].append(records.decode(key, value))
-    return dict(found)
+    async def apply(self, changes: Mapping[bytes, bytes | None], *, event: Any) -> None:
+        """Store changes in the partition of the event; returns when the changelog has them.
 
-
-async def write(
-    table: ConfirmedTable, records: Records[RecordT], changes: Mapping[str, RecordT | None], *, event: EventT
-) -> None:
-    """Store changes in the partition of the event; returns when the changelog has them.
-
-    Faust finds the partition through a context variable that `take_events` leaves unset (its private name; there is
-    no public way), and RocksDB cannot do without it.
-    """
-    streams._current_event.set(weakref.ref(event))
-    for key, record in changes.items():
-        encoded = key.encode()
-        if record is not None:
-            table[encoded] = records.encode(record)
-        elif encoded in table:
-            del table[encoded]
-    await asyncio.gather(*table.take_sent())
+        Faust finds the partition through a context variable that `take_events` leaves unset (its private name; there is
+        no public way), and RocksDB cannot do without it.
+        """
+        streams._current_event.set(weakref.ref(event))
+        for key, value in changes.items():
+            if value is not None:
+                self[key] = value
+            elif key in self:
+                del self[key]
+        await asyncio.gather(*self.take_sent())

@@ -27,7 +27,7 @@ from sluice_kit.ordered import OrderedReader, Span
 from sluice_kit.publisher import EventPublisher
 from sluice_kit.settings import MeshSettings
 from sluice_kit.streams import windows_compared
-from sluice_kit.streams.table import Records
+from sluice_kit.streams.records import Records
 from sluice_kit.streams.windows_compared import Horizons, Same, Window, WindowDifference, Windows, write_dump
 
 # No window is forgotten while it is counted again: a replay reads days in minutes, and nothing is late.

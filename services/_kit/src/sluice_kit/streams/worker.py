@@ -5,36 +5,20 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import faust
 from faust.auth import Credentials
 from faust.web import Request, Response, View
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from sluice_kit.streams.options import WorkerOptions
+from sluice_kit.streams.runner import Publisher
 from sluice_kit.streams.table import ConfirmedTable
 
+__all__ = ["Worker", "WorkerOptions", "add_pages", "create_app", "credentials", "host_publisher", "run"]
+
 _METRICS_TYPE = CONTENT_TYPE_LATEST.split("; charset")[0]  # aiohttp adds the charset, and refuses it in the type
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerOptions:
-    """How this worker runs."""
-
-    group: str
-    """Consumer group, and prefix of the changelog topic."""
-    instance: str
-    bootstrap: str
-    web_host: str
-    web_port: int
-    data_dir: Path
-    store: str
-    partitions: int
-    replication_factor: int = 1
-    security: Mapping[str, Any] = field(default_factory=dict)
-    """aiokafka's own options: security_protocol, ssl_context, sasl_*."""
 
 
 def create_app(options: WorkerOptions) -> faust.App:
@@ -97,16 +81,6 @@ class Worker(faust.Worker):
         # Faust builds a log record for every message unless its loggers are raised: 15-25 % of the throughput.
         for name in ("faust", "mode", "aiokafka", "sluice_kit.streams.table"):
             logging.getLogger(name).setLevel(logging.WARNING)
-
-
-class Publisher(Protocol):
-    """What publishes events beside the app."""
-
-    async def start(self) -> None:
-        """Begin."""
-
-    async def stop(self) -> None:
-        """Send what is left, within bounds."""
 
 
 def host_publisher(app: faust.App, publisher: Publisher) -> None:

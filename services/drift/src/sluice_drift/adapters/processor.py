@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
-from faust.types import EventT
 from sluice_kit.streams.holding import Holding, Publish
 from sluice_kit.streams.sequence import SourceLog
-from sluice_kit.streams.table import ConfirmedTable
+from sluice_kit.streams.source import SourceEvent, Table
 
 from sluice_drift.adapters import records, telemetry
 from sluice_drift.adapters.events import measured
@@ -27,7 +26,7 @@ class Processor:
     def __init__(
         self,
         *,
-        windows: ConfirmedTable,
+        windows: Table,
         rules: Rules,
         detection: Detection,
         publish: Publish,
@@ -45,7 +44,7 @@ class Processor:
             stored=windows, records=records, source=source, take_up=self._take_up, dropped=telemetry.DROPPED
         )
 
-    async def route(self, events: Sequence[EventT]) -> None:
+    async def route(self, events: Sequence[SourceEvent]) -> None:
         """Send the observations of events on to the owners of their series; returns when the broker has them."""
         for partition, admitted in await self.holding.admitted(events):
             await self._router.route(admitted)
@@ -55,7 +54,7 @@ class Processor:
                     changes = partition.advance(last.message.topic, last.message.offset)
                     await self.holding.write(changes, event=last)
 
-    async def absorb(self, events: Sequence[EventT]) -> None:
+    async def absorb(self, events: Sequence[SourceEvent]) -> None:
         """Merge a batch of records of the internal topic; returns when the changelog has what it changed."""
         for partition, admitted in await self.holding.admitted(events):
             observations = [each for event in admitted for each in _observations(event)]
@@ -63,7 +62,7 @@ class Processor:
                 if self.holding.holds(partition):
                     await self._merge(partition, observations, last=admitted[-1])
 
-    async def _merge(self, partition: Partition, observations: Sequence[Observation], *, last: EventT) -> None:
+    async def _merge(self, partition: Partition, observations: Sequence[Observation], *, last: SourceEvent) -> None:
         changes = partition.absorb(observations, now=self._microseconds())
         changes |= partition.advance(last.message.topic, last.message.offset)
         await self.holding.write(changes, event=last)
@@ -94,7 +93,7 @@ class Processor:
         return int(self._now() * 1_000_000)
 
 
-def _observations(event: EventT) -> list[Observation]:
+def _observations(event: SourceEvent) -> list[Observation]:
     try:
         return decode_observations(event.message.value or b"")
     except msgspec.DecodeError:

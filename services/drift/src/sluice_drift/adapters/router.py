@@ -10,10 +10,10 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 
-from faust.types import EventT, TopicT
 from sluice.events.v1.inference_pb2 import InferenceMeasured
 from sluice_kit.events import UndecodableEvent
 from sluice_kit.streams.dead_letters import DeadLetters, read
+from sluice_kit.streams.source import Sender, SourceEvent
 
 from sluice_drift.adapters import telemetry
 from sluice_drift.adapters.events import observation_of
@@ -28,11 +28,11 @@ OBSERVATIONS_PER_RECORD = 500
 class Router:
     """Forwards batches; returns when the broker has them."""
 
-    def __init__(self, *, target: TopicT, dead_letters: DeadLetters) -> None:
+    def __init__(self, *, target: Sender, dead_letters: DeadLetters) -> None:
         self._target = target
         self._dead_letters = dead_letters
 
-    async def route(self, events: Sequence[EventT]) -> None:
+    async def route(self, events: Sequence[SourceEvent]) -> None:
         """Forward the observations of a batch, those of one source partition in order."""
         by_series: defaultdict[Series, list[Observation]] = defaultdict(list)
         for event in events:
@@ -48,7 +48,7 @@ class Router:
             telemetry.ROUTED.inc(len(observations))
         await asyncio.gather(*sent)
 
-    async def _observation(self, event: EventT) -> Observation | None:
+    async def _observation(self, event: SourceEvent) -> Observation | None:
         try:
             message = read(event)
         except UndecodableEvent as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError
-from sluice_kit.streams.worker import WorkerOptions
+from sluice_kit.streams.options import WorkerOptions
 
 RETENTION_MS = 3_600_000
 """An observation is read within a second; an hour outlives any restart."""

@@ -6,12 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from faust.types import EventT
 from sluice_kit.events import UndecodableEvent
 from sluice_kit.streams.dead_letters import DeadLetters, read
 from sluice_kit.streams.holding import Holding, Publish
 from sluice_kit.streams.sequence import SourceLog
-from sluice_kit.streams.table import ConfirmedTable
+from sluice_kit.streams.source import SourceEvent, Table
 
 from sluice_fairness.adapters import records, telemetry
 from sluice_fairness.adapters.events import fact_of
@@ -30,7 +29,7 @@ class Processor:
     def __init__(
         self,
         *,
-        windows: ConfirmedTable,
+        windows: Table,
         rules: Rules,
         judging: Judging,
         dead_letters: DeadLetters,
@@ -47,7 +46,7 @@ class Processor:
             stored=windows, records=records, source=source, take_up=self._take_up, dropped=telemetry.DROPPED
         )
 
-    async def absorb(self, events: Sequence[EventT]) -> None:
+    async def absorb(self, events: Sequence[SourceEvent]) -> None:
         """Merge a batch; returns when the changelog has what it changed, so that the batch may be acknowledged."""
         for partition, admitted in await self.holding.admitted(events):
             facts = [fact for event in admitted if (fact := await self._fact(event)) is not None]
@@ -55,7 +54,7 @@ class Processor:
                 if self.holding.holds(partition):
                     await self._merge(partition, facts, last=admitted[-1])
 
-    async def _merge(self, partition: Partition, facts: Sequence[StoryFact | Tally], *, last: EventT) -> None:
+    async def _merge(self, partition: Partition, facts: Sequence[StoryFact | Tally], *, last: SourceEvent) -> None:
         topic = last.message.topic
         with telemetry.BATCH_SECONDS.time():
             changes = partition.absorb(topic, facts, now=self._microseconds(), through=last.message.offset)
@@ -65,7 +64,7 @@ class Processor:
         telemetry.REQUESTS.labels(partition.number).set(partition.requests)
         self.holding.report_dropped(partition)
 
-    async def _fact(self, event: EventT) -> StoryFact | Tally | None:
+    async def _fact(self, event: SourceEvent) -> StoryFact | Tally | None:
         record_time = round(event.message.timestamp * 1_000_000)  # int() would cut some short by a microsecond
         try:
             return fact_of(read(event), owner=event.message.partition, record_time=record_time)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from faust.types import EventT
 from sluice_kit.events import UndecodableEvent
 from sluice_kit.streams.dead_letters import DeadLetters, read
 from sluice_kit.streams.holding import Holding, Publish
 from sluice_kit.streams.sequence import SourceLog
-from sluice_kit.streams.table import ConfirmedTable
+from sluice_kit.streams.source import SourceEvent, Table
 
 from sluice_quality.adapters import records, telemetry
 from sluice_quality.adapters.events import fact_of, measured
@@ -26,7 +25,7 @@ class Processor:
     def __init__(
         self,
         *,
-        windows: ConfirmedTable,
+        windows: Table,
         rules: Rules,
         dead_letters: DeadLetters,
         publish: Publish,
@@ -41,7 +40,7 @@ class Processor:
             stored=windows, records=records, source=source, take_up=self._take_up, dropped=telemetry.DROPPED
         )
 
-    async def absorb(self, events: Sequence[EventT]) -> None:
+    async def absorb(self, events: Sequence[SourceEvent]) -> None:
         """Merge a batch; returns when the changelog has what it changed, so that the batch may be acknowledged."""
         for partition, admitted in await self.holding.admitted(events):
             facts = [fact for event in admitted if (fact := await self._fact(event)) is not None]
@@ -49,7 +48,7 @@ class Processor:
                 if self.holding.holds(partition):
                     await self._merge(partition, facts, last=admitted[-1])
 
-    async def _merge(self, partition: Partition, facts: Sequence[Fact], *, last: EventT) -> None:
+    async def _merge(self, partition: Partition, facts: Sequence[Fact], *, last: SourceEvent) -> None:
         topic = last.message.topic
         with telemetry.BATCH_SECONDS.time():
             changes = partition.absorb(topic, facts, now=self._microseconds(), through=last.message.offset)
@@ -59,7 +58,7 @@ class Processor:
         telemetry.WAITING.labels(partition.number).set(partition.waiting)
         self.holding.report_dropped(partition)
 
-    async def _fact(self, event: EventT) -> Fact | None:
+    async def _fact(self, event: SourceEvent) -> Fact | None:
         record_time = round(event.message.timestamp * 1_000_000)  # int() would cut a millisecond short by a microsecond
         try:
             return fact_of(read(event), offset=event.message.offset, record_time=record_time)
