@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from ddsketch.mapping import LogarithmicMapping
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sluice_quality.domain.facts import Completion, Fact, Feedback, Moderation, Outcome, Series
 from sluice_quality.domain.partition import Partition, Record, Rules
-from sluice_quality.domain.sketch import QuantileSketch
+from sluice_quality.domain.sketch import RELATIVE_ACCURACY, QuantileSketch
 from sluice_quality.domain.totals import RequestTotals
 from sluice_quality.domain.window import WindowState
 
@@ -159,6 +161,18 @@ def merged(left: QuantileSketch, right: QuantileSketch) -> QuantileSketch:
 
 
 @settings(deadline=None)
+@given(st.lists(st.integers(-10, 2**62), min_size=1, max_size=200), st.data())
+def test_values_are_in_the_buckets_of_the_library_also_at_their_borders(values: list[int], data: st.DataObject) -> None:
+    mapping = LogarithmicMapping(RELATIVE_ACCURACY)
+    borders = [int(mapping.gamma**index) + shift for index in range(1, 2100, 7) for shift in (-1, 0, 1)]
+    drawn = values + data.draw(st.lists(st.sampled_from(borders), max_size=50))
+    assert sketch_of(drawn).buckets == Counter(mapping.key(value) for value in drawn if value > 0)
+    at_once = QuantileSketch()
+    at_once.add_all(drawn)
+    assert at_once == sketch_of(drawn)
+
+
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=200), st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0]))
 def test_quantiles_are_within_one_percent(values: list[int], q: float) -> None:
     rank = int(q * (len(values) - 1))
@@ -177,7 +191,9 @@ def test_totals_merge_to_what_one_pass_gives(requests: list[int]) -> None:
         whole.add(fact)
         (left if position % 2 else right).add(fact)
     left.merge(right)
-    assert left == whole
+    at_once = RequestTotals()
+    at_once.add_all([completion(position, BASE, request) for position, request in enumerate(requests)])
+    assert left == whole == at_once
 
 
 def test_feedback_before_its_completion_counts_where_feedback_after_it_counts() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import cast
 
 from sluice_quality.domain.attribution import (
     Attribution,
@@ -46,6 +48,35 @@ class Part:
     revision: int
     closed: bool
     complete_up_to: int
+
+
+class _Batch:
+    """Completions of a batch by the window they belong to, each group in the order of the log."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._by_start: dict[tuple[int, int], list[Completion]] = {}
+        """By id() of the series, whose hash takes longer than all else here. Two objects may be the same series, so the
+        group is that of the window."""
+        self._by_window: dict[int, tuple[WindowState, list[Completion]]] = {}
+
+    def add(self, completion: Completion, window: Callable[[Series, int], WindowState | None]) -> None:
+        """Into its window's group; nowhere when it is too late."""
+        at = completion.at
+        place = (id(completion.series), at - at % self._length)
+        group = self._by_start.get(place)
+        if group is None:
+            state = window(completion.series, at)
+            if state is None:
+                return
+            _, group = self._by_window.setdefault(id(state), (state, []))
+            self._by_start[place] = group
+        group.append(completion)
+
+    @property
+    def groups(self) -> Iterable[tuple[WindowState, list[Completion]]]:
+        """Windows with what belongs to them."""
+        return self._by_window.values()
 
 
 class Partition:
@@ -113,15 +144,16 @@ class Partition:
         Returns what must be stored, in an order that matters: windows first, so that whatever prefix of the
         writes survives a crash, nothing is marked as done that was not counted. None means: delete.
         """
-        for fact in facts:
-            self._clock.hear(source, at=fact.at, now=now)
-            if isinstance(fact, Completion):
+        if facts:
+            self._clock.hear(source, at=max(fact.at for fact in facts), now=now)
+        for kind, found in groupby(facts, key=type):
+            if kind is Completion:
                 self._doubt_what_is_not_merged(source)
-                self._absorb_completion(source, fact)
-            elif isinstance(fact, Feedback):
-                self._absorb_feedback(fact)
+                self._absorb_completions(source, cast(Iterable[Completion], found))
+            elif kind is Feedback:
+                self._absorb_feedback(cast(Iterable[Feedback], found))
             else:
-                self._absorb_moderation(source, fact)
+                self._absorb_moderation(source, cast(Iterable[Moderation], found))
         if through is not None:
             self._marks.frontier[source] = max(self._marks.frontier.get(source, 0), through + 1)
         self._forget(self._clock.watermark(now) - self._rules.lateness - self._rules.retention)
@@ -152,41 +184,52 @@ class Partition:
         if source in self._stored_frontier:
             self._attributions.forget_from(self._stored_frontier.pop(source))
 
-    def _absorb_completion(self, source: str, completion: Completion) -> None:
-        known = self._attributions.find(completion.request_id)
-        if known is not None and known.offset != completion.offset:
-            self.dropped["duplicate"] += 1  # its producer sent the event twice
-            return
-        state = self._window(completion.series, completion.at)
-        if state is not None:
-            self._note(state, state.merge_in_order(source, completion))
-        if known is None:
-            known, chunk = self._attributions.remember(completion)
-            self._changed[chunk.key] = chunk
-        for pending in self._pending.take(completion.request_id):
-            self._changed[pending.key] = None
-            self._attribute(pending.feedback, known)
+    def _absorb_completions(self, source: str, completions: Iterable[Completion]) -> None:
+        """Each is looked up and remembered by itself; those of one window are counted together."""
+        batch = _Batch(self._rules.length)
+        open_chunk: AttributionChunk | None = None
+        for completion in completions:
+            known = self._attributions.find(completion.request_id)
+            if known is not None and known.offset != completion.offset:
+                self.dropped["duplicate"] += 1  # its producer sent the event twice
+                continue
+            batch.add(completion, self._window)
+            if known is None:
+                known, chunk = self._attributions.remember(completion)
+                if chunk is not open_chunk:
+                    self._changed[chunk.key] = open_chunk = chunk
+            for pending in self._pending.take(completion.request_id):
+                self._changed[pending.key] = None
+                self._attribute(pending.feedback, known)
+        for state, found in batch.groups:
+            counted = state.merge_completions(source, found)
+            if counted:
+                self._note(state)
+            if counted < len(found):
+                self.dropped["replayed"] += len(found) - counted
 
-    def _absorb_feedback(self, feedback: Feedback) -> None:
-        known = self._attributions.find(feedback.request_id)
-        if known is not None:
-            self._attribute(feedback, known)
-            return
-        pending = PendingFeedback(self.number, feedback)
-        self._changed[pending.key] = pending
-        for forgotten in self._pending.add(pending):
-            self._changed[forgotten.key] = None
-            self.dropped["forgotten"] += 1
+    def _absorb_feedback(self, pieces: Iterable[Feedback]) -> None:
+        for feedback in pieces:
+            known = self._attributions.find(feedback.request_id)
+            if known is not None:
+                self._attribute(feedback, known)
+                continue
+            pending = PendingFeedback(self.number, feedback)
+            self._changed[pending.key] = pending
+            for forgotten in self._pending.add(pending):
+                self._changed[forgotten.key] = None
+                self.dropped["forgotten"] += 1
 
-    def _absorb_moderation(self, source: str, moderation: Moderation) -> None:
-        if self._decisions.setdefault(moderation.event_id, moderation.offset) != moderation.offset:
-            self.dropped["duplicate"] += 1  # an outbox sent it again, a moment later
-            return
-        if len(self._decisions) > _DECISIONS_KEPT:
-            del self._decisions[next(iter(self._decisions))]
-        state = self._window(moderation.series, moderation.at)
-        if state is not None:
-            self._note(state, state.merge_in_order(source, moderation))
+    def _absorb_moderation(self, source: str, decisions: Iterable[Moderation]) -> None:
+        for moderation in decisions:
+            if self._decisions.setdefault(moderation.event_id, moderation.offset) != moderation.offset:
+                self.dropped["duplicate"] += 1  # an outbox sent it again, a moment later
+                continue
+            if len(self._decisions) > _DECISIONS_KEPT:
+                del self._decisions[next(iter(self._decisions))]
+            state = self._window(moderation.series, moderation.at)
+            if state is not None:
+                self._count(state, state.merge_moderation(source, moderation))
 
     def _attribute(self, feedback: Feedback, request: Attribution) -> None:
         if feedback.tenant_id != request.series.tenant_id:
@@ -195,7 +238,7 @@ class Partition:
         # The moment both were known: the same whichever of the two comes first.
         state = self._window(request.series, max(feedback.at, request.at))
         if state is not None:
-            self._note(state, state.merge_feedback(feedback))
+            self._count(state, state.merge_feedback(feedback))
 
     def _window(self, series: Series, at: int) -> WindowState | None:
         start = at - at % self._rules.length
@@ -207,10 +250,13 @@ class Partition:
             state = self._windows[series, start] = WindowState(series, start, self._rules.length, self.number)
         return state
 
-    def _note(self, state: WindowState, counted: bool) -> None:
-        if not counted:
+    def _count(self, state: WindowState, counted: bool) -> None:
+        if counted:
+            self._note(state)
+        else:
             self.dropped["replayed"] += 1
-            return
+
+    def _note(self, state: WindowState) -> None:
         self._changed_windows[id(state)] = self._unsettled[id(state)] = state
 
     def _forget(self, horizon: int) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Self
+from typing import Any, Self
 
 from sluice_quality.domain.facts import Completion, Feedback, Moderation, Outcome
 from sluice_quality.domain.sketch import QuantileSketch
@@ -52,35 +53,54 @@ class RequestTotals(_Totals):
 
     def add(self, completion: Completion) -> None:
         """Count one request."""
-        self.requests += 1
-        setattr(self, completion.outcome.value, getattr(self, completion.outcome.value) + 1)
-        self.redactions += completion.redactions
-        self.redacted_requests += completion.redactions > 0
-        self.streamed += completion.streamed
-        self.truncated += completion.truncated
-        self.prompt_tokens += completion.prompt_tokens
-        self.completion_tokens += completion.completion_tokens
-        self._time(completion)
-        if completion.outcome in _ANSWERED:
-            self._judge_answer(completion)
+        self.add_all([completion])
 
-    def _time(self, completion: Completion) -> None:
+    def add_all(self, completions: Sequence[Completion]) -> None:
+        """Count requests, column by column: one by one takes four times as long."""
+        if not completions:
+            return
+        columns: Any = Completion(*zip(*completions, strict=True))  # type: ignore[arg-type]  # of columns, not of values
+        self.requests += len(completions)
+        for outcome in Outcome:
+            if (found := columns.outcome.count(outcome)) != 0:
+                setattr(self, outcome.value, getattr(self, outcome.value) + found)
+        if any(columns.redactions):
+            self.redactions += sum(columns.redactions)
+            self.redacted_requests += sum(count > 0 for count in columns.redactions)
+        self.streamed += sum(columns.streamed)
+        self.truncated += sum(columns.truncated)
+        self.prompt_tokens += sum(columns.prompt_tokens)
+        self.completion_tokens += sum(columns.completion_tokens)
+        self._time(columns)
+        self._judge_answers([each for each in completions if each.outcome in _ANSWERED])
+
+    def _time(self, columns: Any) -> None:
         # A refused request is over in a millisecond: its latency would hide that of the answered ones.
-        if completion.latency is not None and completion.outcome is not Outcome.REJECTED:
-            self.latency.add(completion.latency)
-        if completion.time_to_first_token is not None:
-            self.time_to_first_token.add(completion.time_to_first_token)
-        if completion.generation_time and completion.completion_tokens:
-            # Integer division by purpose: a float would round differently after another order of merging.
-            speed = completion.completion_tokens * 1000 * MICROSECONDS // completion.generation_time
-            self.tokens_per_kilosecond.add(speed)
+        self.latency.add_all(
+            [
+                latency
+                for latency, outcome in zip(columns.latency, columns.outcome, strict=True)
+                if latency is not None and outcome is not Outcome.REJECTED
+            ]
+        )
+        self.time_to_first_token.add_all([each for each in columns.time_to_first_token if each is not None])
+        # Integer division by purpose: a float would round differently after another order of merging.
+        self.tokens_per_kilosecond.add_all(
+            [
+                tokens * 1000 * MICROSECONDS // time
+                for tokens, time in zip(columns.completion_tokens, columns.generation_time, strict=True)
+                if time and tokens
+            ]
+        )
 
-    def _judge_answer(self, completion: Completion) -> None:
-        self.refusals_judged += completion.refusal is not None
-        self.refusals += bool(completion.refusal)
-        self.empty_answers_judged += completion.empty_answer is not None
-        self.empty_answers += bool(completion.empty_answer)
-        self.answer_characters.add(completion.answer_characters)
+    def _judge_answers(self, answered: Sequence[Completion]) -> None:
+        refusals = [each.refusal for each in answered if each.refusal is not None]
+        empty = [each.empty_answer for each in answered if each.empty_answer is not None]
+        self.refusals_judged += len(refusals)
+        self.refusals += sum(refusals)
+        self.empty_answers_judged += len(empty)
+        self.empty_answers += sum(empty)
+        self.answer_characters.add_all([each.answer_characters for each in answered])
 
 
 @dataclass(slots=True)

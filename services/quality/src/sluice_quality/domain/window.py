@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from urllib.parse import quote
@@ -44,15 +45,26 @@ class WindowState:
         """What tells it apart everywhere."""
         return window_key(self.series, self.start, self.length, self.partition)
 
-    def merge_in_order(self, source: str, fact: Completion | Moderation) -> bool:
-        """Count a fact whose offsets arrive in order; False when it was counted before."""
-        if fact.offset <= self.offsets.get(source, -1):
+    def merge_completions(self, source: str, completions: Iterable[Completion]) -> int:
+        """Count completions whose offsets arrive in order; how many were not counted before."""
+        merged = self.offsets.get(source, -1)
+        fresh = []
+        for each in completions:
+            if each.offset > merged:
+                merged = each.offset
+                fresh.append(each)
+        if fresh:
+            self.offsets[source] = merged
+            self.requests.add_all(fresh)
+            self.revision += len(fresh)
+        return len(fresh)
+
+    def merge_moderation(self, source: str, moderation: Moderation) -> bool:
+        """Count a verdict whose offsets arrive in order; False when it was counted before."""
+        if moderation.offset <= self.offsets.get(source, -1):
             return False
-        self.offsets[source] = fact.offset
-        if isinstance(fact, Completion):
-            self.requests.add(fact)
-        else:
-            self.moderation.add(fact)
+        self.offsets[source] = moderation.offset
+        self.moderation.add(moderation)
         self.revision += 1
         return True
 
