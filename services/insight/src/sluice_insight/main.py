@@ -7,6 +7,7 @@ import asyncio
 from prometheus_client import REGISTRY
 from sluice.insight.v1.comparison_service_pb2_grpc import add_ComparisonServiceServicer_to_server
 from sluice.insight.v1.insight_service_pb2_grpc import add_InsightServiceServicer_to_server
+from sluice.insight.v1.request_service_pb2_grpc import add_RequestServiceServicer_to_server
 from sluice_kit import process, settings, telemetry
 from sluice_kit.consumer import EventConsumer
 from sluice_kit.server import GrpcServer
@@ -14,9 +15,14 @@ from sluice_kit.server import GrpcServer
 from sluice_insight.adapters.comparisons import Comparisons
 from sluice_insight.adapters.exposition import LiveWindows
 from sluice_insight.adapters.sources import SourceGauges, Sources
+from sluice_insight.adapters.stories.events import STORY_EVENTS
+from sluice_insight.adapters.stories.feed import StoryFeed
+from sluice_insight.adapters.stories.store import Stories, StoriesUnavailable
 from sluice_insight.api.comparisons import SERVICE_NAME as COMPARISON_SERVICE_NAME
 from sluice_insight.api.comparisons import ComparisonService
 from sluice_insight.api.metrics import SERVICE_NAME, InsightService
+from sluice_insight.api.requests import SERVICE_NAME as REQUEST_SERVICE_NAME
+from sluice_insight.api.requests import RequestService
 from sluice_insight.consumer import EVENTS, Feed, consume, follow_readiness, from_the_beginning
 from sluice_insight.domain.board import Board
 from sluice_insight.domain.costs import Costs
@@ -39,6 +45,9 @@ async def serve(configured: InsightSettings) -> None:
     add_ComparisonServiceServicer_to_server(ComparisonService(comparisons), server.grpc)
     costs = Costs(history=history)
     feed = Feed(board=board, costs=costs, watchers=watchers, sources=sources, comparisons=comparisons)
+    stories = _stories(configured)
+    story_feed = StoryFeed(stories)
+    add_RequestServiceServicer_to_server(RequestService(stories), server.grpc)
     consumer = EventConsumer(
         service="insight",
         group=f"sluice-insight-{configured.instance}",  # a group per instance: everyone has the whole picture
@@ -47,13 +56,35 @@ async def serve(configured: InsightSettings) -> None:
         settings=configured,
         starting_offsets=from_the_beginning,
     )
+    # Apart from the board, which must not wait for a disk.
+    story_consumer = EventConsumer(
+        service="insight",
+        group=f"sluice-insight-requests-{configured.instance}",
+        events=STORY_EVENTS,
+        handle=story_feed.handle,
+        settings=configured,
+        starting_offsets=story_feed.starting_offsets,
+    )
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(consume(consumer, configured, stop))
         readiness = tasks.create_task(follow_readiness(consumer, server.health))
-        await server.run(service_names=[SERVICE_NAME, COMPARISON_SERVICE_NAME])
+        reading = tasks.create_task(consume(story_consumer, configured, stop))
+        pruning = tasks.create_task(story_feed.keep_bounded())
+        await server.run(service_names=[SERVICE_NAME, COMPARISON_SERVICE_NAME, REQUEST_SERVICE_NAME])
         stop.set()
         readiness.cancel()
+        pruning.cancel()
+        await reading
+    stories.close()
+
+
+def _stories(configured: InsightSettings) -> Stories:
+    path = configured.home / f"insight-requests-{configured.instance}.db"
+    try:
+        return Stories(path, most_requests=configured.requests_most, keep_us=configured.requests_days * 24 * HOUR)
+    except StoriesUnavailable as error:
+        raise process.StartFailed(str(error)) from None
 
 
 def main() -> None:

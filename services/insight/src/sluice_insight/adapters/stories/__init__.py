@@ -1,0 +1,1 @@
+"""The stories of requests: their events without texts, in a file of their own."""
