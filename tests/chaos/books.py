@@ -13,7 +13,11 @@ from sluice.cost.v1 import cost_service_pb2 as cost
 from sluice.cost.v1 import cost_service_pb2_grpc as cost_rpc
 from sluice.events.v1.cost_pb2 import CostRecorded
 from sluice.events.v1.drift_pb2 import DriftMeasured
-from sluice.events.v1.gateway_pb2 import RequestCompleted
+from sluice.events.v1.gateway_pb2 import (
+    REQUEST_OUTCOME_DEADLINE_EXCEEDED,
+    REQUEST_OUTCOME_FAILED,
+    RequestCompleted,
+)
 from sluice.events.v1.inference_pb2 import InferenceMeasured
 from sluice.insight.v1 import insight_service_pb2 as insight
 from sluice.insight.v1 import insight_service_pb2_grpc as insight_rpc
@@ -27,6 +31,8 @@ from .stage import BUDGETED
 LOCAL = [("grpc.enable_http_proxy", 0)]
 SECONDS = 20.0
 COMPLETED = topic_of(RequestCompleted).name
+FAILURES = (REQUEST_OUTCOME_FAILED, REQUEST_OUTCOME_DEADLINE_EXCEEDED)
+"""What quality counts as failed."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +41,18 @@ class Events:
 
     completed: dict[str, tuple[str, str]]
     """Event id of RequestCompleted to (request id, tenant)."""
+    ends: dict[str, str]
+    """Request id to how it ended: `OK`, or the reason that its caller was told."""
+    failed: Counter[str]
+    """Requests that failed, by tenant."""
     recorded: Counter[str]
     """Completed event ids that a CostRecorded of the request itself names: how many different ones do."""
     records: Counter[str]
     """CostRecorded by tenant."""
     measured: dict[str, str]
     """Event id of InferenceMeasured to tenant."""
+    generated: set[str]
+    """Request ids of InferenceMeasured."""
     drift: Counter[str]
     """Observations by tenant, of the newest revision of each window of drift."""
     copies: int
@@ -65,9 +77,12 @@ async def read_events(mesh: Mesh) -> Events:
             known[message.metadata.event_id] = message
     return Events(
         completed={id_: (m.metadata.request_id, m.metadata.tenant_id) for id_, m in seen[RequestCompleted].items()},
+        ends={m.metadata.request_id: m.reason or "OK" for m in seen[RequestCompleted].values()},
+        failed=Counter(m.metadata.tenant_id for m in seen[RequestCompleted].values() if m.outcome in FAILURES),
         recorded=Counter(m.source_event_id for m in seen[CostRecorded].values()),
         records=Counter(m.metadata.tenant_id for m in seen[CostRecorded].values()),
         measured={id_: m.metadata.tenant_id for id_, m in seen[InferenceMeasured].items()},
+        generated={m.metadata.request_id for m in seen[InferenceMeasured].values()},
         drift=_observations(seen[DriftMeasured].values()),
         copies=copies,
     )

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,10 @@ class Told:
 
     answered: dict[str, str] = field(default_factory=dict)
     """Request id to tenant: of each request whose end, good or bad, reached its caller."""
+    how: dict[str, str] = field(default_factory=dict)
+    """Request id to how it ended: `OK`, or the reason of the error."""
+    chats: dict[str, float] = field(default_factory=dict)
+    """Request id of each answer of the model that was whole, and when its caller had it (time.monotonic)."""
     twice: list[str] = field(default_factory=list)
     """Ids that were given to two requests."""
     given_up: set[str] = field(default_factory=set)
@@ -43,7 +48,7 @@ class Told:
     """Nobody told the end: the gateway was dead, or died."""
     ends: Counter[str] = field(default_factory=Counter)
 
-    def end(self, request_id: str, tenant: str, what: str) -> None:
+    def end(self, request_id: str, tenant: str, what: str, *, chat: bool = True) -> None:
         """The end of a request reached its caller."""
         self.ends[what] += 1
         if not request_id or what in UNRECORDED:
@@ -51,7 +56,9 @@ class Told:
             return
         if request_id in self.answered:
             self.twice.append(request_id)
-        self.answered[request_id] = tenant
+        self.answered[request_id], self.how[request_id] = tenant, what
+        if chat and what == "OK":
+            self.chats[request_id] = time.monotonic()
 
 
 class Callers:
@@ -108,7 +115,8 @@ class Callers:
             answer = await self._http.post(f"/v1/{path}", json=body, headers=self._headers(tenant), timeout=seconds)
         except httpx.HTTPError as error:
             return await self._nobody(error)
-        self.told.end(answer.headers.get("x-request-id", ""), tenant, _what(answer.status_code, answer.content))
+        what = _what(answer.status_code, answer.content)
+        self.told.end(answer.headers.get("x-request-id", ""), tenant, what, chat=path != "embeddings")
 
     async def _streamed(self, tenant: str, prompt: str, leave: bool) -> None:
         request_id = ""

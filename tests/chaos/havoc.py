@@ -14,7 +14,7 @@ from supervisor.xmlrpc import SupervisorTransport
 from ..mesh.conftest import Mesh
 from .stage import Plan
 
-VICTIMS = ("gateway", "cost", "quality", "drift")
+VICTIMS = ("gateway", "inference", "cost", "quality", "drift")
 # A process that is being restarted has no pid for some seconds.
 PATIENCE_SECONDS = 60.0
 
@@ -58,14 +58,18 @@ class Havoc:
         self._begun = time.monotonic()
         await asyncio.gather(*(self._strike(strike) for strike in drawn(self._plan, self._mesh.broker)))
 
+    async def kill(self, name: str) -> None:
+        """Now, without any warning; the supervisor starts it again."""
+        pid = await self._pid(name)
+        os.kill(pid, signal.SIGKILL)
+        self._note(f"kill -9 {name} (pid {pid})")
+
     async def _strike(self, strike: Strike) -> None:
         await asyncio.sleep(strike.at)
         if strike.target == "kafka":
             await (self._frozen() if strike.how == "frozen" else self._stopped())
         else:
-            pid = await self._pid(strike.target)
-            os.kill(pid, signal.SIGKILL)
-            self._note(f"kill -9 {strike.target} (pid {pid})")
+            await self.kill(strike.target)
 
     async def _stopped(self) -> None:
         self._note("kafka stopped")

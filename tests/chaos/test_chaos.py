@@ -27,6 +27,7 @@ class Found:
     ledger: Counter[tuple[str, str, str]]
     spend: Counter[str]
     quality: Counter[str]
+    failed: Counter[str]
     drift: Counter[str]
     costs: Counter[str]
 
@@ -48,6 +49,7 @@ class Found:
             "each event has one CostRecorded": _among(self.events.recorded, completed) == dict.fromkeys(completed, 1),
             "the cost service counts the requests": self.spend == self.completed,
             "quality counts the requests": self.quality == self.completed,
+            "quality counts the failures": self.failed == self.events.failed,
             "drift counts the generations": self.events.drift == observed,
             "insight counts each CostRecorded once": self.costs == self.events.records,
             "insight shows what drift counts": self.drift == observed,
@@ -65,6 +67,7 @@ async def find(mesh: Mesh, since: float) -> Found:
         ledger=books.read_ledger(mesh),
         spend=await books.requests_in_ledger(mesh),
         quality=await books.measured(mesh, "quality.requests", since),
+        failed=await books.measured(mesh, "quality.failed", since),
         drift=await books.measured(mesh, "drift.observations", since),
         costs=await books.measured(mesh, "cost.records", since),
     )
@@ -95,6 +98,10 @@ async def play(stage: Stage, havoc: Havoc) -> tuple[Told, float]:
             # On a busy machine that was not enough to use the budget up.
             while not (callers.told.ends["BUDGET_EXHAUSTED"] or running.done()):
                 await asyncio.sleep(0.2)
+            # The gateway may have been dead whenever the model was: then nobody was told of that yet.
+            while not (callers.told.ends["MODEL_UNAVAILABLE"] or running.done()):
+                await havoc.kill("inference")
+                await asyncio.sleep(5)
         callers.stop()
         await asyncio.wait_for(running, 120)
     ready = await asyncio.to_thread(eventually, stage.mesh.is_ready, 120)
@@ -122,12 +129,15 @@ async def test_kills_and_a_broker_that_goes_away_lose_nothing_and_count_nothing_
     assert found.disagreements == []
     assert told.twice == []
     assert {id_: tenant for id_, tenant in told.answered.items() if known.get(id_) != tenant} == {}
+    assert {id_: (how, found.events.ends[id_]) for id_, how in told.how.items() if found.events.ends[id_] != how} == {}
+    assert told.chats.keys() - found.events.generated == set()
     assert watch.broken == []
     assert watch.samples > plan.load_seconds
     assert free, f"still held: {watch.last[1]}"
     assert watch.last[0] == books.spent_in_ledger(mesh) <= watch.limit
     await asyncio.to_thread(prove, mesh, told, tmp_path)
     assert told.ends["OK"] > 0
+    assert told.ends["MODEL_UNAVAILABLE"] > 0, "nobody asked while the model was dead: nothing was tested of it"
     assert told.ends["BUDGET_EXHAUSTED"] > 0, "the budget was not used up: nothing was tested of it"
 
 
@@ -155,7 +165,9 @@ def table(told: Told, found: Found, watch: books.BudgetWatch) -> list[str]:
         "requests, says the cost service": found.spend.total(),
         "requests, says quality": found.quality.total(),
         "CostRecorded, and says insight": f"{found.events.records.total()}, {found.costs.total()}",
+        "requests that failed, and says quality": f"{found.events.failed.total()}, {found.failed.total()}",
         "InferenceMeasured": len(found.events.measured),
+        "whole answers without one": len(told.chats.keys() - found.events.generated),
         "observations, says drift": found.events.drift.total(),
         "observations, says insight": found.drift.total(),
         "records sent again": found.events.copies,

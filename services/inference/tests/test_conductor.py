@@ -99,6 +99,7 @@ class Notes:
     health: list[bool] = field(default_factory=list)
     faults: list[Exception] = field(default_factory=list)
     load: tuple[int, int] = (0, 0)
+    kept: asyncio.Future[None] | None = None
 
     def load_changed(self, *, running: int, queued: int) -> None:
         self.load = (running, queued)
@@ -112,8 +113,9 @@ class Notes:
     def engine_died(self, error: EngineDied) -> None:
         self.faults.append(error)
 
-    def finished(self, measurement: Measurement) -> None:
+    def finished(self, measurement: Measurement) -> asyncio.Future[None] | None:
         self.measurements.append(measurement)
+        return self.kept
 
 
 @dataclass
@@ -188,6 +190,27 @@ async def test_an_answer_starts_streams_and_finishes_once() -> None:
     measurement = await settled(theater)
     assert measurement.answer == "Hello"
     assert len(measurement.token_seconds) == 1
+
+
+async def test_an_answer_is_whole_when_its_measurement_would_outlive_the_process() -> None:
+    theater = stage(HELLO)
+    theater.notes.kept = asyncio.get_running_loop().create_future()
+    events = theater.conductor.submit(request()).events()
+    seen = [await anext(events) for _ in range(3)]
+    last = asyncio.ensure_future(anext(events))
+    await until(lambda: bool(theater.notes.measurements))
+    assert not last.done()
+    theater.notes.kept.set_result(None)
+    assert isinstance(await last, Finished)
+    assert text_of(seen) == "Hello"
+
+
+async def test_an_answer_waits_only_a_moment_for_a_measurement_that_cannot_be_kept() -> None:
+    theater = stage(HELLO)
+    theater.notes.kept = asyncio.get_running_loop().create_future()
+    async with asyncio.timeout(30):
+        events = await collect(theater.conductor.submit(request()).events())
+    assert isinstance(events[-1], Finished)
 
 
 async def test_a_stop_string_over_a_token_border_ends_the_engine_and_never_leaks() -> None:

@@ -253,6 +253,13 @@ async def test_measurements_carry_numbers_and_profiles_and_never_text(running: R
     assert CANARY.encode() not in event.SerializeToString()
 
 
+async def test_a_whole_answer_has_its_measurement_in_the_outbox_already(running: Running) -> None:
+    for number in range(5):
+        await generate(running, spec(tokens=3), metadata=(("x-request-id", f"req-{number}"),))
+        ids = [event.metadata.request_id for event in running.outbox.events if hasattr(event, "prompt_profile")]
+        assert ids[-1] == f"req-{number}"
+
+
 async def test_metrics_count_what_was_generated(running: Running) -> None:
     labels = {"gen_ai_operation_name": "chat", "gen_ai_provider_name": "llama_cpp", "gen_ai_response_model": "smollm2"}
 

@@ -36,6 +36,7 @@ class _Job:
     measurement: Measurement
     model: ModelFacts
     context: request_context.RequestContext
+    kept: asyncio.Future[None]
 
 
 class Recorder:
@@ -47,9 +48,11 @@ class Recorder:
         # Events of an overloaded worker, published without profiles: bounded too, by counting what is lost.
         self._hasty: set[asyncio.Task[None]] = set()
 
-    def record(self, measurement: Measurement, model: ModelFacts) -> None:
+    def record(self, measurement: Measurement, model: ModelFacts) -> asyncio.Future[None]:
+        """Gives what is done when the event is in the outbox, or lost."""
         count(measurement, model)
-        job = _Job(measurement, model, request_context.current())
+        kept = asyncio.get_running_loop().create_future()
+        job = _Job(measurement, model, request_context.current(), kept)
         try:
             self._jobs.put_nowait(job)
         except asyncio.QueueFull:
@@ -57,6 +60,7 @@ class Recorder:
             task = asyncio.create_task(self._publish(job, make=lengths))
             self._hasty.add(task)
             task.add_done_callback(self._hasty.discard)
+        return kept
 
     async def model_loaded(self, model: ModelFacts, load_seconds: float) -> None:
         await self._publisher.publish(loaded_event(model, load_seconds))
@@ -89,6 +93,9 @@ class Recorder:
             # A full outbox or a broken profile must not end the worker: the next event may pass.
             metrics.EVENTS_LOST.inc()
             log.error("measurement.lost", error=type(error).__name__)
+        finally:
+            if not job.kept.done():
+                job.kept.set_result(None)
 
 
 class ModelObserver:
@@ -126,8 +133,8 @@ class ModelObserver:
         self._set_engine_health(False)
         self._end_process(error)
 
-    def finished(self, measurement: Measurement) -> None:
-        self._recorder.record(measurement, self._model())
+    def finished(self, measurement: Measurement) -> asyncio.Future[None]:
+        return self._recorder.record(measurement, self._model())
 
 
 # A model's own status in grpc.health.v1: this, and one of its names.

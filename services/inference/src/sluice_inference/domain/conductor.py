@@ -182,7 +182,7 @@ class Conductor:
             if not self._sessions[other].granted.done():
                 self._sessions[other].granted.set_result(grant)
         self._tell_load()
-        self._observer.finished(measure(session, share))
+        session.kept = self._observer.finished(measure(session, share))
 
     async def _closed(self, run: EngineRun) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,7 +37,8 @@ class Observer(Protocol):
 
     def engine_died(self, error: EngineDied) -> None: ...
 
-    def finished(self, measurement: Measurement) -> None: ...
+    def finished(self, measurement: Measurement) -> asyncio.Future[None] | None:
+        """Gives what is done when the measurement has come to where it outlives this process; None when it is not kept."""
 
 
 def measure(session: Session, share: Share) -> Measurement:

@@ -25,6 +25,8 @@ from sluice_inference.domain.mailbox import Mailbox
 from sluice_inference.domain.output import Output
 from sluice_inference.domain.refusals import EngineUnavailable, InferenceRefusal, RequestStopped
 
+KEEPING_SECONDS = 1.0
+
 
 class Session:
     """Iterate `events()`; it ends after the terminal event, or raises an InferenceRefusal."""
@@ -38,6 +40,8 @@ class Session:
         self.granted: asyncio.Future[Grant] = asyncio.get_running_loop().create_future()
         self.task: asyncio.Task[None] | None = None
         self.timers: list[asyncio.TimerHandle] = []
+        self.kept: asyncio.Future[None] | None = None
+        """Done when the measurement has come to where it outlives this process."""
         self.outcome: Terminal | InferenceRefusal | None = None
         self.ended_timings: Timings | None = None
         self.begun = False
@@ -53,9 +57,22 @@ class Session:
             item = await self._mailbox.get()
             if isinstance(item, InferenceRefusal):
                 raise item
+            if isinstance(item, Finished | Failed):
+                await self._measurement_kept()
             yield item
             if isinstance(item, Finished | Failed):
                 return
+
+    async def _measurement_kept(self) -> None:
+        """Wait a moment for it: a process that is killed has then either kept the measurement, or not given the whole answer.
+
+        No longer than a moment: the caller has more of its answer than the mesh of its measurement.
+        """
+        until = asyncio.get_running_loop().time() + KEEPING_SECONDS
+        if self.task is not None:  # in whose end the measurement is made
+            await asyncio.wait({self.task}, timeout=KEEPING_SECONDS)
+        if self.kept is not None:
+            await asyncio.wait({self.kept}, timeout=max(0.0, until - asyncio.get_running_loop().time()))
 
     def abort(self, cause: FinishReason) -> bool:
         """Stops the computation; False when the request had ended already."""
