@@ -23,6 +23,7 @@ from sluice.types.v1 import finish_reason_pb2, usage_pb2, verdict_pb2
 from sluice_gateway.adapters.budgets import GrpcBudgets
 from sluice_gateway.adapters.events import PublishedCompletions
 from sluice_gateway.adapters.inference import GrpcModel
+from sluice_gateway.adapters.languages import detector
 from sluice_gateway.adapters.moderation import GrpcModerator
 from sluice_gateway.adapters.redaction import GrpcRedactor
 from sluice_gateway.api import grpc as grpc_door
@@ -425,6 +426,7 @@ def _gateway(mesh: Mesh, channels: dict[str, Any]) -> Gateway:
         subject_key=b"k" * 32,
         filter_timeout=2.0,
         least_output_tokens=4,
+        languages=detector(),
         clock=time.monotonic,
     )
 

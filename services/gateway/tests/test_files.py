@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from sluice_gateway.adapters import subject_key
 from sluice_gateway.adapters.configuration_file import ConfigurationFile
-from sluice_gateway.domain.answer import is_empty, is_refusal
+from sluice_gateway.domain.answer import is_empty
 from sluice_gateway.domain.configuration import ConfigurationError
+from sluice_gateway.domain.refusal import is_refusal
 from sluice_gateway.domain.subject import pseudonym
 
 README = Path(__file__).parents[1] / "README.md"

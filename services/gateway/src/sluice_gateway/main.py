@@ -17,6 +17,7 @@ from sluice_gateway.adapters.configuration_file import ConfigurationFile
 from sluice_gateway.adapters.events import PublishedCompletions
 from sluice_gateway.adapters.inference import GrpcModel
 from sluice_gateway.adapters.known_unbudgeted import KnownUnbudgeted
+from sluice_gateway.adapters.languages import detector
 from sluice_gateway.adapters.moderation import GrpcModerator
 from sluice_gateway.adapters.redaction import GrpcRedactor
 from sluice_gateway.api import grpc, http
@@ -60,6 +61,7 @@ async def serve(settings: Settings) -> None:
         subject_key=subject_key.load_or_make(settings.home / "gateway-subject.key"),
         filter_timeout=settings.filter_seconds,
         least_output_tokens=settings.budget_least_output_tokens,
+        languages=detector(),
         clock=time.monotonic,
     )
     server = GrpcServer(service="gateway", settings=settings)

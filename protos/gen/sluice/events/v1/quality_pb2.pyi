@@ -106,6 +106,15 @@ class RequestTotals(_message.Message):
     TIME_TO_FIRST_TOKEN_MICROSECONDS_FIELD_NUMBER: _builtins.int
     TOKENS_PER_KILOSECOND_FIELD_NUMBER: _builtins.int
     ANSWER_CHARACTERS_FIELD_NUMBER: _builtins.int
+    LANGUAGE_MISMATCHES_FIELD_NUMBER: _builtins.int
+    LANGUAGES_JUDGED_FIELD_NUMBER: _builtins.int
+    REPETITIVE_ANSWERS_FIELD_NUMBER: _builtins.int
+    REPETITION_PERMILLE_FIELD_NUMBER: _builtins.int
+    CONTEXT_ANSWERS_FIELD_NUMBER: _builtins.int
+    UNGROUNDED_ANSWERS_FIELD_NUMBER: _builtins.int
+    CONTEXT_SENTENCES_FIELD_NUMBER: _builtins.int
+    GROUNDED_SENTENCES_FIELD_NUMBER: _builtins.int
+    REPETITION_JUDGED_FIELD_NUMBER: _builtins.int
     requests: _builtins.int
     """All requests."""
     succeeded: _builtins.int
@@ -140,6 +149,22 @@ class RequestTotals(_message.Message):
     """Input tokens, cached ones included."""
     completion_tokens: _builtins.int
     """Output tokens, reasoning included."""
+    language_mismatches: _builtins.int
+    """Answers in another language than their prompt."""
+    languages_judged: _builtins.int
+    """Answers judged for their language: the rate's denominator."""
+    repetitive_answers: _builtins.int
+    """Answers that repeat themselves: 200 thousandths or more."""
+    context_answers: _builtins.int
+    """Answers of requests that gave a context."""
+    ungrounded_answers: _builtins.int
+    """Of these, answers of which less than half the judged sentences are supported by the context."""
+    context_sentences: _builtins.int
+    """Judged sentences of these answers."""
+    grounded_sentences: _builtins.int
+    """Judged sentences that the context supports."""
+    repetition_judged: _builtins.int
+    """Answers long enough to be judged for repetition: the rate's denominator."""
     @_builtins.property
     def latency_microseconds(self) -> _sketch_pb2.QuantileSketch:
         """Latency in microseconds."""
@@ -155,6 +180,10 @@ class RequestTotals(_message.Message):
     @_builtins.property
     def answer_characters(self) -> _sketch_pb2.QuantileSketch:
         """Length of answers in code points."""
+
+    @_builtins.property
+    def repetition_permille(self) -> _sketch_pb2.QuantileSketch:
+        """Repetition of answers in thousandths."""
 
     def __init__(
         self,
@@ -180,10 +209,19 @@ class RequestTotals(_message.Message):
         time_to_first_token_microseconds: _sketch_pb2.QuantileSketch | None = ...,
         tokens_per_kilosecond: _sketch_pb2.QuantileSketch | None = ...,
         answer_characters: _sketch_pb2.QuantileSketch | None = ...,
+        language_mismatches: _builtins.int = ...,
+        languages_judged: _builtins.int = ...,
+        repetitive_answers: _builtins.int = ...,
+        repetition_permille: _sketch_pb2.QuantileSketch | None = ...,
+        context_answers: _builtins.int = ...,
+        ungrounded_answers: _builtins.int = ...,
+        context_sentences: _builtins.int = ...,
+        grounded_sentences: _builtins.int = ...,
+        repetition_judged: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_characters", b"answer_characters", "latency_microseconds", b"latency_microseconds", "time_to_first_token_microseconds", b"time_to_first_token_microseconds", "tokens_per_kilosecond", b"tokens_per_kilosecond"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_characters", b"answer_characters", "latency_microseconds", b"latency_microseconds", "repetition_permille", b"repetition_permille", "time_to_first_token_microseconds", b"time_to_first_token_microseconds", "tokens_per_kilosecond", b"tokens_per_kilosecond"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_characters", b"answer_characters", "blocked_input", b"blocked_input", "blocked_output", b"blocked_output", "cancelled", b"cancelled", "completion_tokens", b"completion_tokens", "empty_answers", b"empty_answers", "empty_answers_judged", b"empty_answers_judged", "failed", b"failed", "latency_microseconds", b"latency_microseconds", "prompt_tokens", b"prompt_tokens", "redacted_requests", b"redacted_requests", "redactions", b"redactions", "refusals", b"refusals", "refusals_judged", b"refusals_judged", "rejected", b"rejected", "requests", b"requests", "streamed", b"streamed", "succeeded", b"succeeded", "time_to_first_token_microseconds", b"time_to_first_token_microseconds", "tokens_per_kilosecond", b"tokens_per_kilosecond", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_characters", b"answer_characters", "blocked_input", b"blocked_input", "blocked_output", b"blocked_output", "cancelled", b"cancelled", "completion_tokens", b"completion_tokens", "context_answers", b"context_answers", "context_sentences", b"context_sentences", "empty_answers", b"empty_answers", "empty_answers_judged", b"empty_answers_judged", "failed", b"failed", "grounded_sentences", b"grounded_sentences", "language_mismatches", b"language_mismatches", "languages_judged", b"languages_judged", "latency_microseconds", b"latency_microseconds", "prompt_tokens", b"prompt_tokens", "redacted_requests", b"redacted_requests", "redactions", b"redactions", "refusals", b"refusals", "refusals_judged", b"refusals_judged", "rejected", b"rejected", "repetition_judged", b"repetition_judged", "repetition_permille", b"repetition_permille", "repetitive_answers", b"repetitive_answers", "requests", b"requests", "streamed", b"streamed", "succeeded", b"succeeded", "time_to_first_token_microseconds", b"time_to_first_token_microseconds", "tokens_per_kilosecond", b"tokens_per_kilosecond", "truncated", b"truncated", "ungrounded_answers", b"ungrounded_answers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -128,6 +128,7 @@ class MetricQuery(_message.Message):
     FILTERS_FIELD_NUMBER: _builtins.int
     GROUP_BY_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
+    HOP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def metrics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Metric names, at least one, such as `quality.requests`, `quality.latency_seconds.p95`, `cost.nano_units`."""
@@ -142,7 +143,11 @@ class MetricQuery(_message.Message):
 
     @_builtins.property
     def window(self) -> _duration_pb2.Duration:
-        """Length of the windows, a multiple of one minute; absent means one minute."""
+        """Length of the windows, a multiple of one minute; absent means one minute. Longer than 25 hours ago only hours are kept: there a multiple of one hour."""
+
+    @_builtins.property
+    def hop(self) -> _duration_pb2.Duration:
+        """How far the starts of neighbouring windows are apart, when they overlap (hopping windows): a multiple of one minute that divides the window; absent means as long as the window."""
 
     def __init__(
         self,
@@ -151,10 +156,11 @@ class MetricQuery(_message.Message):
         filters: _abc.Iterable[Global___DimensionFilter] | None = ...,
         group_by: _abc.Iterable[Global___Dimension.ValueType] | None = ...,
         window: _duration_pb2.Duration | None = ...,
+        hop: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hop", b"hop", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters", "group_by", b"group_by", "metrics", b"metrics", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filters", b"filters", "group_by", b"group_by", "hop", b"hop", "metrics", b"metrics", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -100,6 +100,12 @@ class Completion:
     output_characters: int = 0
     refusal: bool | None = None
     empty_answer: bool | None = None
+    prompt_language: str = ""
+    answer_language: str = ""
+    language_mismatch: bool | None = None
+    repetition_permille: int | None = None
+    context_sentences: int = 0
+    grounded_sentences: int = 0
     # The hold or lease the request was admitted on; empty where no budget stands over its caller.
     cost_hold_id: str = ""
     budget_limited: bool = False

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from sluice_gateway.domain import validation
 from sluice_gateway.domain.admission import Admission
-from sluice_gateway.domain.answer import HEAD_CHARACTERS, is_empty, is_refusal
+from sluice_gateway.domain.answer import LanguageDetector, judge
 from sluice_gateway.domain.arrival import Arrival, Identity, begin
 from sluice_gateway.domain.budgets import Caller
 from sluice_gateway.domain.chat import ChatRequest, EmbedRequest, FinishReason, Usage, Vectors
@@ -49,11 +49,12 @@ class Gateway:
         subject_key: bytes,
         filter_timeout: float,
         least_output_tokens: int,
+        languages: LanguageDetector,
         clock: Callable[[], float],
     ) -> None:
         """`least_output_tokens`: shorter answers than that are refused and not cut, where budgets have too little left."""
         self._purse, self._least_output_tokens = purse, least_output_tokens
-        self._model = neighbours.model
+        self._model, self._languages = neighbours.model, languages
         self._guard = Guard(
             neighbours.moderator, neighbours.redactor, bounds=bounds, filter_timeout=filter_timeout, clock=clock
         )
@@ -171,6 +172,8 @@ class Gateway:
                 completion.usage = _estimate(guarded, relay.tokens_seen)
             raise
         _conclude(completion, end, relay, guarded)
+        if completion.outcome is Outcome.COMPLETED:
+            judge(guarded, relay.judged, completion, self._languages)
         return relay
 
     async def _embed(
@@ -255,18 +258,6 @@ def _conclude(completion: Completion, end: ModelEnd, relay: Relay, guarded: Chat
     completion.reason = completion.withheld_reason
     completion.finish_reason = end.finish_reason
     completion.usage = end.usage or _estimate(guarded, relay.tokens_seen)
-    if not blocked:
-        head = _head(relay.judged)
-        completion.refusal, completion.empty_answer = is_refusal(head), is_empty(head)
-
-
-def _head(pieces: list[str]) -> str:
-    head = ""
-    for piece in pieces:
-        head += piece
-        if len(head) >= HEAD_CHARACTERS and not is_empty(head):
-            break
-    return head
 
 
 def _estimate(request: ChatRequest, tokens_seen: int) -> Usage:

@@ -150,6 +150,26 @@ _QUALITY_SHARES = {
         ("requests.empty_answers_judged",),
         "Empty answers, of answers judged.",
     ),
+    "quality.language_mismatch_ratio": (
+        ("requests.language_mismatches",),
+        ("requests.languages_judged",),
+        "Answers in another language than their prompt, of answers judged.",
+    ),
+    "quality.repetitive_ratio": (
+        ("requests.repetitive_answers",),
+        ("requests.repetition_judged",),
+        "Answers that repeat themselves, of answers judged.",
+    ),
+    "quality.ungrounded_ratio": (
+        ("requests.ungrounded_answers",),
+        ("requests.context_answers",),
+        "Answers mostly unsupported by their context, of answers with one.",
+    ),
+    "quality.grounded_sentence_ratio": (
+        ("requests.grounded_sentences",),
+        ("requests.context_sentences",),
+        "Sentences that their context supports, of sentences judged.",
+    ),
     "quality.feedback_score": (
         ("feedback.positive",),
         ("feedback.positive", "feedback.negative"),
@@ -176,6 +196,7 @@ _DISTRIBUTIONS = {
     ),
     "quality.tokens_per_second": ("requests.tokens_per_kilosecond", 1e-3, "tokens/second", "Generation speed."),
     "quality.answer_characters": ("requests.answer_characters", 1.0, "characters", "Length of answers."),
+    "quality.repetition": ("requests.repetition_permille", 1e-3, "ratio", "Repetition of answers."),
     "quality.moderation_latency_seconds": (
         "moderation.latency_microseconds",
         1e-6,

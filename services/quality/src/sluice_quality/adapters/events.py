@@ -51,6 +51,7 @@ _REQUEST_SKETCHES = {
     "time_to_first_token": "time_to_first_token_microseconds",
     "tokens_per_kilosecond": "tokens_per_kilosecond",
     "answer_characters": "answer_characters",
+    "repetition_permille": "repetition_permille",
 }
 
 
@@ -102,6 +103,10 @@ def _completion(event: RequestCompleted, offset: int, at: int) -> Completion:
         event.finish_reason in _TRUNCATED,
         event.refusal if event.HasField("refusal") else None,
         event.empty_answer if event.HasField("empty_answer") else None,
+        event.language_mismatch if event.HasField("language_mismatch") else None,
+        event.repetition_permille if event.HasField("repetition_permille") else None,
+        event.context_sentences,
+        min(event.grounded_sentences, event.context_sentences),
     )
 
 

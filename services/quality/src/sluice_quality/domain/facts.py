@@ -55,6 +55,13 @@ class Completion(NamedTuple):
     """None: nobody judged it."""
     empty_answer: bool | None = None
     """None: nobody judged it."""
+    language_mismatch: bool | None = None
+    """None: nobody judged it."""
+    repetition_permille: int | None = None
+    """None: nobody judged it."""
+    context_sentences: int = 0
+    """Sentences judged against the request's context; 0 where it gave none."""
+    grounded_sentences: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,8 @@ from sluice_quality.domain.facts import Completion, Feedback, Moderation, Outcom
 from sluice_quality.domain.sketch import QuantileSketch
 
 MICROSECONDS = 1_000_000
+REPETITIVE_PERMILLE = 200
+"""The gateway's bound, which tests/eval judges: an answer this repetitive counts as such."""
 _ANSWERED = (Outcome.SUCCEEDED, Outcome.BLOCKED_OUTPUT)
 
 
@@ -50,6 +52,15 @@ class RequestTotals(_Totals):
     time_to_first_token: QuantileSketch = field(default_factory=QuantileSketch)
     tokens_per_kilosecond: QuantileSketch = field(default_factory=QuantileSketch)
     answer_characters: QuantileSketch = field(default_factory=QuantileSketch)
+    language_mismatches: int = 0
+    languages_judged: int = 0
+    repetitive_answers: int = 0
+    repetition_judged: int = 0
+    repetition_permille: QuantileSketch = field(default_factory=QuantileSketch)
+    context_answers: int = 0
+    ungrounded_answers: int = 0
+    context_sentences: int = 0
+    grounded_sentences: int = 0
 
     def add(self, completion: Completion) -> None:
         """Count one request."""
@@ -101,6 +112,22 @@ class RequestTotals(_Totals):
         self.empty_answers_judged += len(empty)
         self.empty_answers += sum(empty)
         self.answer_characters.add_all([each.answer_characters for each in answered])
+        self._judge_texts(answered)
+
+    def _judge_texts(self, answered: Sequence[Completion]) -> None:
+        languages = [each.language_mismatch for each in answered if each.language_mismatch is not None]
+        self.languages_judged += len(languages)
+        self.language_mismatches += sum(languages)
+        repetition = [each.repetition_permille for each in answered if each.repetition_permille is not None]
+        self.repetition_judged += len(repetition)
+        self.repetitive_answers += sum(permille >= REPETITIVE_PERMILLE for permille in repetition)
+        self.repetition_permille.add_all(repetition)
+        for each in answered:
+            if each.context_sentences:
+                self.context_answers += 1
+                self.ungrounded_answers += 2 * each.grounded_sentences < each.context_sentences
+                self.context_sentences += each.context_sentences
+                self.grounded_sentences += each.grounded_sentences
 
 
 @dataclass(slots=True)
