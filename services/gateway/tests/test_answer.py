@@ -26,7 +26,7 @@ def user(text: str) -> ChatMessage:
 
 def test_an_answer_in_another_language_is_a_mismatch() -> None:
     found = said(user("Wie lange darf ich ein Buch ausleihen?"), answer="You may keep a book for four weeks.")
-    assert (found.prompt_language, found.answer_language, found.language_mismatch) == ("de", "en", True)
+    assert (found.input_language, found.output_language, found.language_mismatch) == ("de", "en", True)
 
 
 def test_whoever_asks_for_a_language_gets_no_mismatch() -> None:
@@ -39,7 +39,7 @@ def test_whoever_asks_for_a_language_gets_no_mismatch() -> None:
 )
 def test_too_little_text_is_not_judged_for_its_language(text: str) -> None:
     found = said(user(text), answer="You may keep a book for four weeks.")
-    assert (found.prompt_language, found.language_mismatch) == ("", None)
+    assert (found.input_language, found.language_mismatch) == ("", None)
 
 
 def test_control_characters_are_no_reason_not_to_judge() -> None:
@@ -107,7 +107,7 @@ def test_a_refusal_claims_nothing_and_an_empty_answer_is_not_judged_further() ->
         == 0
     )
     empty = said(context, user("How long may I keep it?"), answer=" \n")
-    assert (empty.empty_answer, empty.prompt_language, empty.repetition_permille) == (True, "", None)
+    assert (empty.empty_answer, empty.input_language, empty.repetition_permille) == (True, "", None)
 
 
 def test_a_very_long_answer_is_judged_by_its_beginning() -> None:

@@ -355,7 +355,7 @@ async def test_an_event_says_what_metrics_and_the_ledger_need(mesh: Any, ask: Ro
     assert event.input_filter_time.nanos > 0
     assert (event.message_count, event.input_characters, event.output_characters) == (1, 5, 25)
     assert (event.refusal, event.empty_answer) == (False, False)
-    assert (event.prompt_language, event.answer_language, event.HasField("language_mismatch")) == ("", "en", False)
+    assert (event.input_language, event.output_language, event.HasField("language_mismatch")) == ("", "en", False)
     assert (event.HasField("repetition_permille"), event.context_sentences) == (False, 0)
     assert not event.HasField("redacted_prompt")
     assert mesh.inference.specs[0].stopping.max_tokens == 64
@@ -369,7 +369,7 @@ async def test_an_event_says_how_the_answer_stands_to_prompt_and_context(mesh: A
         ["Kontext: Mitglieder dürfen 12 Bücher vier Wochen lang ausleihen; die Bücherei öffnet um neun. Wie viele?"],
     )
     event = await mesh.event()
-    assert (event.prompt_language, event.answer_language, event.language_mismatch) == ("de", "en", True)
+    assert (event.input_language, event.output_language, event.language_mismatch) == ("de", "en", True)
     assert event.repetition_permille >= 500
     assert (event.context_sentences, event.grounded_sentences) == (6, 0)
 

@@ -18,6 +18,7 @@ from sluice_insight.domain.watch import Watchers
 
 NOW = 1_760_000_040_000_000
 DAY = 24 * 60 * MINUTE
+BASE = NOW - NOW % (60 * MINUTE)
 
 
 def part(
@@ -87,6 +88,26 @@ def test_no_failure_among_requests_is_a_measured_zero_and_nothing_is_no_point() 
     [failed] = some.points(query("quality.failed"))
     assert (failed.value.value, failed.value.sample_count) == (0.0, 4)
     assert some.points(query("quality.feedback_score")) == []
+
+
+def hopping(window: int, hop: int, *, start: int, end: int) -> list[tuple[int, float]]:
+    """Of one request in each of ten minutes."""
+    full = board(*(part(start=BASE + minute * MINUTE, requests=1) for minute in range(10)))
+    asked = Query(metrics=("quality.requests",), filters={}, window=window, hop=hop, start=start, end=end)
+    return [((point.start - BASE) // MINUTE, point.value.value) for point in full.points(asked)]
+
+
+def test_windows_that_overlap_count_each_minute_in_all_of_theirs() -> None:
+    found = hopping(5 * MINUTE, MINUTE, start=BASE, end=BASE + 10 * MINUTE)
+    assert found == [(minute, 5.0) for minute in range(6)]
+    assert hopping(4 * MINUTE, 2 * MINUTE, start=BASE, end=BASE + 10 * MINUTE) == [
+        (minute, 4.0) for minute in (0, 2, 4, 6)
+    ]
+
+
+def test_a_hop_as_long_as_the_window_gives_the_windows_without_a_hop() -> None:
+    asked = {"start": BASE, "end": BASE + 9 * MINUTE}
+    assert hopping(5 * MINUTE, 5 * MINUTE, **asked) == hopping(5 * MINUTE, 0, **asked) == [(0, 5.0), (5, 4.0)]
 
 
 def test_old_windows_are_forgotten() -> None:

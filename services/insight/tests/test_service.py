@@ -277,3 +277,40 @@ def fairness(partition: int, *, judged: int, blocked: int) -> FairnessCounted:
     )
     event.groups.add(attribute="input_terms", group="none", judged=1000, allowed=1000)
     return event
+
+
+@pytest.mark.parametrize("hop", [0, 30, 7 * 60, 3600 + 60, 60])
+async def test_a_hop_that_does_not_fit_is_refused_with_what_would(mesh: Mesh, hop: int) -> None:
+    query = pb.MetricQuery(metrics=["quality.requests"])
+    query.window.seconds, query.hop.seconds = 7200, hop
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await mesh.stub.QueryMetrics(pb.QueryMetricsRequest(query=query))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "divides the window" in caught.value.details()
+
+
+async def test_hopping_windows_end_within_the_range_that_is_asked_for(mesh: Mesh) -> None:
+    await mesh.publish(quality(0, 7, revision=1))
+    query = pb.MetricQuery(metrics=["quality.requests"])
+    query.window.seconds, query.hop.seconds = 300, 60
+    request = pb.QueryMetricsRequest(query=query)
+    request.start_time.FromMicroseconds(START)
+    request.end_time.FromMicroseconds(START + 2 * MINUTE)
+    points = (await mesh.stub.QueryMetrics(request)).points
+    assert [point.value for point in points] == [7.0, 7.0]
+    assert [point.window.start.ToMicroseconds() for point in points] == [START - 4 * MINUTE, START - 3 * MINUTE]
+    assert {point.window.length.seconds for point in points} == {300}
+
+
+async def test_a_watcher_gets_every_window_that_a_minute_is_in(mesh: Mesh) -> None:
+    query = pb.MetricQuery(metrics=["quality.requests"])
+    query.window.seconds, query.hop.seconds = 180, 60
+    watch = mesh.stub.WatchMetrics(pb.WatchMetricsRequest(query=query))
+    reading = asyncio.ensure_future(watch.read())
+    deadline = asyncio.get_running_loop().time() + 5
+    while not len(mesh.watchers) and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(0.01)
+    await mesh.publish(quality(0, 7, revision=1))
+    update = (await asyncio.wait_for(reading, 10)).update
+    assert [(START - p.window.start.ToMicroseconds()) // MINUTE for p in update.points] == [2, 1, 0]
+    watch.cancel()

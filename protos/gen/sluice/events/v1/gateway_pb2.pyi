@@ -193,8 +193,8 @@ class RequestCompleted(_message.Message):
     ENCRYPTED_ANSWER_FIELD_NUMBER: _builtins.int
     TEXT_LEFT_OUT_FIELD_NUMBER: _builtins.int
     CONTENT_CAPTURE_FIELD_NUMBER: _builtins.int
-    PROMPT_LANGUAGE_FIELD_NUMBER: _builtins.int
-    ANSWER_LANGUAGE_FIELD_NUMBER: _builtins.int
+    INPUT_LANGUAGE_FIELD_NUMBER: _builtins.int
+    OUTPUT_LANGUAGE_FIELD_NUMBER: _builtins.int
     LANGUAGE_MISMATCH_FIELD_NUMBER: _builtins.int
     REPETITION_PERMILLE_FIELD_NUMBER: _builtins.int
     CONTEXT_SENTENCES_FIELD_NUMBER: _builtins.int
@@ -253,9 +253,9 @@ class RequestCompleted(_message.Message):
     """Why there is no text although the tenant's content_capture is `redacted`: `CALLER_DECLINED` (the request said so), `NOT_REDACTED` (the filter was away), `KEY_STORE_UNAVAILABLE`; empty otherwise."""
     content_capture: Global___ContentCapture.ValueType
     """The tenant's content_capture when the request ended."""
-    prompt_language: _builtins.str
+    input_language: _builtins.str
     """Language of the last user message, a code of CLD2 such as `en`; empty when it could not be told reliably. Told where answers are judged."""
-    answer_language: _builtins.str
+    output_language: _builtins.str
     """Language of the answer; empty when it could not be told reliably."""
     language_mismatch: _builtins.bool
     """True when the answer is in another language than the last user message; absent when it was not judged: either language unknown, a translation or a language asked for."""
@@ -365,8 +365,8 @@ class RequestCompleted(_message.Message):
         encrypted_answer: _encrypted_text_pb2.EncryptedText | None = ...,
         text_left_out: _builtins.str = ...,
         content_capture: Global___ContentCapture.ValueType = ...,
-        prompt_language: _builtins.str = ...,
-        answer_language: _builtins.str = ...,
+        input_language: _builtins.str = ...,
+        output_language: _builtins.str = ...,
         language_mismatch: _builtins.bool | None = ...,
         repetition_permille: _builtins.int | None = ...,
         context_sentences: _builtins.int = ...,
@@ -374,7 +374,7 @@ class RequestCompleted(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer", "_encrypted_answer", b"_encrypted_answer", "_encrypted_prompt", b"_encrypted_prompt", "_input_action", b"_input_action", "_language_mismatch", b"_language_mismatch", "_output_action", b"_output_action", "_redacted_answer", b"_redacted_answer", "_redacted_prompt", b"_redacted_prompt", "_refusal", b"_refusal", "_repetition_permille", b"_repetition_permille", "empty_answer", b"empty_answer", "encrypted_answer", b"encrypted_answer", "encrypted_prompt", b"encrypted_prompt", "generation_time", b"generation_time", "input_action", b"input_action", "input_filter_time", b"input_filter_time", "language_mismatch", b"language_mismatch", "latency", b"latency", "metadata", b"metadata", "output_action", b"output_action", "redacted_answer", b"redacted_answer", "redacted_prompt", b"redacted_prompt", "refusal", b"refusal", "repetition_permille", b"repetition_permille", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer", "_encrypted_answer", b"_encrypted_answer", "_encrypted_prompt", b"_encrypted_prompt", "_input_action", b"_input_action", "_language_mismatch", b"_language_mismatch", "_output_action", b"_output_action", "_redacted_answer", b"_redacted_answer", "_redacted_prompt", b"_redacted_prompt", "_refusal", b"_refusal", "_repetition_permille", b"_repetition_permille", "answer_language", b"answer_language", "api_key_id", b"api_key_id", "blocked_categories", b"blocked_categories", "budget_limited", b"budget_limited", "budget_unchecked", b"budget_unchecked", "content_capture", b"content_capture", "context_sentences", b"context_sentences", "cost_hold_id", b"cost_hold_id", "decision_ids", b"decision_ids", "empty_answer", b"empty_answer", "encrypted_answer", b"encrypted_answer", "encrypted_prompt", b"encrypted_prompt", "experiment_arm", b"experiment_arm", "finish_reason", b"finish_reason", "generation_time", b"generation_time", "grounded_sentences", b"grounded_sentences", "input_action", b"input_action", "input_characters", b"input_characters", "input_filter_time", b"input_filter_time", "language_mismatch", b"language_mismatch", "latency", b"latency", "message_count", b"message_count", "metadata", b"metadata", "model", b"model", "moderation_policies", b"moderation_policies", "operation", b"operation", "outcome", b"outcome", "output_action", b"output_action", "output_characters", b"output_characters", "prompt_language", b"prompt_language", "prompt_version", b"prompt_version", "protocol", b"protocol", "reason", b"reason", "redacted_answer", b"redacted_answer", "redacted_input", b"redacted_input", "redacted_output", b"redacted_output", "redacted_prompt", b"redacted_prompt", "refusal", b"refusal", "repetition_permille", b"repetition_permille", "route", b"route", "served_model", b"served_model", "skipped_filters", b"skipped_filters", "status_code", b"status_code", "streamed", b"streamed", "text_left_out", b"text_left_out", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer", "_encrypted_answer", b"_encrypted_answer", "_encrypted_prompt", b"_encrypted_prompt", "_input_action", b"_input_action", "_language_mismatch", b"_language_mismatch", "_output_action", b"_output_action", "_redacted_answer", b"_redacted_answer", "_redacted_prompt", b"_redacted_prompt", "_refusal", b"_refusal", "_repetition_permille", b"_repetition_permille", "api_key_id", b"api_key_id", "blocked_categories", b"blocked_categories", "budget_limited", b"budget_limited", "budget_unchecked", b"budget_unchecked", "content_capture", b"content_capture", "context_sentences", b"context_sentences", "cost_hold_id", b"cost_hold_id", "decision_ids", b"decision_ids", "empty_answer", b"empty_answer", "encrypted_answer", b"encrypted_answer", "encrypted_prompt", b"encrypted_prompt", "experiment_arm", b"experiment_arm", "finish_reason", b"finish_reason", "generation_time", b"generation_time", "grounded_sentences", b"grounded_sentences", "input_action", b"input_action", "input_characters", b"input_characters", "input_filter_time", b"input_filter_time", "input_language", b"input_language", "language_mismatch", b"language_mismatch", "latency", b"latency", "message_count", b"message_count", "metadata", b"metadata", "model", b"model", "moderation_policies", b"moderation_policies", "operation", b"operation", "outcome", b"outcome", "output_action", b"output_action", "output_characters", b"output_characters", "output_language", b"output_language", "prompt_version", b"prompt_version", "protocol", b"protocol", "reason", b"reason", "redacted_answer", b"redacted_answer", "redacted_input", b"redacted_input", "redacted_output", b"redacted_output", "redacted_prompt", b"redacted_prompt", "refusal", b"refusal", "repetition_permille", b"repetition_permille", "route", b"route", "served_model", b"served_model", "skipped_filters", b"skipped_filters", "status_code", b"status_code", "streamed", b"streamed", "text_left_out", b"text_left_out", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__empty_answer: _TypeAlias = _typing.Literal["empty_answer"]  # noqa: Y015
     _WhichOneofArgType__empty_answer: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer"]  # noqa: Y015

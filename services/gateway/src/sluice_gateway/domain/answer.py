@@ -45,9 +45,9 @@ def judge(request: ChatRequest, pieces: Sequence[str], completion: Completion, d
     if completion.empty_answer:
         return
     prompt = _last_user_text(request)
-    completion.prompt_language = _language(prompt, detector)
-    completion.answer_language = _language(answer, detector)
-    completion.language_mismatch = _mismatch(prompt, completion.prompt_language, completion.answer_language)
+    completion.input_language = _language(prompt, detector)
+    completion.output_language = _language(answer, detector)
+    completion.language_mismatch = _mismatch(prompt, completion.input_language, completion.output_language)
     completion.repetition_permille = repetition_permille(answer)
     if not completion.refusal:  # a refusal claims nothing about the context
         completion.context_sentences, completion.grounded_sentences = grounded_sentences(request, answer)

@@ -100,8 +100,8 @@ class Completion:
     output_characters: int = 0
     refusal: bool | None = None
     empty_answer: bool | None = None
-    prompt_language: str = ""
-    answer_language: str = ""
+    input_language: str = ""
+    output_language: str = ""
     language_mismatch: bool | None = None
     repetition_permille: int | None = None
     context_sentences: int = 0

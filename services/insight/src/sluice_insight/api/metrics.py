@@ -24,6 +24,8 @@ DEFAULT_PAGE = 1000
 LARGEST_PAGE = 10_000
 LONGEST_WINDOW = 24 * 60 * MINUTE
 MOST_METRICS = 200
+MOST_OVERLAPPING = 60
+"""Windows that one minute may be in: each is merged into all of them."""
 HEARTBEAT_SECONDS = 15.0
 SETTLE_SECONDS = 0.2
 _HOUR = 60 * MINUTE
@@ -79,7 +81,7 @@ class InsightService(pb_grpc.InsightServiceServicer):
         try:
             if request.HasField("history"):
                 start = self._microseconds() - request.history.ToMicroseconds()
-                yield self._update(Query(**query, start=start - start % query["window"]), coalesced=0)
+                yield self._update(Query(**query, start=_first_window(start, query)), coalesced=0)
             while True:
                 yield await self._next(watcher, query)
         finally:
@@ -103,18 +105,13 @@ class InsightService(pb_grpc.InsightServiceServicer):
             return pb.WatchMetricsResponse(heartbeat=pb.WatchHeartbeat(complete_up_to=self._complete_up_to()))
         starts, coalesced = changed
         # gRPC asks for the next message only when the reader has room: what changes meanwhile is merged by the watcher.
-        window = query["window"]
-        first, last = min(starts), max(starts)
-        windows = {start - start % window for start in starts}
-        asked = Query(**query, start=first - first % window, end=last - last % window + window)
-        return self._update(asked, coalesced=coalesced, only=windows)
+        first, last = _first_window(min(starts), query), max(starts)
+        asked = Query(**query, start=first, end=last + query["window"])
+        windows = {window for start in starts for window in asked.windows_of(start)}
+        return self._update(asked, coalesced=coalesced, only=windows | starts)  # drift has windows of its own
 
     def _update(self, query: Query, *, coalesced: int, only: set[int] | None = None) -> pb.WatchMetricsResponse:
-        points = [
-            _point(point)
-            for point in self._board.points(query)
-            if only is None or point.start - point.start % query.window in only
-        ]
+        points = [_point(point) for point in self._board.points(query) if only is None or point.start in only]
         update = pb.MetricUpdate(points=points, coalesced=coalesced, complete_up_to=self._complete_up_to())
         return pb.WatchMetricsResponse(update=update)
 
@@ -124,7 +121,7 @@ class InsightService(pb_grpc.InsightServiceServicer):
         start = request.start_time.ToMicroseconds() if request.HasField("start_time") else end - _HOUR
         if start >= end:
             raise InvalidInput("start_time must be before end_time", field="start_time")
-        return Query(**selection, start=start - start % selection["window"], end=end)
+        return Query(**selection, start=_first_window(start, selection), end=end)
 
     def _complete_up_to(self) -> Timestamp | None:
         moment = self._board.complete_up_to(self._microseconds())
@@ -151,7 +148,8 @@ def _selection(query: pb.MetricQuery) -> dict:
         "metrics": tuple(dict.fromkeys(query.metrics)),
         "filters": filters,
         "group_by": tuple(_dimension(each, field="query.group_by") for each in query.group_by),
-        "window": _window(query),
+        "window": (window := _window(query)),
+        "hop": _hop(query, window),
     }
 
 
@@ -178,6 +176,22 @@ def _window(query: pb.MetricQuery) -> int:
     if window <= 0 or window % MINUTE or window > LONGEST_WINDOW:
         raise InvalidInput("window must be a whole number of minutes, at most a day", field="query.window")
     return window
+
+
+def _hop(query: pb.MetricQuery, window: int) -> int:
+    hop = query.hop.ToMicroseconds() if query.HasField("hop") else window
+    if hop <= 0 or hop % MINUTE or window % hop or window > MOST_OVERLAPPING * hop:
+        raise InvalidInput(
+            f"hop must be a whole number of minutes that divides the window, at least a {MOST_OVERLAPPING}th of it",
+            field="query.hop",
+        )
+    return hop
+
+
+def _first_window(moment: int, selection: dict) -> int:
+    """Start of the first window that ends after a moment."""
+    hop = int(selection["hop"])
+    return int(moment - moment % hop - selection["window"] + hop)
 
 
 def _page_start(token: str) -> int:

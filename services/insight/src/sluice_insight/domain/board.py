@@ -20,6 +20,8 @@ class Query:
     filters: Mapping[str, frozenset[str]]
     group_by: tuple[str, ...] = ()
     window: int = MINUTE
+    hop: int = 0
+    """From one window's start to the next's; 0 means as long as the window. Must divide it."""
     start: int = 0
     end: int = 2**62
 
@@ -31,9 +33,25 @@ class Query:
         """The series with only the dimensions grouped by."""
         return Series(**{name: getattr(series, name) for name in self.group_by})
 
-    def place(self, part: Part) -> tuple[Series, int]:
-        """The series and the window that a part counts for."""
-        return self.group(part.series), part.start - part.start % self.window
+    @property
+    def step(self) -> int:
+        """From one window's start to the next's."""
+        return self.hop or self.window
+
+    def windows_of(self, moment: int) -> Iterable[int]:
+        """Starts of the windows that a moment is in, of those that the range asks for."""
+        newest = moment - moment % self.step
+        last_end = -(-self.end // self.step) * self.step
+        return (
+            start
+            for start in range(newest, moment - self.window, -self.step)
+            if start >= self.start and start + self.window <= last_end
+        )
+
+    def places(self, part: Part) -> Iterable[tuple[Series, int]]:
+        """The series and the windows that a part counts for."""
+        series = self.group(part.series)
+        return ((series, start) for start in self.windows_of(part.start))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +114,7 @@ class Board:
             if family == "drift":
                 found += _readings(parts, wanted)
             else:
-                found += self._merge(parts, wanted, length=query.window, place=query.place)
+                found += self._merge(parts, wanted, length=query.window, places=query.places)
         return sorted(found, key=lambda point: (point.metric, point.unit, _order(point.series), point.start))
 
     def merged(self, query: Query, *, name: Callable[[Series], Series]) -> list[Point]:
@@ -109,7 +127,7 @@ class Board:
                 self._matching(query, family),
                 wanted,
                 length=query.end - query.start,
-                place=lambda part: (name(part.series), query.start),
+                places=lambda part: [(name(part.series), query.start)],
             )
         return found
 
@@ -127,12 +145,13 @@ class Board:
         metrics: Sequence[Metric],
         *,
         length: int,
-        place: Callable[[Part], tuple[Series, int]],
+        places: Callable[[Part], Iterable[tuple[Series, int]]],
     ) -> list[Point]:
         groups: defaultdict[tuple[Series, int, str], list[Part]] = defaultdict(list)
         for part in parts:
             # A currency is no dimension of a series, but amounts of two currencies must never be added.
-            groups[(*place(part), _currency(part))].append(part)
+            for series, start in places(part):
+                groups[series, start, _currency(part)].append(part)
         found = []
         for (series, start, currency), members in groups.items():
             totals = Totals()
