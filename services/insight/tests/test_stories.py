@@ -11,6 +11,7 @@ import grpc
 import pytest
 import pytest_asyncio
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from sluice.events.v1 import cost_pb2, feedback_pb2, gateway_pb2, inference_pb2, moderation_pb2
@@ -266,6 +267,9 @@ async def test_a_tenant_sees_only_its_own_however_it_asks(house: House) -> None:
         {"outcomes": [99]},
         {"model": "m" * 300},
         {"start_time": Timestamp(seconds=9), "end_time": Timestamp(seconds=9)},
+        {"start_time": Timestamp(seconds=1 << 62)},
+        {"end_time": Timestamp(seconds=-(1 << 62))},
+        {"min_latency": Duration(seconds=1 << 62)},
     ],
 )
 async def test_a_bad_question_is_refused_with_its_field(house: House, bad: dict[str, Any]) -> None:

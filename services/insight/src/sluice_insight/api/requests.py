@@ -22,6 +22,7 @@ from sluice_insight.domain.request_query import BadCursor, RequestQuery, cursor_
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RequestService"].full_name
 DEFAULT_PAGE, LARGEST_PAGE = 50, 500
 LONGEST_TEXT = 256
+FURTHEST_US = 10_000 * 366 * 86_400_000_000
 _FIELDS = {
     "RequestCompleted": "completed",
     "TextRedacted": "redactions",
@@ -117,7 +118,7 @@ def _query(request: pb.ListRequestsRequest, *, limit: int) -> RequestQuery:
         prompt_version=request.prompt_version,
         outcomes=tuple(request.outcomes),
         marks=tuple(marks),
-        min_latency_us=max(0, request.min_latency.ToMicroseconds()),
+        min_latency_us=max(0, _microseconds(request, "min_latency")),
         with_feedback=request.with_feedback,
         include_synthetic=request.include_synthetic,
         start_us=start,
@@ -127,7 +128,12 @@ def _query(request: pb.ListRequestsRequest, *, limit: int) -> RequestQuery:
 
 
 def _microseconds(request: pb.ListRequestsRequest, name: str) -> int:
-    return getattr(request, name).ToMicroseconds() if request.HasField(name) else 0  # type: ignore[arg-type]
+    if not request.HasField(name):  # type: ignore[arg-type]
+        return 0
+    found: int = getattr(request, name).ToMicroseconds()
+    if abs(found) > FURTHEST_US:  # more than the file's integers hold, too
+        raise InvalidInput("must lie within ten thousand years", field=name)
+    return found
 
 
 def _timestamp(microseconds: int) -> Timestamp | None:
