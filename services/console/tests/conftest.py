@@ -68,6 +68,8 @@ class Mesh(insight_rpc.InsightServiceServicer, comparison_rpc.ComparisonServiceS
     sources: list[insight.Source] = field(default_factory=list)
     spend: list[cost.SpendGroup] = field(default_factory=list)
     budgets: list[cost.Budget] = field(default_factory=list)
+    largest_page: int = 10_000
+    """Points insight gives at once."""
     away: set[str] = field(default_factory=set)
     asked: list[tuple[str, Any, dict[str, str]]] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -100,7 +102,13 @@ class Mesh(insight_rpc.InsightServiceServicer, comparison_rpc.ComparisonServiceS
                         closed=True,
                     )
                 )
-        return insight.QueryMetricsResponse(points=points, complete_up_to=stamp(end))
+        first = int(request.page_token or 0)
+        last = first + min(request.page_size, self.largest_page)
+        return insight.QueryMetricsResponse(
+            points=points[first:last],
+            complete_up_to=stamp(end),
+            next_page_token=str(last) if last < len(points) else "",
+        )
 
     async def WatchMetrics(self, request, context):
         await self._note("insight", request, context)

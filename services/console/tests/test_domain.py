@@ -8,7 +8,7 @@ from sluice_console.adapters.key_files import keyring_of
 from sluice_console.domain import wording
 from sluice_console.domain.answers import Amount, Point, Points
 from sluice_console.domain.charts import Chart, Line, over_time, windows
-from sluice_console.domain.overview import mean
+from sluice_console.domain.overview import charts, mean
 from sluice_console.domain.people import Person, Role
 from sluice_console.domain.scope import BadScope, scope_of
 from sluice_console.domain.sessions import Sessions, Throttle
@@ -60,6 +60,17 @@ def test_guessing_is_slowed_down_by_address_and_memory_is_bounded() -> None:
     for other in "bcd":
         throttle.failed(other)
     assert len(throttle._seen) == 2
+
+
+def test_every_outcome_stands_in_the_stack_rejected_ones_too() -> None:
+    counts = {"succeeded": 5, "blocked_inputs": 1, "blocked_outputs": 1, "failed": 1, "cancelled": 2, "rejected": 3}
+    at = NOON.replace(second=0) - timedelta(minutes=1)
+    points = Points(
+        [Point(f"quality.{name}", "1", {}, at, timedelta(minutes=1), float(value)) for name, value in counts.items()]
+        + [Point("quality.requests", "1", {}, at, timedelta(minutes=1), 13.0)]
+    )
+    stack = charts(points, scope_of({"range": "15m"}, OLGA), NOON, [])[0]
+    assert sum(value or 0 for line in stack.lines for value in line.values) == 13
 
 
 def test_who_is_bound_to_a_tenant_sees_that_one_whatever_the_address_says() -> None:

@@ -4,14 +4,16 @@ import asyncio
 import hashlib
 import json
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx2
 import pytest
 from sluice.insight.v1 import insight_service_pb2 as insight
+from sluice.types.v1 import metric_pb2
 from sluice_console.domain.people import Person, Role
 
-from .conftest import Console, spent
+from .conftest import Console, drifted, spent
 
 PAGES = ("/", "/drift", "/fairness", "/cost", "/alerts")
 STATIC = Path(__file__).parents[1] / "src" / "sluice_console" / "static"
@@ -47,12 +49,28 @@ async def test_a_key_opens_the_page_that_was_asked_for(console: Console) -> None
 
 
 @pytest.mark.parametrize(
-    "next_", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/a\r\nx: y"]
+    "next_",
+    [
+        "//evil.example",
+        "https://evil.example",
+        "/\\evil.example",
+        "javascript:alert(1)",
+        "/a\r\nx: y",
+        "http://[",
+        "//[",
+    ],
 )
 async def test_signing_in_leads_nowhere_else(console: Console, next_: str) -> None:
     async with console.client() as client:
         answer = await client.post("/signin", data={"key": "key-of-olga", "next": next_})
     assert answer.headers["location"] == "/"
+
+
+async def test_an_address_that_is_none_is_no_fault_of_ours(console: Console) -> None:
+    async with console.client() as client:
+        assert (await client.get("/signin", params={"next": "http://["})).status_code == 200
+        broken = await client.post("/signin", data={"key": "key-of-olga"}, headers={"origin": "http://["})
+    assert broken.status_code == 403
 
 
 async def test_wrong_keys_are_refused_and_then_slowed_down(console: Console) -> None:
@@ -194,6 +212,9 @@ async def test_a_mesh_in_which_nothing_happened_is_said_to_be_so(console: Consol
         "/alerts?state=odd",
         "/fairness?metric=x",
         "/fairness?windows=x",
+        "/?tenant=%C3%A9",
+        "/cost?tenant=%FF",
+        "/overview/live?tenant=%C3%A9",
     ],
 )
 async def test_an_address_that_does_not_fit_is_an_error_that_names_the_field(console: Console, path: str) -> None:
@@ -213,6 +234,51 @@ async def test_what_a_caller_named_is_text_and_never_markup(console: Console) ->
             assert page.status_code == 200
             assert "<script>" not in page.text
             assert "<img" not in page.text
+
+
+async def test_who_is_bound_to_a_tenant_hears_of_no_other_ones_alerts(console: Console) -> None:
+    console.mesh.fill()
+    theirs, ours = metric_pb2.MetricSeries(tenant_id="globex"), metric_pb2.MetricSeries(tenant_id="acme")
+    console.mesh.alerts = [
+        insight.Alert(
+            alert_id=name,
+            rule=name,
+            state=insight.ALERT_STATE_FIRING,
+            evidence=metric_pb2.MetricPoint(metric="drift.drifted", series=series),
+        )
+        for name, series in (("rule_of_theirs", theirs), ("rule_of_ours", ours))
+    ]
+    async with console.signed_in("anna") as client:
+        bound = (await client.get("/")).text
+    async with console.signed_in("olga") as client:
+        unbound = (await client.get("/")).text
+    assert "rule_of_ours" in bound
+    assert "rule_of_theirs" not in bound
+    assert "rule_of_theirs" in unbound
+
+
+async def test_more_points_than_a_page_holds_are_all_counted(console: Console) -> None:
+    console.mesh.fill(tenants=3)
+    console.mesh.largest_page = 15
+    async with console.signed_in() as client:
+        page = (await client.get("/")).text
+    assert "numbers are too low" not in page
+    assert ">123<" in page  # 40 + 41 + 42
+
+
+async def test_numbers_that_are_too_low_are_said_to_be_so(console: Console) -> None:
+    console.mesh.fill(tenants=3)
+    console.mesh.largest_page = 1
+    async with console.signed_in() as client:
+        assert "numbers are too low" in (await client.get("/")).text
+
+
+async def test_the_series_of_all_models_can_be_chosen(console: Console) -> None:
+    console.mesh.drift = [drifted("acme"), drifted("acme")]
+    console.mesh.drift[1].series.model = ""
+    async with console.signed_in() as client:
+        page = (await client.get("/drift?tenant=acme&model=")).text
+    assert "acme · (all models)" in page
 
 
 async def test_money_of_two_currencies_is_never_added_up(console: Console) -> None:
@@ -238,6 +304,42 @@ async def test_the_overview_pushes_a_fresh_page_when_a_number_changes(console: C
             async for line in lines:
                 if "777" in line:
                     break
+
+
+async def events_until_the_end(lines: AsyncIterator[str]) -> list[str]:
+    async with asyncio.timeout(30):
+        return [line async for line in lines if line.startswith("event:")]
+
+
+async def test_a_live_page_ends_with_its_session_and_keeps_none_awake(console: Console) -> None:
+    console.mesh.fill()
+    async with console.signed_in() as client, client.stream("GET", "/overview/live") as stream:
+        lines = stream.aiter_lines()
+        await anext(lines)
+        console.clock[0] += 400
+        console.mesh.changed.set()
+        async with asyncio.timeout(30):
+            async for line in lines:
+                if line == "event: overview":
+                    break
+        console.clock[0] += 400  # 800 s since the person opened a page; idle after 600
+        console.mesh.changed.set()
+        assert (await events_until_the_end(lines))[-1] == "event: over"
+        assert (await client.get("/")).status_code == 303
+
+
+async def test_a_live_page_ends_with_its_session_also_while_insight_is_away(console: Console) -> None:
+    console.mesh.fill()
+    console.mesh.away = {"insight"}
+    async with console.signed_in() as client, client.stream("GET", "/overview/live") as stream:
+        lines = stream.aiter_lines()
+        async with asyncio.timeout(30):
+            async for line in lines:
+                if line == "event: overview":
+                    break
+        del console.keys["olga"]
+        told = await events_until_the_end(lines)
+    assert told == ["event: over"]
 
 
 async def test_there_are_no_more_live_pages_than_were_set_and_closed_ones_do_not_count(console: Console) -> None:

@@ -23,7 +23,7 @@ DIMENSIONS = {
     "prompt_version": (pb.DIMENSION_PROMPT_VERSION, "prompt_version"),
     "experiment_arm": (pb.DIMENSION_EXPERIMENT_ARM, "experiment_arm"),
 }
-_MOST_POINTS = 10_000
+_POINTS_A_PAGE, _MOST_PAGES = 10_000, 5
 _STATES = {
     pb.ALERT_STATE_PENDING: "pending",
     pb.ALERT_STATE_FIRING: "firing",
@@ -48,18 +48,26 @@ class Insight:
         filters: Mapping[str, str],
         group_by: Sequence[str] = (),
     ) -> Points:
-        """Values by metric, series and window; at most 10,000."""
+        """Values by metric, series and window; at most 50,000, and told where that was not all."""
         request = pb.QueryMetricsRequest(
             query=_query(metrics, filters=filters, group_by=group_by, window=window),
             start_time=_timestamp(start),
             end_time=_timestamp(end),
-            page_size=_MOST_POINTS,
+            page_size=_POINTS_A_PAGE,
         )
-        try:
-            answer = await self._stub.QueryMetrics(request, timeout=self._seconds)
-        except grpc.RpcError as error:
-            raise _away(error) from None
-        return Points([_point(point) for point in answer.points], _moment(answer, "complete_up_to"))
+        points: list[Point] = []
+        complete_up_to = None
+        for _ in range(_MOST_PAGES):
+            try:
+                answer = await self._stub.QueryMetrics(request, timeout=self._seconds)
+            except grpc.RpcError as error:
+                raise _away(error) from None
+            points += map(_point, answer.points)
+            complete_up_to = complete_up_to or _moment(answer, "complete_up_to")
+            request.page_token = answer.next_page_token
+            if not request.page_token:
+                break
+        return Points(points, complete_up_to, is_cut=bool(request.page_token))
 
     async def changes(self, metrics: Sequence[str], *, filters: Mapping[str, str]) -> AsyncIterator[bool]:
         """True whenever a value changed, False at a heartbeat; until insight goes away (Away)."""

@@ -87,7 +87,10 @@ class Gate:
 
 def own_path(text: str) -> str:
     """Where to go after signing in: a path of this page, or the first one. Another site's address is never followed."""
-    parsed = urlsplit(text)
+    try:
+        parsed = urlsplit(text)
+    except ValueError:  # such as http://[
+        return "/"
     is_own = text.startswith("/") and not text.startswith(("//", "/\\")) and not parsed.scheme and not parsed.netloc
     return text if is_own and "\\" not in text and not any(ord(letter) < 32 for letter in text) else "/"
 
@@ -97,7 +100,7 @@ async def form(request: Request, site: Site, *, signed_in: bool = True) -> Mappi
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise FormRefused(403, "This form was sent from another site.")
     origin = request.headers.get("origin")
-    if origin and origin != "null" and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin and origin != "null" and not _is_host(origin, request.headers.get("host", "")):
         raise FormRefused(403, "This form was sent from another site.")
     if request.headers.get("content-type", "").split(";")[0].strip() != "application/x-www-form-urlencoded":
         raise FormRefused(415, "Send a form.")
@@ -106,6 +109,13 @@ async def form(request: Request, site: Site, *, signed_in: bool = True) -> Mappi
         site.audit(request, "form_refused")
         raise FormRefused(403, "This form is from an older page: open the page again and repeat.")
     return fields
+
+
+def _is_host(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:
+        return False
 
 
 def _fields(body: bytes) -> Mapping[str, str]:

@@ -93,6 +93,11 @@ class Site:
             return None
         return session
 
+    def is_still_signed_in(self, request: Request) -> bool:
+        """Whether a request that goes on (a stream) may; asking keeps no session awake."""
+        session = self.sessions.peek(request.cookies.get(self.cookie, ""))
+        return session is not None and self.keyring().holds(session.person)
+
     def page(self, request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
         """A whole page."""
         return HTMLResponse(self.render(request, template, **values), status_code=status)

@@ -38,6 +38,8 @@ class Points:
 
     points: Sequence[Point] = ()
     complete_up_to: datetime | None = None
+    is_cut: bool = False
+    """True when there were more than were read: sums over these points are too low."""
 
     def of(self, metric: str) -> list[Point]:
         """The points of one metric, oldest first."""
@@ -53,7 +55,11 @@ class Points:
 
     def where(self, dimension: str, value: str) -> Points:
         """Only the points of one value of a dimension."""
-        return Points([point for point in self.points if point.series.get(dimension, "") == value], self.complete_up_to)
+        return Points(
+            [point for point in self.points if point.series.get(dimension, "") == value],
+            self.complete_up_to,
+            self.is_cut,
+        )
 
 
 @dataclass(frozen=True, slots=True)

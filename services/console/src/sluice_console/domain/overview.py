@@ -86,6 +86,7 @@ def charts(points: Points, scope: Scope, now: datetime, currencies: Sequence[str
     def line(name: str, metric: str, tone: str, *, absent: float | None = None, scale: float = 1.0) -> Line:
         return Line(name, over_time(points.of(metric), moments, absent=absent, scale=scale), tone)
 
+    turned_away = [*points.of("quality.cancelled"), *points.of("quality.rejected")]
     has_requests = any(point.value for point in points.of("quality.requests"))
     zero = 0.0 if has_requests else None
     found = [
@@ -96,7 +97,7 @@ def charts(points: Points, scope: Scope, now: datetime, currencies: Sequence[str
                 line("blocked on the way in", "quality.blocked_inputs", "warn", absent=zero),
                 line("blocked on the way out", "quality.blocked_outputs", "other", absent=zero),
                 line("failed", "quality.failed", "bad", absent=zero),
-                line("cancelled or rejected", "quality.cancelled", "calm", absent=zero),
+                Line("cancelled or rejected", over_time(turned_away, moments, absent=zero), "calm"),
             ],
             note=f"a window is {_span(scope.window)}",
         ),

@@ -26,6 +26,8 @@ SLICES: Mapping[str, str] = {
 }
 _DEFAULT_RANGE = "1h"
 _VALUE = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
+_TENANT = re.compile(r"[\x20-\x7e]{1,200}")
+"""A tenant's id goes into a header of every question, where nothing but ASCII may stand."""
 _FILTERS = ("tenant", "model", "prompt_version", "route", "project", "experiment_arm")
 
 
@@ -74,6 +76,8 @@ def scope_of(query: Mapping[str, str], person: Person) -> Scope:
             continue
         if not _VALUE.fullmatch(value):
             raise BadScope(f"{name} must be 1 to 200 printable characters")
+        if name == "tenant" and not _TENANT.fullmatch(value):
+            raise BadScope("tenant must be of ASCII letters, digits and signs")
         filters[name] = value
     if person.tenant_id:
         filters["tenant"] = person.tenant_id

@@ -66,6 +66,11 @@ class Sessions:
         self._known[digest] = awake
         return awake
 
+    def peek(self, token: str) -> Session | None:
+        """As `find`, but without keeping it awake: for what goes on by itself while nobody may be looking."""
+        session, now = self._known.get(_digest(token)), self._now()
+        return session if session and now < session.expires_at and now < session.idle_until else None
+
     def end(self, token: str) -> None:
         """Forget it; the cookie opens nothing any more."""
         self._known.pop(_digest(token), None)

@@ -22,8 +22,9 @@ def routes(site: Site) -> list[Route]:
         wanted = [
             one
             for one in known
-            if scope.filters.get("tenant", one.tenant) == one.tenant
-            and scope.filters.get("model", one.model) == one.model
+            # An empty name in the address is one, too: that of the series over all models.
+            if (not query.get("tenant") or scope.tenant == one.tenant)
+            and query.get("model", one.model).strip() == one.model
         ]
         chosen = wanted[0] if wanted else None
         return site.page(

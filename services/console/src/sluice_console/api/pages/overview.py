@@ -11,9 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from sluice_console.api.pages.alerts import visible
 from sluice_console.api.site import Part, Site, parts, person_of
 from sluice_console.domain import overview
-from sluice_console.domain.answers import Away, total
+from sluice_console.domain.answers import Alert, Away, total
+from sluice_console.domain.people import Person
 from sluice_console.domain.scope import Scope, scope_of
 
 log = logger(__name__)
@@ -27,7 +29,7 @@ def routes(site: Site) -> list[Route]:
 
     async def show(request: Request) -> Response:
         scope = scope_of(request.query_params, person_of(request))
-        return site.page(request, "overview.html", **await _content(site, scope))
+        return site.page(request, "overview.html", **await _content(site, scope, person_of(request)))
 
     async def live(request: Request) -> Response:
         scope = scope_of(request.query_params, person_of(request))
@@ -41,7 +43,7 @@ def routes(site: Site) -> list[Route]:
     return [Route("/", show, methods=["GET"]), Route("/overview/live", live, methods=["GET"])]
 
 
-async def _content(site: Site, scope: Scope) -> Mapping[str, Any]:
+async def _content(site: Site, scope: Scope, person: Person) -> Mapping[str, Any]:
     now = site.now()
     asked: dict[str, Any] = {
         "series": site.insight.points(
@@ -65,14 +67,16 @@ async def _content(site: Site, scope: Scope) -> Mapping[str, Any]:
     found = await parts(**asked)
     series, slices = found["series"], found["slices"]
     spent = None if found["spent"].problem else total(found["spent"].value)
+    points = [part.value for part in (series, slices) if not part.problem]
     return {
+        "is_cut": any(one.is_cut for one in points),
         "scope": scope,
         "parts": found,
         "figures": [] if series.problem else overview.figures(series.value, scope.length, spent),
         "charts": [] if series.problem else overview.charts(series.value, scope, now, list(spent or ())),
         "rows": [] if slices.problem else overview.rows(slices.value, scope.by, found["spent_by"].value or []),
         "missing": _missing(found["sources"]),
-        "firing": _firing(found["alerts"]),
+        "firing": _firing(found["alerts"], person),
         "complete_up_to": None if series.problem else series.value.complete_up_to,
     }
 
@@ -81,8 +85,8 @@ def _missing(sources: Part) -> int:
     return 0 if sources.problem else sum(source.missing for source in sources.value)
 
 
-def _firing(alerts: Part) -> list[Any]:
-    return [] if alerts.problem else [alert for alert in alerts.value if alert.state == "firing"]
+def _firing(alerts: Part, person: Person) -> list[Alert]:
+    return [] if alerts.problem else [one for one in visible(alerts.value, person) if one.state == "firing"]
 
 
 async def _updates(site: Site, request: Request, scope: Scope) -> AsyncIterator[str]:
@@ -93,19 +97,22 @@ async def _updates(site: Site, request: Request, scope: Scope) -> AsyncIterator[
         while True:
             try:
                 async for changed in site.insight.changes(overview.SERIES, filters=scope.filters):
-                    if site.session(request) is None:
-                        yield "event: over\ndata: signed out\n\n"
-                        return
+                    if not site.is_still_signed_in(request):
+                        break
                     yield await _event(site, request, scope) if changed else ": still here\n\n"
                     await asyncio.sleep(SETTLE_SECONDS)
             except Away:
-                yield await _event(site, request, scope)
+                if site.is_still_signed_in(request):
+                    yield await _event(site, request, scope)
+            if not site.is_still_signed_in(request):
+                yield "event: over\ndata: signed out\n\n"
+                return
             await asyncio.sleep(AWAY_SECONDS)
     finally:
         site.streams -= 1
 
 
 async def _event(site: Site, request: Request, scope: Scope) -> str:
-    html = site.render(request, "overview_live.html", **await _content(site, scope))
+    html = site.render(request, "overview_live.html", **await _content(site, scope, person_of(request)))
     lines = "".join(f"data: {line}\n" for line in html.splitlines())
     return f"event: overview\n{lines}\n"
