@@ -19,15 +19,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from playwright.async_api import Browser, async_playwright
 from sluice.cost.v1 import cost_service_pb2 as cost
 from sluice.cost.v1 import cost_service_pb2_grpc as cost_rpc
-from sluice.events.v1 import drift_pb2, fairness_pb2
+from sluice.events.v1 import drift_pb2, fairness_pb2, gateway_pb2
 from sluice.insight.v1 import comparison_service_pb2 as comparison
 from sluice.insight.v1 import comparison_service_pb2_grpc as comparison_rpc
 from sluice.insight.v1 import insight_service_pb2 as insight
 from sluice.insight.v1 import insight_service_pb2_grpc as insight_rpc
-from sluice.types.v1 import metric_pb2, money_pb2, usage_pb2
+from sluice.insight.v1 import request_service_pb2 as story
+from sluice.insight.v1 import request_service_pb2_grpc as story_rpc
+from sluice.types.v1 import feedback_pb2, metric_pb2, money_pb2, usage_pb2, verdict_pb2
 from sluice_console.adapters.comparisons import ComparisonReader
 from sluice_console.adapters.cost import Cost
 from sluice_console.adapters.insight import Insight
+from sluice_console.adapters.stories import StoryReader
 from sluice_console.api.application import application
 from sluice_console.api.listener import HttpListener
 from sluice_console.api.site import Site
@@ -57,7 +60,12 @@ def span(length: timedelta) -> Duration:
 
 
 @dataclass
-class Mesh(insight_rpc.InsightServiceServicer, comparison_rpc.ComparisonServiceServicer, cost_rpc.CostServiceServicer):
+class Mesh(
+    insight_rpc.InsightServiceServicer,
+    comparison_rpc.ComparisonServiceServicer,
+    story_rpc.RequestServiceServicer,
+    cost_rpc.CostServiceServicer,
+):
     """Plays insight and cost: answers from what a test put in, and remembers what was asked."""
 
     requests: dict[str, int] = field(default_factory=dict)
@@ -72,6 +80,7 @@ class Mesh(insight_rpc.InsightServiceServicer, comparison_rpc.ComparisonServiceS
     """Points insight gives at once."""
     away: set[str] = field(default_factory=set)
     asked: list[tuple[str, Any, dict[str, str]]] = field(default_factory=list)
+    stories: dict[str, story.GetRequestResponse] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def _note(self, name: str, request: Any, context: grpc.aio.ServicerContext) -> None:
@@ -133,6 +142,21 @@ class Mesh(insight_rpc.InsightServiceServicer, comparison_rpc.ComparisonServiceS
         await self._note("insight", request, context)
         return comparison.ListFairnessResponse(measurements=self.fairness)
 
+    async def ListRequests(self, request, context):
+        await self._note("insight", request, context)
+        lines = [one.summary for one in self.stories.values()]
+        first = int(request.page_token or 0)
+        more = str(first + 50) if len(lines) > first + 50 else ""
+        return story.ListRequestsResponse(requests=lines[first : first + 50], next_page_token=more)
+
+    async def GetRequest(self, request, context):
+        await self._note("insight", request, context)
+        found = self.stories.get(request.request_id)
+        tenant = dict(context.invocation_metadata()).get("x-sluice-tenant-id")
+        if found is None or tenant not in (None, found.summary.tenant_id):
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no")
+        return found
+
     async def GetSpend(self, request, context):
         await self._note("cost", request, context)
         groups = self.spend if request.group_by else self.spend[:1]
@@ -174,6 +198,7 @@ class Mesh(insight_rpc.InsightServiceServicer, comparison_rpc.ComparisonServiceS
         self.sources = [
             insight.Source(topic="sluice.quality.quality_measured.v1", producer="sluice-quality/0#1", missing_count=2)
         ]
+        self.stories = {f"request-{i:04}": blocked_story(f"request-{i:04}", names[i % 2]) for i in range(tenants * 2)}
         self.budgets = [
             cost.Budget(
                 budget_id="acme-day",
@@ -252,6 +277,49 @@ def measured(group: str, value: float) -> fairness_pb2.FairnessMeasured:
     return made
 
 
+def blocked_story(request_id: str, tenant: str) -> story.GetRequestResponse:
+    """A request whose input was blocked, with all that can be known of one."""
+    now = datetime.now(UTC)
+    told = story.GetRequestResponse()
+
+    def described(event: Any, seconds: float) -> None:
+        event.metadata.request_id, event.metadata.tenant_id = request_id, tenant
+        event.metadata.occurred_at.FromDatetime(now + timedelta(seconds=seconds))
+        event.metadata.traceparent = "00-7783e46e4ef63afd72e020a942c8c686-0000000000000001-01"
+
+    done = told.completed
+    done.outcome, done.model, done.reason = gateway_pb2.REQUEST_OUTCOME_BLOCKED_INPUT, "sluice-small", "CONTENT_BLOCKED"
+    done.latency.FromMilliseconds(120)
+    done.redacted_input.add(kind="EMAIL_ADDRESS", count=2)
+    described(done, 0)
+    decision = told.decisions.add(direction=verdict_pb2.DIRECTION_INPUT)
+    decision.verdict.CopyFrom(
+        verdict_pb2.Verdict(
+            decision_id="d-1", action=verdict_pb2.ACTION_BLOCK, policy_id="general", policy_version=4,
+            scores=[
+                verdict_pb2.CategoryScore(category="prompt_injection", score=0.97, threshold=0.9, action=verdict_pb2.ACTION_BLOCK),
+                verdict_pb2.CategoryScore(category="toxicity", score=0.01, threshold=0.9, action=verdict_pb2.ACTION_BLOCK),
+            ],
+            skipped=[verdict_pb2.SkippedCheck(check="guard", reason="unavailable")],
+        )
+    )  # fmt: skip
+    decision.latency.FromMilliseconds(30)
+    described(decision, -0.02)
+    row = told.costs.add(charge_kind="inference", amount=money_pb2.Money(currency_code="USD", nano_units=42))
+    row.lines.add(bucket="input", quantity=10, unit_price="0.05", amount=row.amount)
+    described(row, 1)
+    thumb = told.feedback.add(thumb=feedback_pb2.THUMB_DOWN, feedback_id="f1")
+    described(thumb, 60)
+    told.summary.CopyFrom(
+        story.RequestSummary(
+            request_id=request_id, tenant_id=tenant, project_id="lab", ended_at=stamp(now), outcome=done.outcome, reason=done.reason,
+            model=done.model, latency=done.latency, costs=[row.amount], kinds=["EMAIL_ADDRESS"], blocked_categories=["prompt_injection"],
+            feedback_count=1, thumbs=-1,
+        )
+    )  # fmt: skip
+    return told
+
+
 @dataclass
 class Console:
     """The console under test."""
@@ -280,6 +348,7 @@ async def console() -> AsyncIterator[Console]:
     server = grpc.aio.server()
     insight_rpc.add_InsightServiceServicer_to_server(mesh, server)
     comparison_rpc.add_ComparisonServiceServicer_to_server(mesh, server)
+    story_rpc.add_RequestServiceServicer_to_server(mesh, server)
     cost_rpc.add_CostServiceServicer_to_server(mesh, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -297,6 +366,7 @@ async def console() -> AsyncIterator[Console]:
         insight=Insight(channel, seconds=10),
         comparisons=ComparisonReader(channel, seconds=10),
         cost=Cost(channel, seconds=10),
+        stories=StoryReader(channel, seconds=10),
         keyring=keyring,
         sessions=Sessions(seconds=3600, idle_seconds=600, limit=100, now=now),
         throttle=Throttle(failures=5, seconds=60, limit=100, now=now),

@@ -15,7 +15,7 @@ from sluice_console.domain.people import Person, Role
 
 from .conftest import Console, drifted, spent
 
-PAGES = ("/", "/drift", "/fairness", "/cost", "/alerts")
+PAGES = ("/", "/drift", "/fairness", "/requests", "/cost", "/alerts")
 STATIC = Path(__file__).parents[1] / "src" / "sluice_console" / "static"
 
 
@@ -156,6 +156,7 @@ async def test_every_answer_carries_the_headers_that_keep_browsers_strict(consol
         "/?by=tenant&tenant=globex",
         "/drift?tenant=globex",
         "/fairness",
+        "/requests?tenant=globex",
         "/cost?tenant=globex",
         "/alerts",
     ],
@@ -356,6 +357,90 @@ async def test_there_are_no_more_live_pages_than_were_set_and_closed_ones_do_not
                 while console.site.streams:
                     console.mesh.changed.set()
                     await asyncio.sleep(0.05)
+
+
+async def test_a_story_says_why_with_its_evidence_and_holds_no_value(console: Console) -> None:
+    console.mesh.fill()
+    async with console.signed_in() as client:
+        page = (await client.get("/requests/request-0000")).text
+    assert "prompt injection scored 0.970, and from 0.900 on the policy says block." in page
+    for part in (
+        "general@4",
+        "d-1",
+        "guard (unavailable)",
+        "EMAIL_ADDRESS",
+        "0.000000042 USD",
+        "7783e46e4ef63afd72e020a942c8c686",
+        "down",
+    ):
+        assert part in page
+
+
+async def test_another_tenants_story_is_not_there(console: Console) -> None:
+    console.mesh.fill()
+    async with console.signed_in("anna") as client:
+        assert (await client.get("/requests/request-0000")).status_code == 200  # acme's
+        refused = await client.get("/requests/request-0001")  # globex's
+        unknown = await client.get("/requests/request-9999")
+    assert (refused.status_code, unknown.status_code) == (404, 404)
+    assert "No such request" in refused.text
+    assert "No such request" in unknown.text
+
+
+async def test_a_story_that_has_no_end_yet_is_told_as_far_as_it_is_known(console: Console) -> None:
+    console.mesh.fill()
+    told = console.mesh.stories["request-0000"]
+    told.ClearField("completed")
+    told.ClearField("summary")
+    async with console.signed_in() as client:
+        page = await client.get("/requests/request-0000")
+    assert page.status_code == 200
+    assert "Its end is not known yet" in page.text
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "value"),
+    [
+        ("model=small", "model", "small"),
+        ("outcome=blocked", "outcomes", [2, 3]),
+        ("kind=IBAN", "kind", "IBAN"),
+        ("project=lab", "project_id", "lab"),
+        ("feedback=on", "with_feedback", True),
+        ("probes=on", "include_synthetic", True),
+    ],
+)
+async def test_a_search_asks_for_what_was_filled_in(console: Console, query: str, field: str, value: object) -> None:
+    async with console.signed_in() as client:
+        assert (await client.get(f"/requests?{query}")).status_code == 200
+    ((_, asked, _),) = console.mesh.asked
+    found = getattr(asked, field)
+    assert (list(found) if isinstance(value, list) else found) == value
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "outcome=odd",
+        "from=yesterday",
+        "min_seconds=-1",
+        "min_seconds=nan",
+        "model=%00",
+        "from=2026-11-26&until=2026-11-25",
+    ],
+)
+async def test_a_search_that_makes_no_sense_is_named(console: Console, query: str) -> None:
+    async with console.signed_in() as client:
+        page = await client.get(f"/requests?{query}")
+    assert page.status_code == 400
+    assert f"{query.split('=')[0]} must be" in page.text
+    assert not console.mesh.asked
+
+
+async def test_a_request_is_found_by_its_id_alone(console: Console) -> None:
+    console.mesh.fill()
+    async with console.signed_in() as client:
+        answer = await client.get("/requests?id=request-0000&model=")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/requests/request-0000")
 
 
 async def test_vendored_files_are_the_ones_that_were_recorded() -> None:

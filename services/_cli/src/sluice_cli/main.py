@@ -16,6 +16,7 @@ from sluice_cli.mesh import operation
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
 from sluice_cli.privacy.commands import privacy
+from sluice_cli.requests.commands import requests
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,6 +29,7 @@ app.add_typer(mesh, name="mesh")
 app.add_typer(events, name="events")
 app.add_typer(privacy, name="privacy")
 app.add_typer(cost.app, name="cost")
+app.command("requests")(requests)
 
 console = terminal.console()
 

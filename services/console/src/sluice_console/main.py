@@ -19,6 +19,7 @@ from sluice_console.adapters.comparisons import ComparisonReader
 from sluice_console.adapters.cost import Cost
 from sluice_console.adapters.insight import Insight
 from sluice_console.adapters.key_files import keyring_of
+from sluice_console.adapters.stories import StoryReader
 from sluice_console.api.application import application
 from sluice_console.api.listener import HttpListener
 from sluice_console.api.site import STATIC, Site
@@ -40,6 +41,7 @@ async def serve(configured: ConsoleSettings) -> None:
         insight=Insight(insight, seconds=seconds),
         comparisons=ComparisonReader(insight, seconds=seconds),
         cost=Cost(connect(target_of(configured, "cost"), configured), seconds=seconds),
+        stories=StoryReader(insight, seconds=seconds),
         keyring=lambda: keys.current,
         sessions=Sessions(
             seconds=configured.session_hours * 3600,

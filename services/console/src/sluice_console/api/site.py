@@ -17,6 +17,7 @@ from starlette.responses import HTMLResponse
 from sluice_console.adapters.comparisons import ComparisonReader
 from sluice_console.adapters.cost import Cost
 from sluice_console.adapters.insight import Insight
+from sluice_console.adapters.stories import StoryReader
 from sluice_console.domain import wording
 from sluice_console.domain.answers import Away
 from sluice_console.domain.people import Keyring, Person, Role
@@ -30,6 +31,7 @@ NAVIGATION = (
     ("/", "Overview"),
     ("/drift", "Drift"),
     ("/fairness", "Fairness"),
+    ("/requests", "Requests"),
     ("/cost", "Cost"),
     ("/alerts", "Alerts"),
 )
@@ -51,6 +53,7 @@ class Site:
     insight: Insight
     comparisons: ComparisonReader
     cost: Cost
+    stories: StoryReader
     keyring: Callable[[], Keyring]
     sessions: Sessions
     throttle: Throttle

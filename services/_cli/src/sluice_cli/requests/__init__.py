@@ -1,0 +1,1 @@
+"""`sluice requests`: finds requests, and tells the story of one, from what insight has read."""

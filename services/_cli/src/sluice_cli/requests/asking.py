@@ -1,0 +1,89 @@
+"""Asks insight's RequestService."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from sluice.events.v1.gateway_pb2 import RequestOutcome
+from sluice.insight.v1 import request_service_pb2 as pb
+from sluice.insight.v1 import request_service_pb2_grpc as rpc
+from sluice_kit.context import TENANT_ID
+
+from sluice_cli.mesh import demo_env
+from sluice_cli.mesh.home import Home
+from sluice_cli.mesh.problem import MeshProblem
+from sluice_cli.mesh.readiness import CHANNEL_OPTIONS
+
+_SECONDS = 10.0
+_PREFIX = "REQUEST_OUTCOME_"
+BLOCKED = "blocked"
+"""Stands for both: blocked before the model, and after it."""
+OUTCOMES = {name.removeprefix(_PREFIX).lower(): value for name, value in RequestOutcome.items() if value}
+
+
+def outcome_name(value: int) -> str:
+    """`blocked_input`; a number for one that this command is too old for."""
+    return next((name for name, known in OUTCOMES.items() if known == value), str(value) if value else "-")
+
+
+def outcomes(names: Sequence[str]) -> list[int]:
+    """By name. MeshProblem for an unknown one."""
+    found: list[int] = []
+    for name in names:
+        if name == BLOCKED:
+            found += [value for known, value in OUTCOMES.items() if known.startswith(f"{BLOCKED}_")]
+        elif name in OUTCOMES:
+            found.append(OUTCOMES[name])
+        else:
+            raise MeshProblem(f"--outcome {name!r} is not known: there are {', '.join((BLOCKED, *OUTCOMES))}.")
+    return found
+
+
+def moment(text: str) -> Timestamp | None:
+    """A time as a person writes it; None for an empty text. MeshProblem for what is none."""
+    if not text:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+        stamp = Timestamp()
+        stamp.FromDatetime((at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC))
+    except (ValueError, OverflowError):
+        raise MeshProblem(f"{text!r} is no time: write 2026-11-24 or 2026-11-24T13:00Z.") from None
+    return stamp
+
+
+def found(home: Home, tenant: str, query: pb.ListRequestsRequest, *, min_seconds: float) -> pb.ListRequestsResponse:
+    """One page, newest first. MeshProblem where insight is away or refuses."""
+    if min_seconds:
+        query.min_latency.FromTimedelta(timedelta(seconds=min_seconds))
+    with _service(home) as insight:
+        return _ask(insight.ListRequests, query, tenant)
+
+
+def story(home: Home, tenant: str, request_id: str) -> pb.GetRequestResponse:
+    """One story. MeshProblem when nothing is known of it, or it is another tenant's."""
+    with _service(home) as insight:
+        return _ask(insight.GetRequest, pb.GetRequestRequest(request_id=request_id), tenant)
+
+
+@contextmanager
+def _service(home: Home) -> Iterator[rpc.RequestServiceStub]:
+    target = os.environ.get("SLUICE_INSIGHT_TARGET") or demo_env.read(home)["SLUICE_INSIGHT_TARGET"]
+    with grpc.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
+        yield rpc.RequestServiceStub(channel)
+
+
+def _ask(method: Callable[..., Any], question: Any, tenant: str) -> Any:
+    try:
+        return method(question, metadata=((TENANT_ID, tenant),) if tenant else (), timeout=_SECONDS)
+    except grpc.RpcError as error:
+        code = error.code()  # type: ignore[attr-defined]
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+            raise MeshProblem("insight, which keeps the stories, does not answer: see `sluice mesh status`.") from None
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            raise MeshProblem("This insight keeps no stories of requests yet: upgrade it.") from None
+        raise MeshProblem(f"{error.details()}") from None  # type: ignore[attr-defined]
