@@ -191,6 +191,18 @@ bench-events: $(DEV_READY) ## Events and ledger rows per second beside the bare 
 	@python tests/bench/events_speed.py $(if $(QUICK),--events 3000 --rounds 2)
 	@python tests/bench/ledger_growth.py $(if $(ROWS),--rows $(ROWS)) $(if $(QUICK),$(QUICK_GROWTH))
 
+# quixstreams wants an older pydantic-settings than the mesh: an environment of its own.
+QUIX_VENV := .venv-quix
+$(QUIX_VENV)/.ready: $(DEV_READY) requirements/bench-quix.txt
+	@$(PYTHON) -m venv $(QUIX_VENV)
+	@$(BIN)/uv pip install --quiet --python $(QUIX_VENV)/bin/python --no-deps --require-hashes -r requirements/bench-quix.txt
+	@touch $@
+
+.PHONY: bench-streams
+bench-streams: $(QUIX_VENV)/.ready ## The stream processors under both runners beside their rivals, restarts, memory, two workers (QUICK=1: fewer events)
+	@python tests/bench/streams_speed.py $(if $(QUICK),--quick)
+	@python tests/bench/streams_scale.py $(if $(QUICK),--quick)
+
 .PHONY: bench-inference bench-quantisations soak-inference
 bench-inference: $(DEV_READY) ## Bare engine, backend and inference service at 1, 2, 4, 8 streams
 	@python tests/bench/inference_overhead.py
@@ -230,4 +242,4 @@ models: $(MODELS_VENV)/.ready ## Train the moderation models anew, measure them 
 .PHONY: clean
 clean: ## Remove the environment and the state of a stopped mesh
 	@if [ -x $(BIN)/sluice ] && $(BIN)/sluice mesh status >/dev/null 2>&1; then echo "The mesh runs: make stop first."; exit 1; fi
-	@rm -rf $(VENV) $(MODELS_VENV) .sluice .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(MODELS_VENV) $(QUIX_VENV) .sluice .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,6 +16,7 @@ compile requirements/go.in -o requirements/go.txt
 compile requirements/build.in protos/pyproject.toml services/_events/pyproject.toml services/_kit/pyproject.toml services/_cli/pyproject.toml "${services[@]}" --extra embedded -o requirements/run.txt
 compile requirements/dev.in -c requirements/run.txt -o requirements/dev.txt
 compile requirements/bench.in -c requirements/run.txt -o requirements/bench.txt
+compile requirements/bench-quix.in -o requirements/bench-quix.txt
 for service in "${services[@]}"; do
   compile requirements/build.in protos/pyproject.toml services/_events/pyproject.toml services/_kit/pyproject.toml "$service" -c requirements/run.txt -o "requirements/$(basename "$(dirname "$service")").txt"
 done

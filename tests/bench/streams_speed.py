@@ -1,223 +1,182 @@
-"""Events per second of the quality worker beside a Faust agent that does nothing, in one run on one broker.
+"""Events per second of the quality processor under both runners, beside what does less, in one run on one broker.
 
-    .venv/bin/python tests/bench/streams_speed.py [--events 40000] [--rounds 3] [--bootstrap HOST:PORT]
+    python tests/bench/streams_speed.py [--quick] [--events 300000] [--rounds 3]
 
-Without --bootstrap it starts the embedded broker, whose absolute numbers say little (it has no long poll); the ratio of
-the two workers, measured alternately on the same topic, is what counts. Prints medians and resident memory.
+By turns, each time as a new group: a Faust agent that does nothing, quality on Faust, quality on the plain runner, an aiokafka
+consumer that does nothing, and quixstreams with a windowed count of the same series (from a copy of the topic that is keyed by
+series: repartitioning is not measured). What runs on Faust reads a fifth of the topic. Prints medians as a Markdown table.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
+import json
 import os
-import random
-import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib.resources import files
+from collections.abc import Callable
 from pathlib import Path
 
-from aiokafka import AIOKafkaProducer
-from sluice.events.v1.gateway_pb2 import RequestCompleted, RequestOutcome
-from sluice_kit import broker
-from sluice_kit.events import encode, topic_of
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice_quality.adapters.events import fact_of
 from sluice_quality.domain.partition import Partition, Rules
-from sluice_quality.settings import QualitySettings
+from streams_workers import FACTS, NOOP, QUALITY, TOPIC, Kafka, Measurement, completions, fill, kafka, measure
 
-SERIES = 96
-TOPIC = topic_of(RequestCompleted).name
-QUALITY = "from sluice_quality.main import main; main()"
-NOOP = """
-import os
-import faust
-from prometheus_client import Counter
-from sluice_kit import broker, settings
-from sluice_kit.streams.worker import add_pages, create_app, run
-from sluice_quality.settings import QualitySettings
-configured = settings.load(QualitySettings)
-broker.install_empty_fetch_guard(configured)
-app = create_app(configured.worker_options())
-done = Counter("noop_events", "Events seen.")
-@app.agent(app.topic(os.environ["BENCH_TOPIC"], key_serializer="raw", value_serializer="raw", value_type=bytes))
-async def nothing(stream):
-    async for _ in stream:
-        done.inc()
-add_pages(app, is_ready=lambda: True)
-run(app)
+BY_SERIES = "bench-by-series"
+QUIX_PYTHON = Path(".venv-quix/bin/python")
+# Both print the moment of the first record, and of the last, with the processor time between and the peak memory.
+REPORT = """
+import json, resource, time
+class Watch:
+    def __init__(self, total):
+        self.total, self.seen = total, 0
+    def note(self, records):
+        if not self.seen:
+            self.already, self.began, self.cpu = records, time.monotonic(), time.process_time()
+        self.seen += records
+        if self.seen < self.total:
+            return False
+        done = self.seen - self.already
+        print(json.dumps({"rate": done / (time.monotonic() - self.began), "cpu_rate": done / (time.process_time() - self.cpu),
+            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}), flush=True)
+        return True
 """
+BARE = (
+    REPORT
+    + """
+import asyncio, os
+from aiokafka import AIOKafkaConsumer
+async def main():
+    watch = Watch(int(os.environ["BENCH_EVENTS"]))
+    async with AIOKafkaConsumer(os.environ["BENCH_TOPIC"], bootstrap_servers=os.environ["SLUICE_KAFKA_BOOTSTRAP"],
+            group_id=os.environ["SLUICE_QUALITY_GROUP"], auto_offset_reset="earliest", max_partition_fetch_bytes=4 << 20) as consumer:
+        while True:
+            for records in (await consumer.getmany(timeout_ms=100, max_records=20_000)).values():
+                if watch.note(len(records)):
+                    return
+asyncio.run(main())
+"""
+)
+QUIX = (
+    REPORT
+    + """
+import os, logging
+from datetime import timedelta
+from quixstreams import Application
+watch = Watch(int(os.environ["BENCH_EVENTS"]))
+app = Application(broker_address=os.environ["SLUICE_KAFKA_BOOTSTRAP"], consumer_group=os.environ["SLUICE_QUALITY_GROUP"],
+    auto_offset_reset="earliest", state_dir=os.environ["SLUICE_HOME"] + "/quix", loglevel="ERROR")
+counts = app.dataframe(app.topic(os.environ["BENCH_BY_SERIES"], value_deserializer="bytes", key_deserializer="bytes"))
+counts = counts.tumbling_window(timedelta(minutes=1), grace_ms=600_000).count().current()
+counts.update(lambda _: watch.note(1) and app.stop())
+app.run()
+"""
+)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def told_by(python: str | Path, program: str, environment: dict[str, str], events: int) -> Measurement:
+    """What a program says of itself."""
+    added = {"BENCH_EVENTS": str(events), "BENCH_BY_SERIES": BY_SERIES}
+    done = subprocess.run(
+        [python, "-W", "ignore", "-c", program],
+        env={**os.environ, **environment, **added},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return Measurement(**json.loads(done.stdout.splitlines()[-1]))
 
 
-@contextlib.contextmanager
-def process(arguments: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen]:
-    running = subprocess.Popen(arguments, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
+def contenders(events: int, fewer: int) -> dict[str, Callable[[dict[str, str]], Measurement]]:
+    """What is measured, by name. Each is given its environment."""
+    python = sys.executable
+    found: dict[str, Callable[[dict[str, str]], Measurement]] = {
+        "Faust agent that does nothing": lambda told: measure(NOOP, "noop_events_total", told, fewer),
+        "quality on Faust": lambda told: measure(QUALITY, FACTS, told, fewer),
+        "quality on the plain runner": lambda told: measure(QUALITY, FACTS, told, events, "plain"),
+        "aiokafka consumer that does nothing": lambda told: told_by(python, BARE, told, events),
+    }
+    if QUIX_PYTHON.exists():
+        found["quixstreams, windowed count only"] = lambda told: told_by(QUIX_PYTHON, QUIX, told, fewer)
+    else:
+        print("quixstreams is left out: `make bench-streams` installs it.")
+    return found
+
+
+async def make_copy(bootstrap: str) -> None:
+    """The topic that is keyed by series."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
     try:
-        yield running
+        await admin.create_topics([NewTopic(BY_SERIES, num_partitions=4, replication_factor=1)])
     finally:
-        running.send_signal(signal.SIGINT)
-        try:
-            running.wait(10)
-        except subprocess.TimeoutExpired:
-            running.kill()
+        await admin.close()
 
 
-def completion(rng: random.Random, number: int, base: int) -> RequestCompleted:
-    """One of SERIES series, spread over five minutes."""
-    event = RequestCompleted(outcome=RequestOutcome.REQUEST_OUTCOME_COMPLETED, output_characters=rng.randrange(2000))
-    event.metadata.event_id = event.metadata.request_id = f"{rng.getrandbits(128):032x}"
-    event.metadata.tenant_id = f"tenant-{number % 12}"
-    event.model = f"model-{number // 12 % (SERIES // 12)}"
-    event.metadata.occurred_at.FromMicroseconds(base + number * 300_000_000 // 100_000)
-    event.usage.output_tokens = rng.randrange(1, 300)
-    event.latency.FromMicroseconds(rng.randrange(1, 5_000_000))
-    event.time_to_first_token.FromMicroseconds(rng.randrange(1, 900_000))
-    event.generation_time.FromMicroseconds(rng.randrange(1, 4_000_000))
-    return event
+def run(broker: Kafka, *, events: int, fewer: int, rounds: int) -> dict[str, list[Measurement]]:
+    """Fill the topics once, then let all read them by turns."""
+    asyncio.run(make_copy(broker.bootstrap))
+    asyncio.run(fill(broker.bootstrap, completions(events), by_series=BY_SERIES))
+    results: dict[str, list[Measurement]] = {}
+    for number in range(rounds):
+        for place, (name, measured) in enumerate(contenders(events, fewer).items()):
+            with tempfile.TemporaryDirectory() as home:
+                told = broker.environment(home, f"bench-{place}-{number}")
+                results.setdefault(name, []).append(measured(told))
+    return results
 
 
-async def fill(bootstrap: str, events: list[RequestCompleted]) -> None:
-    """Put the events on the topic."""
-    async with AIOKafkaProducer(bootstrap_servers=bootstrap, compression_type="lz4", linger_ms=20) as producer:
-        for event in events:
-            record = encode(event)
-            await producer.send(record.topic, record.value, key=record.key, headers=record.headers)
-        await producer.flush()
-
-
-def counted(port: int, metric: str) -> float:
-    """Sum of a counter over its labels; 0 while the worker starts."""
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
-        lines = page.read().decode().splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(metric))
-    return 0.0
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One run of one worker."""
-
-    rate: float
-    """Events a second of wall time: what it did beside whatever else ran on the machine."""
-    cpu_rate: float
-    """Events a second of the worker's own CPU time: comparable on a busy machine."""
-    peak_mib: int
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def measure(program: str, metric: str, environment: dict[str, str], events: int) -> Measurement:
-    """From the first event seen to the last."""
-    port = free_port()
-    with process(
-        [sys.executable, "-c", program], environment | {"SLUICE_QUALITY_WEB_LISTEN": f"127.0.0.1:{port}"}
-    ) as worker:
-        first: tuple[float, float, float] | None = None
-        seen = 0.0
-        deadline = time.monotonic() + 180
-        while seen < events and time.monotonic() < deadline:
-            time.sleep(0.05)
-            seen = counted(port, metric)
-            if seen and first is None:
-                first = (time.monotonic(), cpu_seconds(worker.pid), seen)
-        assert first is not None, "the worker never began"
-        status = Path(f"/proc/{worker.pid}/status").read_text(encoding="ascii")
-        peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-        began, cpu, already = first
-        return Measurement(
-            rate=(seen - already) / (time.monotonic() - began),
-            cpu_rate=(seen - already) / (cpu_seconds(worker.pid) - cpu),
-            peak_mib=peak // 1024,
-        )
-
-
-def domain_alone(events: list[RequestCompleted]) -> float:
-    """The same aggregation without Faust, Kafka or table: parse, merge, in batches of 2,000."""
-    encoded = [event.SerializeToString() for event in events]
+def domain_alone(events: int) -> float:
+    """Events per CPU second of the same aggregation without runner, Kafka or table: parse, merge, in batches of 5,000."""
+    encoded = [event.SerializeToString() for event in completions(events)]
     partition = Partition(0, Rules(retention=10**15), now=0)
     began = time.process_time()
-    for start in range(0, len(encoded), 2000):
-        batch = encoded[start : start + 2000]
+    for start in range(0, len(encoded), 5000):
         facts = [
-            fact_of(RequestCompleted.FromString(value), offset=start + position, record_time=2**60)
-            for position, value in enumerate(batch)
+            fact_of(RequestCompleted.FromString(value), offset=offset, record_time=2**60)
+            for offset, value in enumerate(encoded[start : start + 5000], start)
         ]
         partition.absorb(TOPIC, [fact for fact in facts if fact], now=0)
     return len(encoded) / (time.process_time() - began)
 
 
-def run(bootstrap: str, embedded: bool, arguments: argparse.Namespace) -> None:
-    """Fill the topic once, then let the two workers read it by turns, each time as a new group."""
-    rng = random.Random(1)
-    base = int(time.time() * 1e6) - 300_000_000
-    events = [completion(rng, number, base) for number in range(arguments.events)]
-    settings = QualitySettings(SLUICE_KAFKA_BOOTSTRAP=bootstrap, SLUICE_KAFKA_EMBEDDED=embedded)  # type: ignore[call-arg]
-    asyncio.run(broker.ensure_topics(settings))
-    asyncio.run(fill(bootstrap, events))
-    results: dict[str, list[Measurement]] = {"no-op": [], "quality": []}
-    for round_ in range(arguments.rounds):
-        for name, program, metric in (
-            ("no-op", NOOP, "noop_events_total"),
-            ("quality", QUALITY, "sluice_quality_facts_total"),
-        ):
-            with tempfile.TemporaryDirectory() as home:
-                environment = {
-                    "SLUICE_HOME": home,
-                    "BENCH_TOPIC": TOPIC,
-                    "SLUICE_KAFKA_BOOTSTRAP": bootstrap,
-                    "SLUICE_KAFKA_EMBEDDED": str(embedded).lower(),
-                    "SLUICE_QUALITY_GROUP": f"bench-{name}-{os.getpid()}-{round_}",
-                }
-                results[name].append(measure(program, metric, environment, arguments.events))
-    report(results)
-    print(f"{'domain':10} {domain_alone(events):10,.0f} events per CPU second   parse and merge, without Faust")
-
-
-def report(results: dict[str, list[Measurement]]) -> None:
-    """Medians, and the ratio of the two workers."""
-    medians = {}
+def report(results: dict[str, list[Measurement]], alone: float) -> None:
+    """Medians; the ratios are to the first of the same kind."""
+    print("\n| | events/s | events per CPU second | us of CPU an event | peak MiB |\n|---|---|---|---|---|")
     for name, found in results.items():
-        rate, cpu_rate = statistics.median(m.rate for m in found), statistics.median(m.cpu_rate for m in found)
-        medians[name] = (rate, cpu_rate)
+        rate, cpu = statistics.median(m.rate for m in found), statistics.median(m.cpu_rate for m in found)
         peak = max(m.peak_mib for m in found)
-        print(f"{name:10} {rate:10,.0f} events/s {cpu_rate:10,.0f} events per CPU second   peak {peak} MiB")
-    wall, cpu = (medians["quality"][index] / medians["no-op"][index] for index in (0, 1))
-    print(f"{'ratio':10} {wall:10.2f} by wall time, {cpu:.2f} by CPU time   (quality / no-op)")
+        print(f"| {name} | {rate:,.0f} | {cpu:,.0f} | {1e6 / cpu:.1f} | {peak} |")
+    print(f"| its aggregation alone: parse and merge | | {alone:,.0f} | {1e6 / alone:.1f} | |")
+    noop, faust = results["Faust agent that does nothing"], results["quality on Faust"]
+    wall = statistics.median(m.rate for m in faust) / statistics.median(m.rate for m in noop)
+    cpu = statistics.median(m.cpu_rate for m in faust) / statistics.median(m.cpu_rate for m in noop)
+    print(f"\nquality on Faust to a Faust agent that does nothing: {wall:.2f} by wall time, {cpu:.2f} by CPU time.")
 
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=40_000)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=300_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--bootstrap", default="")
-    arguments = parser.parse_args()
-    if arguments.bootstrap:
-        run(arguments.bootstrap, False, arguments)
-        return
-    with tempfile.TemporaryDirectory() as data:
-        port = free_port()
-        noida = str(files("noida_db") / "noida-db")
-        with process([noida, "start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", data], {}):
-            run(f"127.0.0.1:{port}", True, arguments)
+    parser.add_argument("--quick", action="store_true", help="100,000 events, one round")
+    given = parser.parse_args()
+    events, rounds = (100_000, 1) if given.quick else (given.events, given.rounds)
+    with kafka() as broker:
+        print(
+            f"{broker.name}, {events:,} events of 96 series, {rounds} rounds, load {os.getloadavg()[0]:.1f}", flush=True
+        )
+        results = run(broker, events=events, fewer=events // 5, rounds=rounds)
+    report(results, statistics.median(domain_alone(events // 5) for _ in range(rounds)))
+    print(f"\nLoad at the end {os.getloadavg()[0]:.1f}.")
 
 
 if __name__ == "__main__":
