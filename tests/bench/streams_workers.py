@@ -126,8 +126,8 @@ def completions(count: int, *, series: int = 96) -> Iterator[RequestCompleted]:
             outcome=RequestOutcome.REQUEST_OUTCOME_COMPLETED, output_characters=rng.randrange(2000)
         )
         event.metadata.event_id = event.metadata.request_id = f"{rng.getrandbits(128):032x}"
-        event.metadata.tenant_id = f"tenant-{number % 12}"
-        event.model = f"model-{number // 12 % (series // 12 or 1)}"
+        event.metadata.tenant_id = f"tenant-{number % series % 12}"
+        event.model = f"model-{number % series // 12}"
         event.metadata.occurred_at.FromMicroseconds(base + number * 300_000_000 // count)
         event.usage.output_tokens = rng.randrange(1, 300)
         event.latency.FromMicroseconds(rng.randrange(1, 5_000_000))

@@ -86,11 +86,12 @@ def decode(
     if value is None:
         raise UndecodableEvent("no_value")
     told = dict(headers or ())
-    if told.get("ce_type", topic.encode()) != topic.encode() or told.get("content-type", CONTENT_TYPE) != CONTENT_TYPE:
+    if "ce_type" in told and told["ce_type"] != topic.encode():
         raise UndecodableEvent("wrong_type")
-    message = message_class()
+    if told.get("content-type", CONTENT_TYPE) != CONTENT_TYPE:
+        raise UndecodableEvent("wrong_type")
     try:
-        message.ParseFromString(message_bytes(value))
+        message: Message = message_class.FromString(message_bytes(value))
     except (DecodeError, ValueError):
         raise UndecodableEvent("malformed") from None
     if not message.metadata.event_id:  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ from sluice_kit.server import stop_on_signals
 from sluice_kit.streams.holding import AnyHolding
 from sluice_kit.streams.options import Rhythm, WorkerOptions
 from sluice_kit.streams.plain_changelog import ChangelogTable
-from sluice_kit.streams.plain_reading import PlainLog, Reading
+from sluice_kit.streams.plain_reading import PlainLog, Reading, fetch_plain_records
 from sluice_kit.streams.rounds import PublishRounds
 from sluice_kit.streams.runner import Publisher
 from sluice_kit.streams.source import Handle, Sender
@@ -134,6 +134,7 @@ class PlainRunner:
         """Run until SIGTERM or SIGINT; exits the process."""
         # The windows are many long-lived objects: scanning them all at every 7,000 allocations took 5 % of the CPU time.
         gc.set_threshold(100_000, 20, 20)
+        fetch_plain_records()
         process.run(self._serve)
 
     @property

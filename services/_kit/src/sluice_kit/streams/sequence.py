@@ -147,6 +147,8 @@ class Sequencer:
             return False
         same, contents = min(merged) - 1, set(merged.values()) - {0}
         trusted = self._now() < self._trusted_until.get(tp, 0.0)
+        if all(event.message.offset >= expected for event in events):  # the usual case, in a fifth of the time
+            return not trusted and not contents.isdisjoint(map(_content, events))
         for event in events:
             offset, content = event.message.offset, _content(event)
             if offset >= expected and content in contents and not trusted:
@@ -207,7 +209,7 @@ class Sequencer:
 
     def _remember(self, tp: Place, admitted: Sequence[SourceEvent]) -> None:
         merged = self._merged.setdefault(tp, {})
-        merged.update((event.message.offset, _content(event)) for event in admitted)
+        merged.update((event.message.offset, _content(event)) for event in admitted[-REMEMBERED:])
         for offset in sorted(merged)[:-REMEMBERED]:
             del merged[offset]
 

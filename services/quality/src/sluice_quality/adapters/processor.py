@@ -43,7 +43,7 @@ class Processor:
     async def absorb(self, events: Sequence[SourceEvent]) -> None:
         """Merge a batch; returns when the changelog has what it changed, so that the batch may be acknowledged."""
         for partition, admitted in await self.holding.admitted(events):
-            facts = [fact for event in admitted if (fact := await self._fact(event)) is not None]
+            facts = await self._facts(admitted)
             async with self.holding.turn(partition):
                 if self.holding.holds(partition):
                     await self._merge(partition, facts, last=admitted[-1])
@@ -58,13 +58,19 @@ class Processor:
         telemetry.WAITING.labels(partition.number).set(partition.waiting)
         self.holding.report_dropped(partition)
 
-    async def _fact(self, event: SourceEvent) -> Fact | None:
-        record_time = round(event.message.timestamp * 1_000_000)  # int() would cut a millisecond short by a microsecond
-        try:
-            return fact_of(read(event), offset=event.message.offset, record_time=record_time)
-        except UndecodableEvent as error:
-            await self._dead_letters.park(event, reason=error.reason)
-            return None
+    async def _facts(self, events: Sequence[SourceEvent]) -> list[Fact]:
+        found: list[Fact] = []
+        for event in events:
+            message = event.message
+            record_time = round(message.timestamp * 1_000_000)  # int() would cut a millisecond short by a microsecond
+            try:
+                fact = fact_of(read(event), offset=message.offset, record_time=record_time)
+            except UndecodableEvent as error:
+                await self._dead_letters.park(event, reason=error.reason)
+                continue
+            if fact is not None:
+                found.append(fact)
+        return found
 
     async def publish_due(self) -> None:
         """Publish every window whose published form is out of date."""
