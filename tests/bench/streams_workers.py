@@ -137,15 +137,28 @@ def completions(count: int, *, series: int = 96) -> Iterator[RequestCompleted]:
 
 
 async def fill(bootstrap: str, events: Iterator[RequestCompleted], *, by_series: str = "") -> None:
-    """Put events on their topic; with `by_series` also on a topic of that name, keyed by series instead of request."""
-    async with AIOKafkaProducer(bootstrap_servers=bootstrap, compression_type="lz4", linger_ms=20) as producer:
+    """Put events on their topic; with `by_series` also on a topic of that name, keyed by series instead of request.
+
+    Raises KafkaError when one of them is not acknowledged: a worker would be waited for in vain.
+    """
+    async with AIOKafkaProducer(
+        bootstrap_servers=bootstrap,
+        compression_type="lz4",
+        linger_ms=20,
+        enable_idempotence=True,
+        request_timeout_ms=120_000,  # topics that were just made have no leader for seconds on a busy machine
+    ) as producer:
+        sent = []
         for event in events:
             record = encode(event)
-            await producer.send(record.topic, record.value, key=record.key, headers=record.headers)
+            sent.append(await producer.send(record.topic, record.value, key=record.key, headers=record.headers))
             if by_series:
                 key = f"{event.metadata.tenant_id}|{event.model}".encode()
-                await producer.send(by_series, record.value, key=key, headers=record.headers)
-        await producer.flush()
+                sent.append(await producer.send(by_series, record.value, key=key, headers=record.headers))
+            if len(sent) >= 10_000:
+                await asyncio.gather(*sent)
+                sent.clear()
+        await asyncio.gather(*sent)
 
 
 def counted(port: int, metric: str) -> float:
