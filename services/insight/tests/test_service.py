@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import grpc
@@ -18,7 +19,7 @@ from sluice.events.v1.fairness_pb2 import FairnessCounted
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice.insight.v1.insight_service_pb2_grpc import InsightServiceStub, add_InsightServiceServicer_to_server
-from sluice_insight.adapters.exposition import LiveWindows
+from sluice_insight.adapters.exposition import DRIFT, EXPOSED, LiveWindows
 from sluice_insight.api.metrics import SERVICE_NAME, InsightService
 from sluice_insight.consumer import Feed
 from sluice_insight.domain.board import MINUTE, Board
@@ -248,6 +249,9 @@ async def test_prometheus_sees_a_bounded_number_of_series_and_nothing_is_left_ou
     assert len(requests) == 6
     assert sum(float(line.rsplit(" ", 1)[1]) for line in requests) == sum(10 + n for n in range(100))
     assert any('tenant="other"' in line for line in requests)
+    named = Counter(line.split("{")[0] for line in text.splitlines() if not line.startswith("#"))
+    assert set(named) <= {f"sluice_insight_{name.replace('.', '_')}" for name in (*EXPOSED, *DRIFT)}
+    assert max(named.values()) == 6
 
 
 async def until(condition: object) -> None:
