@@ -203,6 +203,17 @@ bench-streams: $(QUIX_VENV)/.ready ## The stream processors under both runners b
 	@python tests/bench/streams_speed.py $(if $(QUICK),--quick)
 	@python tests/bench/streams_scale.py $(if $(QUICK),--quick)
 
+# Evidently needs an older pandas than ours, so the rivals have an environment of their own.
+BENCH_DRIFT_VENV := .venv-drift
+$(BENCH_DRIFT_VENV)/.ready: $(DEV_READY) requirements/bench-drift.txt
+	@uv venv --quiet --clear --python $(BIN)/python $(BENCH_DRIFT_VENV)
+	@uv pip install --quiet --python $(BENCH_DRIFT_VENV)/bin/python --no-deps --require-hashes -r requirements/bench-drift.txt
+	@touch $@
+
+.PHONY: bench-drift
+bench-drift: $(VENV)/.bench-ready $(BENCH_DRIFT_VENV)/.ready ## False alarms, delay and misses of drift detectors, Evidently and river on the same streams (QUICK=1: fewer, nothing is written)
+	@python tests/bench/drift_detection.py $(if $(QUICK),--quick) --rivals $(abspath $(BENCH_DRIFT_VENV)/bin/python)
+
 .PHONY: bench-inference bench-quantisations soak-inference
 bench-inference: $(DEV_READY) ## Bare engine, backend and inference service at 1, 2, 4, 8 streams
 	@python tests/bench/inference_overhead.py

@@ -17,6 +17,7 @@ compile requirements/build.in protos/pyproject.toml services/_events/pyproject.t
 compile requirements/dev.in -c requirements/run.txt -o requirements/dev.txt
 compile requirements/bench.in -c requirements/run.txt -o requirements/bench.txt
 compile requirements/bench-quix.in -o requirements/bench-quix.txt
+compile requirements/bench-drift.in -o requirements/bench-drift.txt
 for service in "${services[@]}"; do
   compile requirements/build.in protos/pyproject.toml services/_events/pyproject.toml services/_kit/pyproject.toml "$service" -c requirements/run.txt -o "requirements/$(basename "$(dirname "$service")").txt"
 done

@@ -14,6 +14,7 @@ from sluice_kit.settings import settings_config
 from sluice_kit.streams.options import StreamSettings, WorkerOptions
 
 from sluice_drift.domain.comparison import Detection
+from sluice_drift.domain.detectors.budget import rate_of_a_window
 from sluice_drift.domain.partition import Rules
 
 _SECOND = 1_000_000
@@ -43,6 +44,8 @@ class DriftSettings(StreamSettings):
     """A window with fewer is `insufficient`."""
     false_alarm_rate: float = Field(default=0.01, gt=0.0005, lt=0.5)
     """Chance that a window without drift is called drifted, all features together."""
+    daily_false_alarm_rate: float = Field(default=0.0, ge=0.0, lt=0.5)
+    """Chance that *any* window of 24 hours without drift is called drifted, in place of false_alarm_rate; 0: not used."""
 
     @property
     def data_dir(self) -> Path:
@@ -61,7 +64,10 @@ class DriftSettings(StreamSettings):
 
     def detection(self) -> Detection:
         """How drift is decided."""
-        return Detection(false_alarm_rate=self.false_alarm_rate, minimum_observations=self.minimum_observations)
+        rate = self.false_alarm_rate
+        if self.daily_false_alarm_rate:
+            rate = rate_of_a_window(self.daily_false_alarm_rate, window_seconds=self.window_seconds)
+        return Detection(false_alarm_rate=rate, minimum_observations=self.minimum_observations)
 
     def worker_options(self) -> WorkerOptions:
         """How the worker runs."""

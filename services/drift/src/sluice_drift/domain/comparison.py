@@ -11,6 +11,8 @@ from hashlib import blake2b
 import numpy as np
 
 from sluice_drift.domain import statistics
+from sluice_drift.domain.detectors.largest_bin import largest_bin_test
+from sluice_drift.domain.detectors.weighted_chi_squares import upper_tail
 from sluice_drift.domain.reference import Reference, embedding_matrix
 from sluice_drift.domain.sample import TextSample
 from sluice_drift.domain.window import DriftWindow
@@ -32,6 +34,15 @@ class Detection:
     """Chance that a window without drift is called drifted, all features together."""
     minimum_observations: int = 30
     """Fewer in the window: insufficient."""
+
+    @property
+    def beyond_shuffles(self) -> bool:
+        """True when a test must reach p-values that shuffles cannot (their smallest is 1/5000), as with the rate of a day."""
+        return self.false_alarm_rate < _MOST_TESTS / (1 + statistics.PERMUTATIONS)
+
+
+_MOST_TESTS = 20
+"""Tests of one window at most; each must be able to alarm by itself at rate / tests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +72,13 @@ class Comparison:
 
 
 class Comparer:
-    """Compares windows with references. Keeps the null distributions of the references met last."""
+    """Compares windows with references. Keeps the spectra of the references met last."""
 
     _KEPT = 256
 
     def __init__(self, detection: Detection) -> None:
         self._detection = detection
-        self._nulls: OrderedDict[tuple[str, int, str], np.ndarray] = OrderedDict()
+        self._spectra: OrderedDict[tuple[str, int, str], np.ndarray] = OrderedDict()
 
     def compare(self, window: DriftWindow, reference: Reference) -> Comparison:
         """Compare; the same window and reference give the same numbers (shuffles are seeded by the window's key)."""
@@ -96,7 +107,11 @@ class Comparer:
         )
         if not ready:
             return feature
-        value, p_value = statistics.histogram_test(window, base, rng=np.random.default_rng(_seed(owner.key, name)))
+        if self._detection.beyond_shuffles:
+            feature = replace(feature, statistic="largest_bin")
+            value, p_value = largest_bin_test(window, base)
+        else:
+            value, p_value = statistics.histogram_test(window, base, rng=np.random.default_rng(_seed(owner.key, name)))
         return replace(
             feature,
             value=value,
@@ -118,24 +133,19 @@ class Comparer:
             return feature
         if len(sample.embedding_sum) != len(base.embedding_sum):
             return feature
-        value, p_value = statistics.mean_shift_test(
-            sample.mean_embedding(),
-            sample.embedded,
-            base.mean_embedding(),
-            base.embedded,
-            null=self._null(side, reference),
-        )
+        value = statistics.mean_shift(sample.mean_embedding(), sample.embedded, base.mean_embedding(), base.embedded)
+        p_value = upper_tail(self._spectrum(side, reference), value)
         return replace(feature, value=value, p_value=p_value)
 
-    def _null(self, side: str, reference: Reference) -> np.ndarray:
+    def _spectrum(self, side: str, reference: Reference) -> np.ndarray:
         key = (reference.key, reference.version, side)
-        if key not in self._nulls:
+        if key not in self._spectra:
             matrix = embedding_matrix(getattr(reference, f"{side}_embeddings"))
-            self._nulls[key] = statistics.mean_shift_null(matrix, seed=_seed(reference.key, side))
-        self._nulls.move_to_end(key)
-        while len(self._nulls) > self._KEPT:
-            self._nulls.popitem(last=False)
-        return self._nulls[key]
+            self._spectra[key] = statistics.mean_shift_spectrum(matrix)
+        self._spectra.move_to_end(key)
+        while len(self._spectra) > self._KEPT:
+            self._spectra.popitem(last=False)
+        return self._spectra[key]
 
     def _judge(self, features: list[Feature]) -> Comparison:
         tested = [feature for feature in features if feature.p_value is not None]

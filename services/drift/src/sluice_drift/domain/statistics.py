@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 PERMUTATIONS = 4999
-"""Smallest p-value 1/5000: below the smallest Holm threshold in use (0.01 / 6)."""
-_NULL_DRAWS = 20_000
+"""Smallest p-value 1/5000: enough for rates of a window; for the rate of a day see detectors/largest_bin.py."""
 _RARE = 5
 
 
@@ -22,7 +21,7 @@ def histogram_test(
     whatever the counts (chi-squared tables are not, for rare bins). p = (1 + #{as large}) / (1 + permutations), never
     zero and never too small: Phipson & Smyth, "Permutation p-values should never be zero" (2010).
     """
-    bins = _pool_rare(window, reference)
+    bins = common_bins(window, reference)
     if len(bins) < 2:
         return 0.0, 1.0
     observed = np.array([pair[0] for pair in bins])
@@ -34,7 +33,7 @@ def histogram_test(
     return float(statistic), (1 + larger) / (1 + PERMUTATIONS)
 
 
-def _pool_rare(window: Mapping[str, int], reference: Mapping[str, int]) -> list[tuple[int, int]]:
+def common_bins(window: Mapping[str, int], reference: Mapping[str, int]) -> list[tuple[int, int]]:
     """Counts by bin; bins with fewer than five texts in all are one bin, so that many rare ones cannot add up."""
     pairs = [(window.get(name, 0), reference.get(name, 0)) for name in sorted({*window, *reference})]
     common = [pair for pair in pairs if sum(pair) >= _RARE]
@@ -50,29 +49,21 @@ def _chi_squared(samples: np.ndarray, pooled: np.ndarray) -> np.ndarray:
     return (((samples - expected) ** 2) * (1 / expected + 1 / rest)).sum(axis=1)
 
 
-def mean_shift_null(reference: np.ndarray, *, seed: int) -> np.ndarray:
-    """Draws of the mean-shift statistic without drift, ascending.
+def mean_shift_spectrum(reference: np.ndarray) -> np.ndarray:
+    """Weights of the law of the mean shift without drift, from a reference of shape (m, d).
 
     For samples of n and m vectors with covariance S, n m / (n + m) |mean - mean'|^2 tends to sum(l_i z_i^2) with l_i the
     eigenvalues of S and z_i standard normal: the null of MMD with the linear kernel (Gretton et al., "A fast,
-    consistent kernel two-sample test", 2009). S is that of the reference, shape (m, d).
+    consistent kernel two-sample test", 2009). detectors/weighted_chi_squares.py gives its tail.
     """
-    spectrum = np.clip(np.linalg.eigvalsh(np.cov(reference, rowvar=False)), 0, None)
-    rng = np.random.default_rng(seed)
-    draws = np.zeros(_NULL_DRAWS)
-    for eigenvalue in spectrum:  # one row at a time: 20,000 x 64 doubles at once are 10 MB
-        draws += eigenvalue * rng.standard_normal(_NULL_DRAWS) ** 2
-    return np.sort(draws)
+    spectrum: np.ndarray = np.clip(np.linalg.eigvalsh(np.cov(reference, rowvar=False)), 0, None)
+    return spectrum
 
 
-def mean_shift_test(
-    window_mean: np.ndarray, window_size: int, reference_mean: np.ndarray, reference_size: int, *, null: np.ndarray
-) -> tuple[float, float]:
-    """Mean-shift statistic, and its p-value under `null` (from mean_shift_null)."""
+def mean_shift(window_mean: np.ndarray, window_size: int, reference_mean: np.ndarray, reference_size: int) -> float:
+    """How far the means are apart, in units that do not grow with the samples when nothing drifts."""
     scale = window_size * reference_size / (window_size + reference_size)
-    statistic = float(scale * np.sum((window_mean - reference_mean) ** 2))
-    larger = len(null) - int(np.searchsorted(null, statistic, side="left"))
-    return statistic, (1 + larger) / (1 + len(null))
+    return float(scale * np.sum((window_mean - reference_mean) ** 2))
 
 
 def holm(p_values: Sequence[float], *, rate: float) -> list[bool]:

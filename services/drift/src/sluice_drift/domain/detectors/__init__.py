@@ -1,0 +1,1 @@
+"""Detectors chosen by `make bench-drift` (docs/drift/README.md)."""
