@@ -35,6 +35,9 @@ WINDOW = 300 * SECOND
 BASE = 1_760_000_100 * SECOND
 REFERENCE = 100
 EACH_WINDOW = 150
+TENANTS = ("acme", "")
+"""The series of the tenant, and of all tenants together."""
+Windows = dict[tuple[str, int], DriftMeasured]
 
 
 def free_port() -> int:
@@ -67,7 +70,8 @@ def kafka(tmp_path: Path) -> Iterator[str]:
 
 
 def generation(rng: np.random.Generator, number: int, *, at: int, drifted: bool) -> InferenceMeasured:
-    event = InferenceMeasured(model="small")
+    version = "greeting@3" if drifted else "greeting@2"
+    event = InferenceMeasured(model="small", model_digest="sha256:m", prompt_version=version)
     event.metadata.event_id = f"event-{number}"
     event.metadata.request_id = f"request-{number}"
     event.metadata.tenant_id = "acme"
@@ -115,17 +119,22 @@ async def wait_for_health(port: int) -> None:
     raise TimeoutError("the worker did not become ready")
 
 
-async def read_until(consumer: AIOKafkaConsumer, windows: dict[int, DriftMeasured], observations: int) -> None:
+async def read_until(consumer: AIOKafkaConsumer, windows: Windows, observations: int) -> None:
     """Read windows until they hold so many observations."""
     deadline = time.monotonic() + 40
-    while sum(each.observations for each in windows.values()) < observations and time.monotonic() < deadline:
+    while min(total(windows, tenant) for tenant in TENANTS) < observations and time.monotonic() < deadline:
         for records in (await consumer.getmany(timeout_ms=300)).values():
             for record in records:
                 event = decode(record.topic, record.value, record.headers)
                 assert isinstance(event, DriftMeasured)
-                known = windows.get(event.window.start.ToMicroseconds())
+                identity = event.series.tenant_id, event.window.start.ToMicroseconds()
+                known = windows.get(identity)
                 if known is None or event.part.revision >= known.part.revision:
-                    windows[event.window.start.ToMicroseconds()] = event
+                    windows[identity] = event
+
+
+def total(windows: Windows, tenant: str) -> int:
+    return sum(each.observations for (whose, _), each in windows.items() if whose == tenant)
 
 
 async def test_a_killed_worker_counts_every_observation_once_and_finds_the_drift(kafka: str, tmp_path: Path) -> None:
@@ -142,7 +151,7 @@ async def test_a_killed_worker_counts_every_observation_once_and_finds_the_drift
     await broker.ensure_topics(settings)
     command = [sys.executable, "-c", "from sluice_drift.main import main; main()"]
     events = traffic()
-    windows: dict[int, DriftMeasured] = {}
+    windows: Windows = {}
     topic = topic_of(DriftMeasured).name
     async with AIOKafkaConsumer(topic, bootstrap_servers=kafka, auto_offset_reset="earliest") as consumer:
         with process(command, environment, tmp_path / "drift.log") as first:
@@ -158,8 +167,13 @@ async def test_a_killed_worker_counts_every_observation_once_and_finds_the_drift
             await read_until_settled(consumer, windows)
     await asyncio.to_thread(check_a_replay, environment, tmp_path, len(windows))
     log = (tmp_path / "drift.log").read_text()[-3000:]
-    ordered = [windows[start] for start in sorted(windows)]
-    assert sum(each.observations for each in ordered) == len(events), log
+    for tenant in TENANTS:
+        check_windows([each for (whose, _), each in sorted(windows.items()) if whose == tenant], len(events), log)
+
+
+def check_windows(ordered: list[DriftMeasured], events: int, log: str) -> None:
+    """Every observation once; drift in the last window alone, put down to the new version of the prompt."""
+    assert sum(each.observations for each in ordered) == events, log
     assert {(each.reference.version, each.reference.pinned, each.reference.observations) for each in ordered} == {
         (1, True, REFERENCE)
     }
@@ -168,6 +182,12 @@ async def test_a_killed_worker_counts_every_observation_once_and_finds_the_drift
     drifted = {each.feature for each in last.features if each.verdict == drift_pb2.DRIFT_VERDICT_DRIFTED}
     assert drifted == {"prompt.language", "answer.language", "prompt.embedding", "answer.embedding"}
     assert all(each.verdict != drift_pb2.DRIFT_VERDICT_DRIFTED for each in ordered[:-1])
+    assert {each.feature for each in last.causes} == drifted
+    for feature in drifted:
+        [first, *_] = [each for each in last.causes if each.feature == feature]
+        assert (first.dimension, first.slice) == ("prompt_version", "greeting@3"), last.causes
+        assert first.share > 0.95
+    assert not any(each.causes for each in ordered[:-1])
 
 
 def check_a_replay(environment: dict[str, str], folder: Path, windows: int) -> None:
@@ -181,7 +201,7 @@ def check_a_replay(environment: dict[str, str], folder: Path, windows: int) -> N
     assert (folder / "one").read_bytes() == (folder / "two").read_bytes()
 
 
-async def read_until_settled(consumer: AIOKafkaConsumer, windows: dict[int, DriftMeasured]) -> None:
+async def read_until_settled(consumer: AIOKafkaConsumer, windows: Windows) -> None:
     """One publishing interval more, so that every window's last revision is in."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(6):

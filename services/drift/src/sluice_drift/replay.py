@@ -22,11 +22,12 @@ from sluice_kit.streams.windows_compared import Windows
 from sluice_kit.streams.windows_replayed import FOR_EVER, Start, Stored, WindowReplay, command
 
 from sluice_drift.adapters import records
-from sluice_drift.adapters.events import measured, observation_of
+from sluice_drift.adapters.events import measured, observations_of
 from sluice_drift.agents import OBSERVATIONS_TOPIC, SERIES_TABLE
+from sluice_drift.domain.causes import causes_of
 from sluice_drift.domain.comparison import Comparer, Detection
 from sluice_drift.domain.observation import Observation, Series
-from sluice_drift.domain.partition import Rules
+from sluice_drift.domain.partition import Due, Rules
 from sluice_drift.domain.recount import Recount, Version
 from sluice_drift.domain.reference import Reference, series_key
 from sluice_drift.domain.watermark import Marks
@@ -63,15 +64,14 @@ class SeriesCounted:
             return
         self.events += 1
         self.newest_us = max(self.newest_us, now)
-        found = observation_of(message, partition=record.partition, offset=record.offset, record_time=now)
-        if found is not None:
+        for found in observations_of(message, partition=record.partition, offset=record.offset, record_time=now):
             self._partition_of(found, now).absorb_one(found, now=now)
 
     def windows(self) -> dict[str, DriftMeasured]:
         """All windows, by part key."""
         comparer, rate = Comparer(self._detection), self._detection.false_alarm_rate
         return {
-            due.window.key: measured(due, comparer.compare(due.window, due.reference), false_alarm_rate=rate)
+            due.window.key: _event(due, comparer, rate)
             for partition in self._partitions.values()
             for due in partition.due_all()
         }
@@ -109,6 +109,11 @@ class SeriesCounted:
         return self._whose[series]
 
 
+def _event(due: Due, comparer: Comparer, rate: float) -> DriftMeasured:
+    comparison = comparer.compare(due.window, due.reference)
+    return measured(due, comparison, causes_of(due.window, due.reference, comparison), false_alarm_rate=rate)
+
+
 def alike(live: DriftMeasured, replayed: DriftMeasured) -> bool:
     """The same was observed, and said of it.
 
@@ -126,6 +131,7 @@ def _bare(event: DriftMeasured, is_replaced: bool) -> DriftMeasured:
     bare.ClearField("reference")
     if is_replaced:
         bare.ClearField("features")
+        bare.ClearField("causes")
         bare.verdict = DRIFT_VERDICT_INSUFFICIENT
     for feature in bare.features:
         seen = [(name, count) for name, count in zip(feature.bins, feature.bin_counts, strict=True) if count]

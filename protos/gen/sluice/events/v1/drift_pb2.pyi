@@ -65,6 +65,7 @@ class DriftMeasured(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
+    CAUSES_FIELD_NUMBER: _builtins.int
     observations: _builtins.int
     """Observations in the window."""
     verdict: Global___DriftVerdict.ValueType
@@ -77,7 +78,7 @@ class DriftMeasured(_message.Message):
 
     @_builtins.property
     def series(self) -> _metric_pb2.MetricSeries:
-        """What it is about: tenant and model."""
+        """What it is about: tenant and model; without a tenant, all tenants together that use the model."""
 
     @_builtins.property
     def window(self) -> _metric_pb2.MetricWindow:
@@ -95,6 +96,10 @@ class DriftMeasured(_message.Message):
     def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureDrift]:
         """By p-value: the first moved most."""
 
+    @_builtins.property
+    def causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___DriftCause]:
+        """What explains the drifted features, in their order: of each the two ways of slicing that explain most, best first. Empty when nothing drifted, or when nothing was split."""
+
     def __init__(
         self,
         *,
@@ -107,10 +112,11 @@ class DriftMeasured(_message.Message):
         verdict: Global___DriftVerdict.ValueType = ...,
         false_alarm_rate: _builtins.float = ...,
         features: _abc.Iterable[Global___FeatureDrift] | None = ...,
+        causes: _abc.Iterable[Global___DriftCause] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata", "part", b"part", "reference", b"reference", "series", b"series", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["false_alarm_rate", b"false_alarm_rate", "features", b"features", "metadata", b"metadata", "observations", b"observations", "part", b"part", "reference", b"reference", "series", b"series", "verdict", b"verdict", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "false_alarm_rate", b"false_alarm_rate", "features", b"features", "metadata", b"metadata", "observations", b"observations", "part", b"part", "reference", b"reference", "series", b"series", "verdict", b"verdict", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -248,3 +254,57 @@ class FeatureDrift(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__population_stability_index) -> _WhichOneofReturnType__population_stability_index | None: ...
 
 Global___FeatureDrift: _TypeAlias = FeatureDrift  # noqa: Y015
+
+@_typing.final
+class DriftCause(_message.Message):
+    """The part that one slice of the observations has in the change of one feature. Shares of one feature and dimension add up to 1."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_FIELD_NUMBER: _builtins.int
+    DIMENSION_FIELD_NUMBER: _builtins.int
+    SLICE_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    MIX_SHARE_FIELD_NUMBER: _builtins.int
+    WITHIN_SHARE_FIELD_NUMBER: _builtins.int
+    WINDOW_SHARE_FIELD_NUMBER: _builtins.int
+    REFERENCE_SHARE_FIELD_NUMBER: _builtins.int
+    EXPLAINED_FIELD_NUMBER: _builtins.int
+    feature: _builtins.str
+    """Drifted feature that is explained."""
+    dimension: _builtins.str
+    """How the observations were sliced: `tenant`, `project`, `model_digest`, `prompt_version`, `route`, `experiment_arm`, `language`, `finish_reason`."""
+    slice: _builtins.str
+    """The slice, such as `greeting@3`; `(none)` where an observation had no value, `(other)` for all values past the first sixteen (by hash), `(rest)` for slices whose shares are too small to name."""
+    share: _builtins.float
+    """Part of the change that comes from this slice: mix_share + within_share. Negative when it moved against the change."""
+    mix_share: _builtins.float
+    """Of it: because the slice became larger or smaller, or is new."""
+    within_share: _builtins.float
+    """Of it: because the slice itself is no longer what it was."""
+    window_share: _builtins.float
+    """Share of the window's observations that are of this slice."""
+    reference_share: _builtins.float
+    """Share of the reference's observations that are of this slice."""
+    explained: _builtins.float
+    """How much better than chance the dimension tells the change apart, 0 to 1: 0 when all its slices changed alike."""
+    def __init__(
+        self,
+        *,
+        feature: _builtins.str = ...,
+        dimension: _builtins.str = ...,
+        slice: _builtins.str = ...,
+        share: _builtins.float = ...,
+        mix_share: _builtins.float = ...,
+        within_share: _builtins.float = ...,
+        window_share: _builtins.float = ...,
+        reference_share: _builtins.float = ...,
+        explained: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimension", b"dimension", "explained", b"explained", "feature", b"feature", "mix_share", b"mix_share", "reference_share", b"reference_share", "share", b"share", "slice", b"slice", "window_share", b"window_share", "within_share", b"within_share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DriftCause: _TypeAlias = DriftCause  # noqa: Y015

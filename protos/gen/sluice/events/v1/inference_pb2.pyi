@@ -94,6 +94,9 @@ class InferenceMeasured(_message.Message):
     PROMPT_PROFILE_FIELD_NUMBER: _builtins.int
     ANSWER_PROFILE_FIELD_NUMBER: _builtins.int
     ABORTED_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
+    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_ARM_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model id."""
     backend: _builtins.str
@@ -110,6 +113,12 @@ class InferenceMeasured(_message.Message):
     """Accelerator time attributed to this request; 0 on CPUs."""
     aborted: _builtins.bool
     """True when the caller aborted it."""
+    route: _builtins.str
+    """Route that led here, as the caller told it in the label `route`; empty when it told none."""
+    prompt_version: _builtins.str
+    """`name@version` of the prompt, as the caller told it in the label `prompt_version`; empty when it told none."""
+    experiment_arm: _builtins.str
+    """`experiment/arm`, as the caller told it in the label `experiment_arm`; empty when it told none."""
     @_builtins.property
     def metadata(self) -> _metadata_pb2.EventMetadata:
         """Who, when, which request."""
@@ -166,10 +175,13 @@ class InferenceMeasured(_message.Message):
         prompt_profile: _text_profile_pb2.TextProfile | None = ...,
         answer_profile: _text_profile_pb2.TextProfile | None = ...,
         aborted: _builtins.bool = ...,
+        route: _builtins.str = ...,
+        prompt_version: _builtins.str = ...,
+        experiment_arm: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer_profile", b"answer_profile", "metadata", b"metadata", "prefill_time", b"prefill_time", "prompt_profile", b"prompt_profile", "queue_time", b"queue_time", "time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token", "total_time", b"total_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "accelerator_seconds", b"accelerator_seconds", "answer_profile", b"answer_profile", "backend", b"backend", "cpu_seconds", b"cpu_seconds", "finish_reason", b"finish_reason", "mean_batch_occupancy", b"mean_batch_occupancy", "metadata", b"metadata", "model", b"model", "model_digest", b"model_digest", "prefill_time", b"prefill_time", "prompt_profile", b"prompt_profile", "queue_time", b"queue_time", "time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token", "total_time", b"total_time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "accelerator_seconds", b"accelerator_seconds", "answer_profile", b"answer_profile", "backend", b"backend", "cpu_seconds", b"cpu_seconds", "experiment_arm", b"experiment_arm", "finish_reason", b"finish_reason", "mean_batch_occupancy", b"mean_batch_occupancy", "metadata", b"metadata", "model", b"model", "model_digest", b"model_digest", "prefill_time", b"prefill_time", "prompt_profile", b"prompt_profile", "prompt_version", b"prompt_version", "queue_time", b"queue_time", "route", b"route", "time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token", "total_time", b"total_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

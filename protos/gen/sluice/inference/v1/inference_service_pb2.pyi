@@ -341,7 +341,7 @@ class GenerationSpec(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free labels for logs of the backend; no personal data."""
+        """Free labels for logs of the backend; no personal data. `route`, `prompt_version` and `experiment_arm` (at most 200 characters each) go into InferenceMeasured."""
 
     @_builtins.property
     def extra(self) -> _struct_pb2.Struct:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from hashlib import blake2b
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from sluice.events.v1 import drift_pb2
 from sluice.events.v1.inference_pb2 import InferenceMeasured
+from sluice.types.v1.finish_reason_pb2 import FinishReason
 from sluice.types.v1.text_profile_pb2 import TextProfile
 
+from sluice_drift.domain.causes import Cause
 from sluice_drift.domain.comparison import Comparison, Feature, Verdict
 from sluice_drift.domain.observation import Observation, Profile, Series, pack_embedding
 from sluice_drift.domain.partition import Due
@@ -23,6 +27,23 @@ _VERDICTS = {
     Verdict.STABLE: drift_pb2.DRIFT_VERDICT_STABLE,
     Verdict.DRIFTED: drift_pb2.DRIFT_VERDICT_DRIFTED,
 }
+
+
+NONE = "(none)"
+"""The slice of what has no value."""
+_LONGEST_SLICE = 200
+
+
+def observations_of(event: InferenceMeasured, *, partition: int, offset: int, record_time: int) -> list[Observation]:
+    """What is observed of a generation: once in its tenant's series, once in that of all tenants; nothing of self-test probes."""
+    found = observation_of(event, partition=partition, offset=offset, record_time=record_time)
+    if found is None:
+        return []
+    everybody = Series("", event.model)
+    if found.series == everybody:
+        return [found]
+    tenant = (("tenant", event.metadata.tenant_id),)
+    return [found, replace(found, series=everybody, slices=(*tenant, *found.slices))]
 
 
 def observation_of(event: InferenceMeasured, *, partition: int, offset: int, record_time: int) -> Observation | None:
@@ -42,7 +63,21 @@ def observation_of(event: InferenceMeasured, *, partition: int, offset: int, rec
         answer=_profile(answer),
         embedding_model=next((p.embedding_model_digest for p in (prompt, answer) if p is not None), ""),
         mark=_mark(metadata.event_id),
+        slices=_slices(event),
     )
+
+
+def _slices(event: InferenceMeasured) -> tuple[tuple[str, str], ...]:
+    finish = FinishReason.Name(event.finish_reason) if event.finish_reason in FinishReason.values() else ""
+    values = (
+        ("project", event.metadata.project_id),
+        ("model_digest", event.model_digest),
+        ("prompt_version", event.prompt_version),
+        ("route", event.route),
+        ("experiment_arm", event.experiment_arm),
+        ("finish_reason", finish.removeprefix("FINISH_REASON_").lower()),
+    )
+    return tuple((name, value[:_LONGEST_SLICE] or NONE) for name, value in values)
 
 
 def _mark(event_id: str) -> int:
@@ -56,7 +91,9 @@ def _profile(profile: TextProfile | None) -> Profile | None:
     return Profile(profile.language, profile.words, pack_embedding(list(profile.embedding)))
 
 
-def measured(due: Due, comparison: Comparison, *, false_alarm_rate: float) -> drift_pb2.DriftMeasured:
+def measured(
+    due: Due, comparison: Comparison, causes: Iterable[Cause], *, false_alarm_rate: float
+) -> drift_pb2.DriftMeasured:
     """The event that publishes a window; the publisher fills in its metadata."""
     window = due.window
     event = drift_pb2.DriftMeasured(
@@ -65,6 +102,7 @@ def measured(due: Due, comparison: Comparison, *, false_alarm_rate: float) -> dr
         false_alarm_rate=false_alarm_rate,
         reference=_reference(due.reference),
         features=[_feature(feature) for feature in comparison.features],
+        causes=[_cause(cause) for cause in causes],
     )
     event.metadata.tenant_id = event.series.tenant_id = window.series.tenant_id
     event.series.model = window.series.model
@@ -105,6 +143,20 @@ def _feature(feature: Feature) -> drift_pb2.FeatureDrift:
         bin_counts=[count for _, count, _ in feature.bins],
         reference_bin_counts=[count for _, _, count in feature.bins],
         largest_change=feature.largest_change,
+    )
+
+
+def _cause(cause: Cause) -> drift_pb2.DriftCause:
+    return drift_pb2.DriftCause(
+        feature=cause.feature,
+        dimension=cause.dimension,
+        slice=cause.slice,
+        share=cause.share,
+        mix_share=cause.mix,
+        within_share=cause.within,
+        window_share=cause.window_share,
+        reference_share=cause.reference_share,
+        explained=cause.explained,
     )
 
 

@@ -15,6 +15,7 @@ from sluice_drift.adapters import records, telemetry
 from sluice_drift.adapters.events import measured
 from sluice_drift.adapters.records import decode_observations
 from sluice_drift.adapters.router import Router
+from sluice_drift.domain.causes import causes_of
 from sluice_drift.domain.comparison import Comparer, Detection
 from sluice_drift.domain.observation import Observation
 from sluice_drift.domain.partition import Partition, Record, Rules
@@ -81,7 +82,8 @@ class Processor:
         for due in partition.due(self._microseconds()):
             with telemetry.COMPARE_SECONDS.time():
                 comparison = self._comparer.compare(due.window, due.reference)
-            await self._publish(measured(due, comparison, false_alarm_rate=self._detection.false_alarm_rate))
+                causes = causes_of(due.window, due.reference, comparison)
+            await self._publish(measured(due, comparison, causes, false_alarm_rate=self._detection.false_alarm_rate))
             partition.mark_published(due)
             telemetry.PUBLISHED.inc()
             await asyncio.sleep(0)  # a comparison takes milliseconds: let heartbeats through between two

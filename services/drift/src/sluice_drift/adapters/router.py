@@ -16,13 +16,13 @@ from sluice_kit.streams.dead_letters import DeadLetters, read
 from sluice_kit.streams.source import Sender, SourceEvent
 
 from sluice_drift.adapters import telemetry
-from sluice_drift.adapters.events import observation_of
+from sluice_drift.adapters.events import observations_of
 from sluice_drift.adapters.records import encode_observations
 from sluice_drift.domain.observation import Observation, Series
 from sluice_drift.domain.reference import series_key
 
 OBSERVATIONS_PER_RECORD = 500
-"""About 150 kB with two embeddings of 64 dimensions each; a record may have 1 MB."""
+"""About 300 kB with two embeddings of 64 dimensions and six slices each; a record may have 1 MB."""
 
 
 class Router:
@@ -36,8 +36,7 @@ class Router:
         """Forward the observations of a batch, those of one source partition in order."""
         by_series: defaultdict[Series, list[Observation]] = defaultdict(list)
         for event in events:
-            observation = await self._observation(event)
-            if observation is not None:
+            for observation in await self._observations(event):
                 by_series[observation.series].append(observation)
         sent = []
         for series, observations in by_series.items():
@@ -48,16 +47,16 @@ class Router:
             telemetry.ROUTED.inc(len(observations))
         await asyncio.gather(*sent)
 
-    async def _observation(self, event: SourceEvent) -> Observation | None:
+    async def _observations(self, event: SourceEvent) -> list[Observation]:
         try:
             message = read(event)
         except UndecodableEvent as error:
             await self._dead_letters.park(event, reason=error.reason)
-            return None
+            return []
         if not isinstance(message, InferenceMeasured):
-            return None
+            return []
         record = event.message
-        return observation_of(
+        return observations_of(
             message,
             partition=record.partition,
             offset=record.offset,

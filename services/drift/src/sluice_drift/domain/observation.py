@@ -42,6 +42,8 @@ class Observation:
     answer: Profile | None = None
     embedding_model: str = ""
     mark: int = 0
+    slices: tuple[tuple[str, str], ...] = ()
+    """(dimension, value): what a change of this observation's series may be explained by."""
 
 
 def pack_embedding(values: list[float]) -> bytes:

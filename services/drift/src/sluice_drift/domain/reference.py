@@ -50,8 +50,8 @@ class Reference:
         self.first_at = min(self.first_at or observation.at, observation.at)
         self.last_at = max(self.last_at, observation.at)
         self.embedding_model = self.embedding_model or observation.embedding_model
-        self.prompt.add(observation.prompt)
-        self.answer.add(observation.answer)
+        self.prompt.add(observation.prompt, observation.slices)
+        self.answer.add(observation.answer, observation.slices)
         if observation.prompt and observation.prompt.embedding:
             self.prompt_embeddings.append(observation.prompt.embedding)
         if observation.answer and observation.answer.embedding:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import numpy as np
 
 from sluice_drift.domain.observation import EMBEDDING_SCALE, Profile
 
 UNKNOWN_LANGUAGE = "und"
+OTHER = "(other)"
+SLICES_KEPT = 16
+"""Values of a dimension that are told apart in one window; the rest are one slice."""
 _LONGEST_BIN = 11
 """2^11 words and more are one bin."""
 
@@ -24,8 +29,8 @@ def words_bin(words: int) -> str:
 
 
 @dataclass(slots=True)
-class TextSample:
-    """Texts of one side (prompt or answer) of one window or reference.
+class Counts:
+    """Texts counted: histograms, and the sum of their embeddings.
 
     `embedding_sum` holds int64 sums of the int16 embeddings of `embedded` texts, shape (d,).
     """
@@ -36,10 +41,8 @@ class TextSample:
     embedded: int = 0
     embedding_sum: bytes = b""
 
-    def add(self, profile: Profile | None) -> None:
-        """Count one text; None where there was none."""
-        if profile is None:
-            return
+    def count(self, profile: Profile) -> None:
+        """Count one text."""
         self.observations += 1
         language = profile.language or UNKNOWN_LANGUAGE
         self.languages[language] = self.languages.get(language, 0) + 1
@@ -58,3 +61,54 @@ class TextSample:
     def mean_embedding(self) -> np.ndarray:
         """Mean embedding, shape (d,), in units of the original vectors."""
         return np.frombuffer(self.embedding_sum, dtype="<i8") / (self.embedded * EMBEDDING_SCALE)
+
+    def count_all(self, other: Counts) -> None:
+        """Count what another counted too."""
+        self.observations += other.observations
+        for mine, theirs in ((self.languages, other.languages), (self.words, other.words)):
+            for name, number in theirs.items():
+                mine[name] = mine.get(name, 0) + number
+        if other.embedded:
+            total = np.frombuffer(other.embedding_sum, dtype="<i8")
+            if not self.embedded:
+                self.embedding_sum, self.embedded = other.embedding_sum, other.embedded
+            elif len(self.embedding_sum) == len(other.embedding_sum):
+                self.embedding_sum = (np.frombuffer(self.embedding_sum, dtype="<i8") + total).tobytes()
+                self.embedded += other.embedded
+
+
+@dataclass(slots=True)
+class TextSample(Counts):
+    """Texts of one side (prompt or answer) of one window or reference, also by slice.
+
+    `slices` holds counts by dimension and value. Of a dimension the sixteen values with the smallest hashes are told apart,
+    which are the same in whatever order they come: a value that was pushed out never comes back, so nothing is split.
+    """
+
+    slices: dict[str, dict[str, Counts]] = field(default_factory=dict)
+
+    def add(self, profile: Profile | None, slices: Sequence[tuple[str, str]] = ()) -> None:
+        """Count one text; None where there was none."""
+        if profile is None:
+            return
+        self.count(profile)
+        if slices:
+            for dimension, value in (*slices, ("language", profile.language or UNKNOWN_LANGUAGE)):
+                _slice(self.slices.setdefault(dimension, {}), value).count(profile)
+
+
+def _slice(known: dict[str, Counts], value: str) -> Counts:
+    """The counts of a value, or those it shares with others."""
+    if value in known:
+        return known[value]
+    known[value] = Counts()
+    named = [each for each in known if each != OTHER]
+    if len(named) <= SLICES_KEPT:
+        return known[value]
+    last = max(named, key=_rank)
+    known.setdefault(OTHER, Counts()).count_all(known.pop(last))
+    return known[OTHER] if last == value else known[value]
+
+
+def _rank(value: str) -> bytes:
+    return blake2b(value.encode(), digest_size=8).digest()

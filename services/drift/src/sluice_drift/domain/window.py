@@ -67,8 +67,8 @@ class DriftWindow:
         if collected:
             self.collected += 1
         else:
-            self.prompt.add(observation.prompt)
-            self.answer.add(observation.answer)
+            self.prompt.add(observation.prompt, observation.slices)
+            self.answer.add(observation.answer, observation.slices)
         return True
 
     def _remember(self, observation: Observation) -> None:

@@ -22,6 +22,10 @@ FINISH_REASONS = {
     FinishReason.ERROR: finish_reason_pb2.FINISH_REASON_ERROR,
 }
 
+# Labels of a request that its measurement passes on: what a change of the texts may be explained by.
+TOLD_LABELS = ("route", "prompt_version", "experiment_arm")
+LONGEST_LABEL = 200
+
 
 def mean_token_seconds(measurement: Measurement) -> float | None:
     times = measurement.token_seconds
@@ -76,6 +80,7 @@ def measured_event(
 ) -> inference_pb2.InferenceMeasured:
     """The event; carries numbers and profiles, never text."""
     timings, mean = measurement.timings, mean_token_seconds(measurement)
+    labels = dict(measurement.generation.labels)
     first = timings.time_to_first_token_seconds
     return inference_pb2.InferenceMeasured(
         metadata=metadata_pb2.EventMetadata(
@@ -102,4 +107,5 @@ def measured_event(
         prompt_profile=profile_message(prompt),
         answer_profile=profile_message(answer),
         aborted=measurement.reason is FinishReason.CANCELLED,
+        **{name: labels.get(name, "")[:LONGEST_LABEL] for name in TOLD_LABELS},
     )

@@ -55,6 +55,7 @@ def read_generation(spec: pb.GenerationSpec, *, request_id: str, tenant_id: str)
         parallel_tool_calls=_optional(spec.chat, "parallel_tool_calls"),
         has_tools=_has_tools(spec.chat),
         extra_keys=tuple(spec.extra.fields),
+        labels=tuple(sorted(spec.labels.items())),
     )
 
 

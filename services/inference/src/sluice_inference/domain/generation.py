@@ -144,6 +144,7 @@ class Generation:
     parallel_tool_calls: bool | None = None
     has_tools: bool = False  # tools, or calls and results of earlier ones
     extra_keys: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()  # as the caller told them
 
 
 @dataclass(frozen=True)
