@@ -75,6 +75,7 @@ class Mesh(
     alerts: list[insight.Alert] = field(default_factory=list)
     sources: list[insight.Source] = field(default_factory=list)
     spend: list[cost.SpendGroup] = field(default_factory=list)
+    forecasts: list[cost.SpendForecast] = field(default_factory=list)
     budgets: list[cost.Budget] = field(default_factory=list)
     largest_page: int = 10_000
     """Points insight gives at once."""
@@ -173,7 +174,7 @@ class Mesh(
 
     async def ForecastSpend(self, request, context):
         await self._note("cost", request, context)
-        return cost.ForecastSpendResponse()
+        return cost.ForecastSpendResponse(forecasts=self.forecasts)
 
     def fill(self, tenants: int = 2) -> None:
         """A mesh in which things happen."""

@@ -8,6 +8,7 @@ from sluice_console.adapters.key_files import keyring_of
 from sluice_console.domain import wording
 from sluice_console.domain.answers import Amount, Point, Points
 from sluice_console.domain.charts import Chart, Line, over_time, windows
+from sluice_console.domain.comparisons import Feature
 from sluice_console.domain.overview import charts, mean
 from sluice_console.domain.people import Person, Role
 from sluice_console.domain.scope import BadScope, scope_of
@@ -71,6 +72,14 @@ def test_every_outcome_stands_in_the_stack_rejected_ones_too() -> None:
     )
     stack = charts(points, scope_of({"range": "15m"}, OLGA), NOON, [])[0]
     assert sum(value or 0 for line in stack.lines for value in line.values) == 13
+
+
+def test_bins_that_are_numbers_stand_in_the_order_of_numbers() -> None:
+    bins, counts = ["1", "16-31", "2-3", "128+", "en", "4-7"], [1, 2, 3, 4, 5, 6]
+    chart = Feature("prompt.words", "", 0.0, None, None, None, "", bins, counts, counts, "").chart
+    assert chart is not None
+    assert chart.labels == ["1", "2-3", "4-7", "16-31", "128+", "en"]
+    assert [round((value or 0) * 21) for value in chart.lines[1].values] == [1, 3, 6, 2, 4, 5]
 
 
 def test_who_is_bound_to_a_tenant_sees_that_one_whatever_the_address_says() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from sluice.cost.v1 import cost_service_pb2 as cost
 from sluice.insight.v1 import insight_service_pb2 as insight
-from sluice.types.v1 import metric_pb2
+from sluice.types.v1 import metric_pb2, money_pb2
 from sluice_console.domain.people import Person, Role
 
 from .conftest import Console, drifted, spent
@@ -280,6 +281,16 @@ async def test_the_series_of_all_models_can_be_chosen(console: Console) -> None:
     async with console.signed_in() as client:
         page = (await client.get("/drift?tenant=acme&model=")).text
     assert "acme · (all models)" in page
+
+
+@pytest.mark.parametrize("hours", [0, 5])
+async def test_nothing_is_forecast_from_no_history(console: Console, hours: int) -> None:
+    period = cost.PeriodForecast(expected=money_pb2.Money(currency_code="USD", nano_units=777 * 10**9))
+    console.mesh.forecasts = [cost.SpendForecast(currency_code="USD", day=period, month=period, history_hours=hours)]
+    async with console.signed_in() as client:
+        page = (await client.get("/cost")).text
+    assert ("777.00 USD" in page) is bool(hours)
+    assert ("no whole hour of history yet" in page) is not bool(hours)
 
 
 async def test_money_of_two_currencies_is_never_added_up(console: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -50,9 +51,10 @@ class Feature:
         if not self.bins:
             return None
         shares, before = _shares(self.counts), _shares(self.reference_counts)
-        order = list(range(len(self.bins)))
+        order = sorted(range(len(self.bins)), key=lambda i: _lower_end(self.bins[i]))
         if len(order) > MOST_BINS:
-            order = sorted(sorted(order, key=lambda i: -abs(shares[i] - before[i]))[:MOST_BINS])
+            moved = set(sorted(order, key=lambda i: -abs(shares[i] - before[i]))[:MOST_BINS])
+            order = [i for i in order if i in moved]
         left = len(self.bins) - len(order)
         return Chart(
             f"feature-{self.name.replace('.', '-')}", self.title, "bars", "share", [self.bins[i] or "(none)" for i in order],
@@ -139,6 +141,12 @@ def groups_chart(measurements: Sequence[GroupMeasurement], title: str, *, number
         ],
         note="bars are 95 % intervals",
     )  # fmt: skip
+
+
+def _lower_end(bin_: str) -> int:
+    """Of `16-31`; bins that are words stay in their order, after those."""
+    first = bin_.partition("-")[0].rstrip("+")
+    return int(first) if first.isascii() and first.isdigit() else sys.maxsize
 
 
 def _shares(counts: Sequence[int]) -> list[float]:
