@@ -147,7 +147,7 @@ class MetricQuery(_message.Message):
 
     @_builtins.property
     def hop(self) -> _duration_pb2.Duration:
-        """How far the starts of neighbouring windows are apart, when they overlap (hopping windows): a multiple of one minute that divides the window, and no less than a 60th of it; absent means as long as the window. QueryMetrics gives the windows that end after start_time and, rounded up to a hop, not after end_time."""
+        """How far the starts of neighbouring windows are apart, when they overlap (hopping windows): a multiple of one minute that divides the window, and no less than a 12th of it; absent means as long as the window. QueryMetrics gives the windows that end after start_time and, rounded up to a hop, not after end_time."""
 
     def __init__(
         self,
