@@ -64,6 +64,8 @@ class Feed:
         self._watchers = watchers
         self._now = now
         self._rows: defaultdict[int, SeenIds] = defaultdict(lambda: SeenIds(ROWS_REMEMBERED))
+        self.positions: dict[tuple[str, int], int] = {}
+        """The offset after the last that was read, by topic and partition."""
 
     async def handle(self, events: Sequence[ConsumedEvent]) -> None:
         """Take a batch in. Reading an event again changes nothing."""
@@ -74,6 +76,7 @@ class Feed:
             if self._is_new(event):
                 self._take(fact, now)
                 self._comparisons.take(event.message)
+            self.positions[event.topic, event.partition] = event.offset + 1
         self._sources.watch()
 
     def _is_new(self, event: ConsumedEvent) -> bool:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
+import httpx2
 from prometheus_client import REGISTRY
 from sluice.insight.v1.comparison_service_pb2_grpc import add_ComparisonServiceServicer_to_server
 from sluice.insight.v1.insight_service_pb2_grpc import add_InsightServiceServicer_to_server
 from sluice.insight.v1.request_service_pb2_grpc import add_RequestServiceServicer_to_server
 from sluice_kit import process, settings, telemetry
+from sluice_kit.configuration import ConfigurationRefused
 from sluice_kit.consumer import EventConsumer
+from sluice_kit.publisher import EventPublisher
 from sluice_kit.server import GrpcServer
 
+from sluice_insight.adapters.alerting import service as alerting
+from sluice_insight.adapters.alerting.log import AlertLog
+from sluice_insight.adapters.alerting.receivers import read_receivers
+from sluice_insight.adapters.alerting.rule_check import checked
 from sluice_insight.adapters.comparisons import Comparisons
 from sluice_insight.adapters.exposition import LiveWindows
 from sluice_insight.adapters.sources import SourceGauges, Sources
@@ -23,7 +31,7 @@ from sluice_insight.api.comparisons import ComparisonService
 from sluice_insight.api.metrics import SERVICE_NAME, InsightService
 from sluice_insight.api.requests import SERVICE_NAME as REQUEST_SERVICE_NAME
 from sluice_insight.api.requests import RequestService
-from sluice_insight.consumer import EVENTS, Feed, consume, follow_readiness, from_the_beginning
+from sluice_insight.consumer import EVENTS, MEASURED, Feed, consume, follow_readiness, from_the_beginning
 from sluice_insight.domain.board import Board
 from sluice_insight.domain.costs import Costs
 from sluice_insight.domain.watch import Watchers
@@ -36,11 +44,12 @@ async def serve(configured: InsightSettings) -> None:
     """Serve until a signal."""
     history = configured.history_hours * HOUR
     board, watchers = Board(history=history), Watchers(limit=configured.watchers_limit)
-    sources = Sources()
+    sources, alert_log = Sources(), AlertLog()
     REGISTRY.register(LiveWindows(board=board, limit=configured.exposed_series))
     REGISTRY.register(SourceGauges(sources))
     server = GrpcServer(service="insight", settings=configured)
-    add_InsightServiceServicer_to_server(InsightService(board=board, watchers=watchers, sources=sources), server.grpc)
+    servicer = InsightService(board=board, watchers=watchers, sources=sources, alert_log=alert_log)
+    add_InsightServiceServicer_to_server(servicer, server.grpc)
     comparisons = Comparisons()
     add_ComparisonServiceServicer_to_server(ComparisonService(comparisons), server.grpc)
     costs = Costs(history=history)
@@ -65,18 +74,44 @@ async def serve(configured: InsightSettings) -> None:
         settings=configured,
         starting_offsets=story_feed.starting_offsets,
     )
+    try:
+        rules = alerting.watched_rules(configured.alert_rules)
+        receivers = read_receivers(configured.alert_receivers_file)
+    except ConfigurationRefused as refused:
+        raise process.StartFailed(str(refused)) from None
+    publisher = EventPublisher(producer=f"sluice-insight/{configured.instance}", settings=configured)
+    judge = alerting.evaluator(
+        board=board, sources=sources, rules=rules, publisher=publisher, settings=configured, topics=MEASURED,
+        positions=lambda: feed.positions,
+    )  # fmt: skip
+    client = httpx2.AsyncClient(follow_redirects=False)
+    alert_consumers = [
+        alerting.log_consumer(alert_log, configured, starting_offsets=from_the_beginning),
+        *alerting.delivery_consumers(receivers, client, configured, console_url=configured.console_url),
+    ]
+    await publisher.start()
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
+        for each in alert_consumers:
+            tasks.create_task(consume(each, configured, stop))
+        evaluating = tasks.create_task(
+            alerting.evaluate_for_ever(judge, configured, every_seconds=configured.alert_seconds)
+        )
+        watching = tasks.create_task(rules.watch())
         tasks.create_task(consume(consumer, configured, stop))
         readiness = tasks.create_task(follow_readiness(consumer, server.health))
         reading = tasks.create_task(consume(story_consumer, configured, stop))
         pruning = tasks.create_task(story_feed.keep_bounded())
         await server.run(service_names=[SERVICE_NAME, COMPARISON_SERVICE_NAME, REQUEST_SERVICE_NAME])
         stop.set()
+        evaluating.cancel()
+        watching.cancel()
         readiness.cancel()
         pruning.cancel()
         await reading
     stories.close()
+    await publisher.stop()
+    await client.aclose()
 
 
 def _stories(configured: InsightSettings) -> Stories:
@@ -88,7 +123,9 @@ def _stories(configured: InsightSettings) -> Stories:
 
 
 def main() -> None:
-    """Entry point of `sluice-insight`."""
+    """Entry point of `sluice-insight`; `sluice-insight check FILE` says whether a file or folder of alert rules would be taken."""
+    if len(sys.argv) > 1:
+        raise SystemExit(checked(sys.argv[1:]))
     configured = settings.load(InsightSettings)
     telemetry.configure("insight", configured)
     process.run(lambda: serve(configured))

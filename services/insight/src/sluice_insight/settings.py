@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 from sluice_kit.settings import GrpcServiceSettings, settings_config
 
@@ -21,3 +23,12 @@ class InsightSettings(GrpcServiceSettings):
     """Most stories that are kept; one takes some 4 KB of disk."""
     exposed_series: int = Field(default=50, ge=1, le=1000)
     """Series (tenant and model) that /metrics shows by name; the rest are added up as `other`."""
+
+    alert_rules: Path | None = None
+    """Folder of alert rules (*.yaml), read again when they change; its rules come beside the shipped ones, or replace those of their name."""
+    alert_receivers_file: Path | None = None
+    """Who is told of alerts, in YAML (docs/alerts.md); absent means nobody but the alerts' topic."""
+    alert_seconds: float = Field(default=15.0, ge=0.2, le=300)
+    """How often the rules are judged."""
+    console_url: str = Field(default="", pattern=r"^(https?://[^\s@]+)?$")
+    """Address of the console, for links in what receivers are told."""

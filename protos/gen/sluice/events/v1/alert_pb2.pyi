@@ -6,6 +6,7 @@ Facts published by the alert rules."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from sluice.events.v1 import metadata_pb2 as _metadata_pb2
 from sluice.types.v1 import metric_pb2 as _metric_pb2
@@ -46,18 +47,50 @@ class AlertRaised(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     METADATA_FIELD_NUMBER: _builtins.int
     ALERT_ID_FIELD_NUMBER: _builtins.int
     RULE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
     CAUSES_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    RUNBOOK_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    CHANGED_AT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """Id of the alert; the same from pending to resolved."""
     rule: _builtins.str
     """Rule that raised it."""
     state: _builtins.str
     """`pending`, `firing` or `resolved`."""
+    severity: _builtins.str
+    """`info`, `warning` or `critical`; empty where the rule names none."""
+    summary: _builtins.str
+    """What is wrong, in a sentence made of the rule's template. Never a text of a caller's."""
+    runbook: _builtins.str
+    """Where it is written what to do, as an address; empty where the rule names none."""
     @_builtins.property
     def metadata(self) -> _metadata_pb2.EventMetadata:
         """Who, when."""
@@ -70,6 +103,18 @@ class AlertRaised(_message.Message):
     def causes(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """What moved, such as `prompt_version=greeting@3`, with its share."""
 
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Event time at which the condition began to hold; absent where the state is not followed by insight."""
+
+    @_builtins.property
+    def changed_at(self) -> _timestamp_pb2.Timestamp:
+        """Event time of this change of state; absent where the state is not followed by insight."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the alert is about, by label, such as `tenant_id`, `model`, `topic`. With the rule it says which alerts are the same one."""
+
     def __init__(
         self,
         *,
@@ -79,10 +124,16 @@ class AlertRaised(_message.Message):
         state: _builtins.str = ...,
         evidence: _metric_pb2.MetricPoint | None = ...,
         causes: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        severity: _builtins.str = ...,
+        summary: _builtins.str = ...,
+        runbook: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        changed_at: _timestamp_pb2.Timestamp | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "metadata", b"metadata"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changed_at", b"changed_at", "evidence", b"evidence", "metadata", b"metadata", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "causes", b"causes", "evidence", b"evidence", "metadata", b"metadata", "rule", b"rule", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "causes", b"causes", "changed_at", b"changed_at", "evidence", b"evidence", "labels", b"labels", "metadata", b"metadata", "rule", b"rule", "runbook", b"runbook", "severity", b"severity", "since", b"since", "state", b"state", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,17 +27,21 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from sluice.types.v1 import metric_pb2 as sluice_dot_types_dot_v1_dot_metric__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'sluice/insight/v1/insight_service.proto\x12\x11sluice.insight.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1csluice/types/v1/metric.proto\"R\n\x0f\x44imensionFilter\x12/\n\tdimension\x18\x01 \x01(\x0e\x32\x1c.sluice.insight.v1.Dimension\x12\x0e\n\x06values\x18\x02 \x03(\t\"\xd6\x01\n\x0bMetricQuery\x12\x0f\n\x07metrics\x18\x01 \x03(\t\x12\x33\n\x07\x66ilters\x18\x02 \x03(\x0b\x32\".sluice.insight.v1.DimensionFilter\x12.\n\x08group_by\x18\x03 \x03(\x0e\x32\x1c.sluice.insight.v1.Dimension\x12)\n\x06window\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03hop\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc9\x01\n\x13QueryMetricsRequest\x12-\n\x05query\x18\x01 \x01(\x0b\x32\x1e.sluice.insight.v1.MetricQuery\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\"\x91\x01\n\x14QueryMetricsResponse\x12,\n\x06points\x18\x01 \x03(\x0b\x32\x1c.sluice.types.v1.MetricPoint\x12\x32\n\x0e\x63omplete_up_to\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"p\n\x13WatchMetricsRequest\x12-\n\x05query\x18\x01 \x01(\x0b\x32\x1e.sluice.insight.v1.MetricQuery\x12*\n\x07history\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8a\x01\n\x14WatchMetricsResponse\x12\x31\n\x06update\x18\x01 \x01(\x0b\x32\x1f.sluice.insight.v1.MetricUpdateH\x00\x12\x36\n\theartbeat\x18\x02 \x01(\x0b\x32!.sluice.insight.v1.WatchHeartbeatH\x00\x42\x07\n\x05\x65vent\"\x83\x01\n\x0cMetricUpdate\x12,\n\x06points\x18\x01 \x03(\x0b\x32\x1c.sluice.types.v1.MetricPoint\x12\x11\n\tcoalesced\x18\x02 \x01(\x04\x12\x32\n\x0e\x63omplete_up_to\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x0eWatchHeartbeat\x12\x32\n\x0e\x63omplete_up_to\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"i\n\x11ListAlertsRequest\x12-\n\x06states\x18\x01 \x03(\x0e\x32\x1d.sluice.insight.v1.AlertState\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xb0\x01\n\x05\x41lert\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12,\n\x05state\x18\x03 \x01(\x0e\x32\x1d.sluice.insight.v1.AlertState\x12.\n\x08\x65vidence\x18\x04 \x01(\x0b\x32\x1c.sluice.types.v1.MetricPoint\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"W\n\x12ListAlertsResponse\x12(\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x18.sluice.insight.v1.Alert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x14\n\x12ListSourcesRequest\"\xa7\x02\n\x06Source\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x10\n\x08producer\x18\x02 \x01(\t\x12\x1a\n\x12\x62\x65gins_at_sequence\x18\x03 \x01(\x04\x12\x15\n\rlast_sequence\x18\x04 \x01(\x04\x12\x1f\n\x17\x63omplete_up_to_sequence\x18\x05 \x01(\x04\x12\x32\n\x0e\x63omplete_up_to\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmissing_count\x18\x07 \x01(\x04\x12\x31\n\x07missing\x18\x08 \x03(\x0b\x32 .sluice.insight.v1.SequenceRange\x12\x16\n\x0erepeated_count\x18\t \x01(\x04\x12\x12\n\nlost_count\x18\n \x01(\x04\",\n\rSequenceRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\x0c\n\x04last\x18\x02 \x01(\x04\"A\n\x13ListSourcesResponse\x12*\n\x07sources\x18\x01 \x03(\x0b\x32\x19.sluice.insight.v1.Source*\xb9\x01\n\tDimension\x12\x19\n\x15\x44IMENSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44IMENSION_TENANT\x10\x01\x12\x15\n\x11\x44IMENSION_PROJECT\x10\x02\x12\x13\n\x0f\x44IMENSION_MODEL\x10\x03\x12\x13\n\x0f\x44IMENSION_ROUTE\x10\x04\x12\x1c\n\x18\x44IMENSION_PROMPT_VERSION\x10\x05\x12\x1c\n\x18\x44IMENSION_EXPERIMENT_ARM\x10\x06*t\n\nAlertState\x12\x1b\n\x17\x41LERT_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41LERT_STATE_PENDING\x10\x01\x12\x16\n\x12\x41LERT_STATE_FIRING\x10\x02\x12\x18\n\x14\x41LERT_STATE_RESOLVED\x10\x03\x32\x8d\x03\n\x0eInsightService\x12_\n\x0cQueryMetrics\x12&.sluice.insight.v1.QueryMetricsRequest\x1a\'.sluice.insight.v1.QueryMetricsResponse\x12\x61\n\x0cWatchMetrics\x12&.sluice.insight.v1.WatchMetricsRequest\x1a\'.sluice.insight.v1.WatchMetricsResponse0\x01\x12Y\n\nListAlerts\x12$.sluice.insight.v1.ListAlertsRequest\x1a%.sluice.insight.v1.ListAlertsResponse\x12\\\n\x0bListSources\x12%.sluice.insight.v1.ListSourcesRequest\x1a&.sluice.insight.v1.ListSourcesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'sluice/insight/v1/insight_service.proto\x12\x11sluice.insight.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1csluice/types/v1/metric.proto\"R\n\x0f\x44imensionFilter\x12/\n\tdimension\x18\x01 \x01(\x0e\x32\x1c.sluice.insight.v1.Dimension\x12\x0e\n\x06values\x18\x02 \x03(\t\"\xd6\x01\n\x0bMetricQuery\x12\x0f\n\x07metrics\x18\x01 \x03(\t\x12\x33\n\x07\x66ilters\x18\x02 \x03(\x0b\x32\".sluice.insight.v1.DimensionFilter\x12.\n\x08group_by\x18\x03 \x03(\x0e\x32\x1c.sluice.insight.v1.Dimension\x12)\n\x06window\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03hop\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc9\x01\n\x13QueryMetricsRequest\x12-\n\x05query\x18\x01 \x01(\x0b\x32\x1e.sluice.insight.v1.MetricQuery\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\"\x91\x01\n\x14QueryMetricsResponse\x12,\n\x06points\x18\x01 \x03(\x0b\x32\x1c.sluice.types.v1.MetricPoint\x12\x32\n\x0e\x63omplete_up_to\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"p\n\x13WatchMetricsRequest\x12-\n\x05query\x18\x01 \x01(\x0b\x32\x1e.sluice.insight.v1.MetricQuery\x12*\n\x07history\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8a\x01\n\x14WatchMetricsResponse\x12\x31\n\x06update\x18\x01 \x01(\x0b\x32\x1f.sluice.insight.v1.MetricUpdateH\x00\x12\x36\n\theartbeat\x18\x02 \x01(\x0b\x32!.sluice.insight.v1.WatchHeartbeatH\x00\x42\x07\n\x05\x65vent\"\x83\x01\n\x0cMetricUpdate\x12,\n\x06points\x18\x01 \x03(\x0b\x32\x1c.sluice.types.v1.MetricPoint\x12\x11\n\tcoalesced\x18\x02 \x01(\x04\x12\x32\n\x0e\x63omplete_up_to\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x0eWatchHeartbeat\x12\x32\n\x0e\x63omplete_up_to\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9c\x01\n\x11ListAlertsRequest\x12-\n\x06states\x18\x01 \x03(\x0e\x32\x1d.sluice.insight.v1.AlertState\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\x10\n\x08severity\x18\x05 \x01(\t\x12\x11\n\ttenant_id\x18\x06 \x01(\t\"\xf0\x03\n\x05\x41lert\x12\x10\n\x08\x61lert_id\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12,\n\x05state\x18\x03 \x01(\x0e\x32\x1d.sluice.insight.v1.AlertState\x12.\n\x08\x65vidence\x18\x04 \x01(\x0b\x32\x1c.sluice.types.v1.MetricPoint\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08severity\x18\x06 \x01(\t\x12\x0f\n\x07summary\x18\x07 \x01(\t\x12\x0f\n\x07runbook\x18\x08 \x01(\t\x12\x34\n\x06labels\x18\t \x03(\x0b\x32$.sluice.insight.v1.Alert.LabelsEntry\x12\x34\n\x06\x63\x61uses\x18\n \x03(\x0b\x32$.sluice.insight.v1.Alert.CausesEntry\x12.\n\nchanged_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08producer\x18\x0c \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a-\n\x0b\x43\x61usesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"W\n\x12ListAlertsResponse\x12(\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\x18.sluice.insight.v1.Alert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x14\n\x12ListSourcesRequest\"\xa7\x02\n\x06Source\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x10\n\x08producer\x18\x02 \x01(\t\x12\x1a\n\x12\x62\x65gins_at_sequence\x18\x03 \x01(\x04\x12\x15\n\rlast_sequence\x18\x04 \x01(\x04\x12\x1f\n\x17\x63omplete_up_to_sequence\x18\x05 \x01(\x04\x12\x32\n\x0e\x63omplete_up_to\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmissing_count\x18\x07 \x01(\x04\x12\x31\n\x07missing\x18\x08 \x03(\x0b\x32 .sluice.insight.v1.SequenceRange\x12\x16\n\x0erepeated_count\x18\t \x01(\x04\x12\x12\n\nlost_count\x18\n \x01(\x04\",\n\rSequenceRange\x12\r\n\x05\x66irst\x18\x01 \x01(\x04\x12\x0c\n\x04last\x18\x02 \x01(\x04\"A\n\x13ListSourcesResponse\x12*\n\x07sources\x18\x01 \x03(\x0b\x32\x19.sluice.insight.v1.Source*\xb9\x01\n\tDimension\x12\x19\n\x15\x44IMENSION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44IMENSION_TENANT\x10\x01\x12\x15\n\x11\x44IMENSION_PROJECT\x10\x02\x12\x13\n\x0f\x44IMENSION_MODEL\x10\x03\x12\x13\n\x0f\x44IMENSION_ROUTE\x10\x04\x12\x1c\n\x18\x44IMENSION_PROMPT_VERSION\x10\x05\x12\x1c\n\x18\x44IMENSION_EXPERIMENT_ARM\x10\x06*t\n\nAlertState\x12\x1b\n\x17\x41LERT_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41LERT_STATE_PENDING\x10\x01\x12\x16\n\x12\x41LERT_STATE_FIRING\x10\x02\x12\x18\n\x14\x41LERT_STATE_RESOLVED\x10\x03\x32\x8d\x03\n\x0eInsightService\x12_\n\x0cQueryMetrics\x12&.sluice.insight.v1.QueryMetricsRequest\x1a\'.sluice.insight.v1.QueryMetricsResponse\x12\x61\n\x0cWatchMetrics\x12&.sluice.insight.v1.WatchMetricsRequest\x1a\'.sluice.insight.v1.WatchMetricsResponse0\x01\x12Y\n\nListAlerts\x12$.sluice.insight.v1.ListAlertsRequest\x1a%.sluice.insight.v1.ListAlertsResponse\x12\\\n\x0bListSources\x12%.sluice.insight.v1.ListSourcesRequest\x1a&.sluice.insight.v1.ListSourcesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sluice.insight.v1.insight_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DIMENSION']._serialized_start=2078
-  _globals['_DIMENSION']._serialized_end=2263
-  _globals['_ALERTSTATE']._serialized_start=2265
-  _globals['_ALERTSTATE']._serialized_end=2381
+  _globals['_ALERT_LABELSENTRY']._loaded_options = None
+  _globals['_ALERT_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_ALERT_CAUSESENTRY']._loaded_options = None
+  _globals['_ALERT_CAUSESENTRY']._serialized_options = b'8\001'
+  _globals['_DIMENSION']._serialized_start=2450
+  _globals['_DIMENSION']._serialized_end=2635
+  _globals['_ALERTSTATE']._serialized_start=2637
+  _globals['_ALERTSTATE']._serialized_end=2753
   _globals['_DIMENSIONFILTER']._serialized_start=157
   _globals['_DIMENSIONFILTER']._serialized_end=239
   _globals['_METRICQUERY']._serialized_start=242
@@ -54,20 +58,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_METRICUPDATE']._serialized_end=1197
   _globals['_WATCHHEARTBEAT']._serialized_start=1199
   _globals['_WATCHHEARTBEAT']._serialized_end=1267
-  _globals['_LISTALERTSREQUEST']._serialized_start=1269
-  _globals['_LISTALERTSREQUEST']._serialized_end=1374
-  _globals['_ALERT']._serialized_start=1377
-  _globals['_ALERT']._serialized_end=1553
-  _globals['_LISTALERTSRESPONSE']._serialized_start=1555
-  _globals['_LISTALERTSRESPONSE']._serialized_end=1642
-  _globals['_LISTSOURCESREQUEST']._serialized_start=1644
-  _globals['_LISTSOURCESREQUEST']._serialized_end=1664
-  _globals['_SOURCE']._serialized_start=1667
-  _globals['_SOURCE']._serialized_end=1962
-  _globals['_SEQUENCERANGE']._serialized_start=1964
-  _globals['_SEQUENCERANGE']._serialized_end=2008
-  _globals['_LISTSOURCESRESPONSE']._serialized_start=2010
-  _globals['_LISTSOURCESRESPONSE']._serialized_end=2075
-  _globals['_INSIGHTSERVICE']._serialized_start=2384
-  _globals['_INSIGHTSERVICE']._serialized_end=2781
+  _globals['_LISTALERTSREQUEST']._serialized_start=1270
+  _globals['_LISTALERTSREQUEST']._serialized_end=1426
+  _globals['_ALERT']._serialized_start=1429
+  _globals['_ALERT']._serialized_end=1925
+  _globals['_ALERT_LABELSENTRY']._serialized_start=1833
+  _globals['_ALERT_LABELSENTRY']._serialized_end=1878
+  _globals['_ALERT_CAUSESENTRY']._serialized_start=1880
+  _globals['_ALERT_CAUSESENTRY']._serialized_end=1925
+  _globals['_LISTALERTSRESPONSE']._serialized_start=1927
+  _globals['_LISTALERTSRESPONSE']._serialized_end=2014
+  _globals['_LISTSOURCESREQUEST']._serialized_start=2016
+  _globals['_LISTSOURCESREQUEST']._serialized_end=2036
+  _globals['_SOURCE']._serialized_start=2039
+  _globals['_SOURCE']._serialized_end=2334
+  _globals['_SEQUENCERANGE']._serialized_start=2336
+  _globals['_SEQUENCERANGE']._serialized_end=2380
+  _globals['_LISTSOURCESRESPONSE']._serialized_start=2382
+  _globals['_LISTSOURCESRESPONSE']._serialized_end=2447
+  _globals['_INSIGHTSERVICE']._serialized_start=2756
+  _globals['_INSIGHTSERVICE']._serialized_end=3153
 # @@protoc_insertion_point(module_scope)

@@ -13,7 +13,9 @@ from sluice.insight.v1 import insight_service_pb2_grpc as pb_grpc
 from sluice.types.v1 import metric_pb2
 from sluice_kit.errors import InvalidInput, ResourceExhausted
 
+from sluice_insight.adapters.alerting.log import AlertLog
 from sluice_insight.adapters.sources import SHOWN_RANGES, Source, Sources
+from sluice_insight.api import alerts
 from sluice_insight.domain.board import MINUTE, Board, Point, Query
 from sluice_insight.domain.catalogue import UnknownMetric, metric
 from sluice_insight.domain.part import DIMENSIONS, Series
@@ -48,8 +50,10 @@ class InsightService(pb_grpc.InsightServiceServicer):
         board: Board,
         watchers: Watchers,
         sources: Sources | None = None,
+        alert_log: AlertLog | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
+        self._alerts = alert_log or AlertLog()
         self._sources = sources or Sources(now=now)
         self._board = board
         self._watchers = watchers
@@ -90,8 +94,8 @@ class InsightService(pb_grpc.InsightServiceServicer):
     async def ListAlerts(
         self, request: pb.ListAlertsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ListAlertsResponse:
-        """No alert rules exist yet, so there are no alerts."""
-        return pb.ListAlertsResponse()
+        """One page of alerts, whichever service raised them. INVALID_ARGUMENT on a bad page token."""
+        return alerts.listed(self._alerts, request)
 
     async def ListSources(
         self, request: pb.ListSourcesRequest, context: grpc.aio.ServicerContext

@@ -1,0 +1,1 @@
+"""Alerts from rules in files, remembered on their topic, delivered to receivers."""

@@ -1,0 +1,1 @@
+"""When numbers become alerts: rules, conditions, states."""

@@ -1,0 +1,138 @@
+"""For whom a rule's condition holds at a moment, from the board."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from sluice_insight.domain.alerting.rules import Absence, BurnRate, Change, MissingEvents, Rule, Threshold
+from sluice_insight.domain.alerting.states import Labels, Signal
+from sluice_insight.domain.board import MINUTE, Board, Point, Query
+from sluice_insight.domain.catalogue import metric
+from sluice_insight.domain.part import Series
+
+NO_NEWS = 10 * MINUTE
+"""After so long without a newer watermark nothing more is waited for: a mesh that fell silent has no traffic."""
+
+
+class Gaps(Protocol):
+    """One producer's events on one topic."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def producer(self) -> str: ...
+    @property
+    def missing(self) -> Sequence[tuple[int, int]]:
+        """The numbers, first and last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A series' value by its labels and unit."""
+
+    labels: Labels
+    point: Point
+
+
+def complete_moment(board: Board, held_back_to: int | None, *, now: int) -> int:
+    """The full minute of event time up to which conditions can be judged."""
+    complete = board.complete_up_to(now)
+    if held_back_to is not None:
+        complete = min(complete, held_back_to)
+    moment = max(complete, now - NO_NEWS)
+    return moment - moment % MINUTE
+
+
+def signals(rule: Rule, board: Board, gaps: Iterable[Gaps], *, at: int) -> list[Signal]:
+    """Those for whom the condition holds at this moment. Nothing after it is looked at."""
+    match rule.condition:
+        case MissingEvents(above=above):
+            return _missing(gaps, above)
+        case Threshold() as condition:
+            return [
+                _signal(seen) for seen in _values(rule, board, at - rule.window, at) if condition.holds(_number(seen))
+            ]
+        case Change() as condition:
+            return _changed(rule, condition, board, at)
+        case BurnRate() as condition:
+            return _burning(rule, condition, board, at)
+        case Absence() as condition:
+            return _absent(rule, condition, board, at)
+
+
+def _missing(gaps: Iterable[Gaps], above: int) -> list[Signal]:
+    found = []
+    for gap in gaps:
+        count = sum(last - first + 1 for first, last in gap.missing)
+        if count > above:
+            labels = (("producer", gap.producer), ("topic", gap.topic))
+            found.append(Signal(labels=labels, causes={f"missing={count}": 1.0}))
+    return found
+
+
+def _changed(rule: Rule, condition: Change, board: Board, at: int) -> list[Signal]:
+    end = at - condition.earlier
+    before = {
+        (seen.labels, seen.point.unit): _number(seen) for seen in _values(rule, board, end - condition.baseline, end)
+    }
+    return [
+        _signal(seen)
+        for seen in _values(rule, board, at - rule.window, at)
+        if (key := (seen.labels, seen.point.unit)) in before and condition.holds(_number(seen), before[key])
+    ]
+
+
+def _burning(rule: Rule, condition: BurnRate, board: Board, at: int) -> list[Signal]:
+    found: dict[Labels, Signal] = {}
+    for burn in condition.pairs:
+        limit = condition.limit(burn)
+        short = {seen.labels: _number(seen) for seen in _values(rule, board, at - burn.short, at)}
+        for seen in _values(rule, board, at - burn.long, at):
+            if _number(seen) > limit and short.get(seen.labels, 0.0) > limit:
+                found.setdefault(seen.labels, _signal(seen))
+    return list(found.values())
+
+
+def _absent(rule: Rule, condition: Absence, board: Board, at: int) -> list[Signal]:
+    begin = at - rule.window
+    there = {seen.labels for seen in _values(replace(rule, min_samples=1), board, begin, at)}
+    return [_signal(s) for s in _values(rule, board, begin - condition.lookback, begin) if s.labels not in there]
+
+
+def _values(rule: Rule, board: Board, start: int, end: int) -> list[Seen]:
+    """The metric over the whole span, by what the rule keeps apart; only where enough was observed."""
+    query = Query(metrics=(rule.metric,), filters=rule.filters, group_by=rule.group_by, start=start, end=end)
+    if metric(rule.metric).family == "drift":
+        points = _newest(point for point in board.points(query) if point.start + point.length <= end)
+    else:
+        points = board.merged(query, name=query.group)
+    enough = [
+        point for point in points if point.value.value is not None and point.value.sample_count >= rule.min_samples
+    ]
+    return [Seen(_labels(point.series, rule), point) for point in enough]
+
+
+def _newest(points: Iterable[Point]) -> list[Point]:
+    # Points come by series and start. A reading that says nothing must not hide one that does.
+    found: dict[Series, Point] = {}
+    for point in points:
+        if point.value.value is not None:
+            found[point.series] = point
+    return list(found.values())
+
+
+def _labels(series: Series, rule: Rule) -> Labels:
+    names = rule.group_by if metric(rule.metric).family != "drift" else tuple(Series.__dataclass_fields__)
+    return tuple(sorted((name, value) for name in names if (value := getattr(series, name))))
+
+
+def _signal(seen: Seen) -> Signal:
+    return Signal(labels=seen.labels, point=seen.point)
+
+
+def _number(seen: Seen) -> float:
+    value = seen.point.value.value
+    assert value is not None
+    return value

@@ -1,0 +1,107 @@
+"""Rules: what makes an alert, how long it must last, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from string import Template
+
+from sluice_insight.domain.board import MINUTE
+
+SEVERITIES = ("info", "warning", "critical")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """The metric over the window is above (or below) a value."""
+
+    above: float | None = None
+    below: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """True when the value is on the wrong side."""
+        return (self.above is not None and value > self.above) or (self.below is not None and value < self.below)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """The metric differs from itself `earlier` microseconds before, over a window of `baseline`."""
+
+    earlier: int
+    baseline: int
+    rises_by: float | None = None
+    """Difference."""
+    falls_by: float | None = None
+    rises_to: float | None = None
+    """Factor of the earlier value."""
+
+    def holds(self, value: float, before: float) -> bool:
+        """True when it rose or fell by as much. A factor of nothing is never reached: use a difference there."""
+        return (
+            (self.rises_by is not None and value - before > self.rises_by)
+            or (self.falls_by is not None and before - value > self.falls_by)
+            or (self.rises_to is not None and before > 0 and value > before * self.rises_to)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Burn:
+    """One pair of windows: over both, the error budget burns more than `factor` times as fast as it may."""
+
+    long: int
+    short: int
+    factor: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BurnRate:
+    """The share of what is bad uses the budget `1 - objective` too fast, over both windows of any pair."""
+
+    objective: float
+    pairs: tuple[Burn, ...]
+
+    def limit(self, burn: Burn) -> float:
+        """The share of what is bad that is too much."""
+        return burn.factor * (1 - self.objective)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absence:
+    """A series that was there in the time `lookback` before the window is not there in the window."""
+
+    lookback: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingEvents:
+    """More events than this of one producer are missing on one topic."""
+
+    above: int
+
+
+Condition = Threshold | Change | BurnRate | Absence | MissingEvents
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule. Times in microseconds."""
+
+    name: str
+    condition: Condition
+    severity: str
+    summary: str
+    metric: str = ""
+    window: int = MINUTE
+    group_by: tuple[str, ...] = ()
+    filters: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    min_samples: int = 1
+    lasts: int = 0
+    """The condition must hold for so long before it fires."""
+    keeps: int = 0
+    """It stays firing for so long after the condition held last."""
+    runbook: str = ""
+
+    def say(self, labels: Mapping[str, str], value: float | None) -> str:
+        """The summary. Names that are unknown stay as they are written."""
+        told = "nothing" if value is None else f"{value:.4g}"
+        return Template(self.summary).safe_substitute(labels, value=told, rule=self.name, metric=self.metric)

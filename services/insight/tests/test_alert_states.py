@@ -1,0 +1,206 @@
+"""States of alerts, and for whom the conditions hold."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sluice_insight.adapters.alerting.events import Told, event_of
+from sluice_insight.adapters.alerting.log import AlertLog
+from sluice_insight.domain.alerting.conditions import complete_moment, signals
+from sluice_insight.domain.alerting.rules import (
+    Absence,
+    Burn,
+    BurnRate,
+    Change,
+    Condition,
+    MissingEvents,
+    Rule,
+    Threshold,
+)
+from sluice_insight.domain.alerting.states import FIRING, PENDING, RESOLVED, Alerts, Signal
+from sluice_insight.domain.board import MINUTE, Board
+from sluice_insight.domain.part import Part, Series, Totals
+
+BEGIN = 1_760_000_040 * 1_000_000
+NOW = BEGIN + 600 * MINUTE
+ALLOWED = {(None, PENDING), (None, FIRING), (PENDING, FIRING), (PENDING, RESOLVED), (FIRING, RESOLVED)}
+
+
+def rule(condition: Condition = Threshold(above=0.5), **more: object) -> Rule:  # noqa: B008
+    given_ = {"metric": "quality.failed_ratio", "group_by": ("tenant_id",), "severity": "warning", "summary": "$value"}
+    return Rule(name="r", condition=condition, **(given_ | more))  # type: ignore[arg-type]
+
+
+@given(
+    held=st.lists(st.sets(st.sampled_from("ab")), max_size=40),
+    lasts=st.integers(0, 4),
+    keeps=st.integers(0, 4),
+    restart=st.integers(0, 40),
+)
+def test_every_alert_goes_from_pending_to_resolved_once_also_over_a_restart(
+    held: list[set[str]], lasts: int, keeps: int, restart: int
+) -> None:
+    its, alerts, log = rule(lasts=lasts * MINUTE, keeps=keeps * MINUTE), Alerts(), AlertLog()
+    states: dict[str, list[str | None]] = defaultdict(lambda: [None])
+    open_ids: dict[object, str] = {}
+    for number, names in enumerate(held):
+        if number == restart:
+            alerts = Alerts(alert for told in log.told() if (alert := told.restored()))
+        at = BEGIN + number * MINUTE
+        for alert in alerts.step(its, [Signal(labels=(("tenant_id", name),)) for name in names], at=at):
+            assert (states[alert.alert_id][-1], alert.state) in ALLOWED
+            assert alert.state != FIRING or at - alert.since >= its.lasts
+            assert open_ids.get(alert.key, alert.alert_id) == alert.alert_id, "two alerts for the same labels"
+            states[alert.alert_id].append(alert.state)
+            if alert.state == RESOLVED:
+                del open_ids[alert.key]
+            else:
+                open_ids[alert.key] = alert.alert_id
+            event = event_of(alert)
+            event.metadata.producer = "sluice-insight/0"
+            assert log.take(event)
+        if keeps == 0:
+            assert {dict(alert.labels)["tenant_id"] for alert in alerts.open()} <= names
+
+
+@given(held=st.lists(st.booleans(), min_size=1, max_size=30), lasts=st.integers(0, 4))
+def test_it_fires_exactly_when_it_held_for_long_enough(held: list[bool], lasts: int) -> None:
+    its, alerts, run = rule(lasts=lasts * MINUTE), Alerts(), 0
+    for number, holds in enumerate(held):
+        alerts.step(its, [Signal(labels=())] if holds else [], at=BEGIN + number * MINUTE)
+        run = run + 1 if holds else 0
+        assert [alert.state for alert in alerts.open()] == ([] if not run else [FIRING if run > lasts else PENDING])
+
+
+def test_a_restated_moment_resolves_and_does_not_open_the_same_alert_again() -> None:
+    alerts, its, signal = Alerts(), rule(), Signal(labels=())
+    [fired] = alerts.step(its, [signal], at=BEGIN)
+    [resolved] = alerts.step(its, [], at=BEGIN)
+    assert (resolved.alert_id, resolved.state) == (fired.alert_id, RESOLVED)
+    assert alerts.step(its, [signal], at=BEGIN) == []
+    [again] = alerts.step(its, [signal], at=BEGIN + MINUTE)
+    assert again.alert_id != fired.alert_id
+
+
+def test_what_is_open_of_a_rule_that_is_gone_is_resolved() -> None:
+    alerts = Alerts()
+    alerts.step(rule(), [Signal(labels=())], at=BEGIN)
+    assert [alert.state for alert in alerts.drop(["another"], at=BEGIN + MINUTE)] == [RESOLVED]
+
+
+def test_the_log_keeps_what_is_open_rather_than_what_is_resolved() -> None:
+    log, alerts = AlertLog(most=2), Alerts()
+    tenant = {name: Signal(labels=(("tenant_id", name),)) for name in "abc"}
+    for minute, names in enumerate(["a", "ab", "b", "bc"]):
+        for alert in alerts.step(rule(), [tenant[name] for name in names], at=BEGIN + minute * MINUTE):
+            log.take(event_of(alert))
+    assert [(told.tenant_id, told.event.state) for told in log.told()] == [("b", FIRING), ("c", FIRING)]
+
+
+def board(*minutes: tuple[int, int, int], tenant: str = "acme") -> Board:
+    """Minutes with their requests and failures."""
+    found = Board(history=1200 * MINUTE)
+    add(found, *minutes, tenant=tenant)
+    return found
+
+
+def add(found: Board, *minutes: tuple[int, int, int], tenant: str = "acme") -> None:
+    for number, requests, failed in minutes:
+        totals = Totals()
+        totals.counts.update({"requests.requests": requests, "requests.failed": failed})
+        start = BEGIN + number * MINUTE
+        part = Part(
+            key=f"{tenant}|{number}", family="quality", series=Series(tenant_id=tenant), start=start, length=MINUTE,
+            partition=0, revision=requests, closed=True, complete_up_to=start + MINUTE, totals=totals,
+        )  # fmt: skip
+        found.put(part, now=NOW)
+
+
+def holding(its: Rule, found: Board, minute: int) -> list[str]:
+    return [dict(s.labels).get("tenant_id", "") for s in signals(its, found, [], at=BEGIN + minute * MINUTE)]
+
+
+def test_a_threshold_looks_at_its_window_only_and_needs_enough_samples() -> None:
+    found = board((0, 10, 9), (1, 10, 0))
+    assert holding(rule(), found, 1) == ["acme"]
+    assert holding(rule(), found, 2) == []
+    assert holding(rule(window=2 * MINUTE, condition=Threshold(above=0.4)), found, 2) == ["acme"]
+    assert holding(rule(min_samples=11), found, 1) == []
+    assert holding(rule(filters={"tenant_id": frozenset(["other"])}), found, 1) == []
+    assert holding(rule(Threshold(below=0.1)), found, 2) == ["acme"]
+
+
+def test_a_change_compares_with_the_same_series_earlier() -> None:
+    found = board((0, 100, 10), (60, 100, 40))
+    assert holding(rule(Change(earlier=60 * MINUTE, baseline=MINUTE, rises_by=0.2)), found, 61) == ["acme"]
+    assert holding(rule(Change(earlier=60 * MINUTE, baseline=MINUTE, rises_by=0.4)), found, 61) == []
+    assert holding(rule(Change(earlier=60 * MINUTE, baseline=MINUTE, rises_to=3.9)), found, 61) == ["acme"]
+    assert holding(rule(Change(earlier=60 * MINUTE, baseline=MINUTE, falls_by=0.1)), found, 61) == []
+    assert holding(rule(Change(earlier=30 * MINUTE, baseline=MINUTE, rises_by=0.2)), found, 61) == []
+
+
+def test_a_burn_rate_needs_both_windows() -> None:
+    condition = BurnRate(objective=0.99, pairs=(Burn(long=60 * MINUTE, short=5 * MINUTE, factor=14.4),))
+    burning = board(*[(minute, 100, 20) for minute in range(60)])
+    assert holding(rule(condition), burning, 60) == ["acme"]
+    over = board(*[(minute, 100, 20 if minute < 55 else 0) for minute in range(60)])
+    assert holding(rule(condition), over, 60) == []
+    begun = board(*[(minute, 100, 0 if minute < 57 else 20) for minute in range(60)])
+    assert holding(rule(condition), begun, 60) == []
+
+
+def test_absence_is_of_what_was_there() -> None:
+    found = board((0, 100, 0), (20, 5, 0))
+    add(found, *[(minute, 5, 0) for minute in range(30)], tenant="busy")
+    its = rule(Absence(lookback=30 * MINUTE), metric="quality.requests", window=5 * MINUTE)
+    assert holding(its, found, 30) == ["acme"]
+    assert holding(its, found, 21) == []
+    assert holding(its, found, 90) == []
+    many = replace(its, min_samples=100)
+    assert holding(many, found, 30) == ["acme"], "few are not none: busy is there"
+
+
+@dataclass
+class Gap:
+    topic: str
+    producer: str
+    missing: tuple[tuple[int, int], ...]
+
+
+def test_missing_events_are_told_by_topic_and_producer() -> None:
+    gaps = [Gap("t", "p", ((3, 5),)), Gap("u", "p", ())]
+    its = rule(MissingEvents(above=0), metric="", group_by=())
+    [signal] = signals(its, board(), gaps, at=BEGIN)
+    assert (dict(signal.labels), dict(signal.causes)) == ({"topic": "t", "producer": "p"}, {"missing=3": 1.0})
+    assert signals(rule(MissingEvents(above=3), metric=""), board(), gaps, at=BEGIN) == []
+
+
+def test_nothing_is_judged_beyond_the_watermark_until_nothing_more_is_waited_for() -> None:
+    found = board((0, 10, 9))
+    end = BEGIN + MINUTE
+    assert complete_moment(found, None, now=end + 5 * MINUTE) == end
+    assert complete_moment(found, end - 1, now=end + 5 * MINUTE) == end - MINUTE
+    assert complete_moment(found, None, now=end + 30 * MINUTE) == end + 20 * MINUTE
+
+
+def test_the_same_change_has_the_same_event_whoever_finds_it() -> None:
+    first, second = (Alerts().step(rule(), [Signal(labels=(("tenant_id", "a"),))], at=BEGIN) for _ in range(2))
+    events = [event_of(alerts[0]) for alerts in (first, second)]
+    assert events[0] == events[1]
+    assert events[0].metadata.tenant_id == "a"
+
+
+def test_another_services_alert_is_listed_and_not_gone_on_with() -> None:
+    event = event_of(Alerts().step(rule(), [Signal(labels=())], at=BEGIN)[0])
+    event.metadata.producer = "sluice-cost/0"
+    assert Told(event).restored() is None
+    log = AlertLog()
+    assert log.take(event)
+    assert not log.take(event)
+    with pytest.raises(ValueError, match="one of the states"):
+        event.state = "odd"
+        log.take(event)
