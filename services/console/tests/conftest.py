@@ -185,7 +185,15 @@ class Mesh(
         self.fairness = [measured(group, value) for group, value in (("none", 0.97), ("religion", 0.71), ("age", 0.95))]
         now = datetime.now(UTC)
         self.alerts = [
-            insight.Alert(alert_id="a1", rule="blocked_ratio_jump", state=insight.ALERT_STATE_FIRING, since=stamp(now)),
+            insight.Alert(
+                alert_id="a1",
+                rule="blocked_ratio_jump",
+                state=insight.ALERT_STATE_FIRING,
+                since=stamp(now),
+                severity="critical",
+                summary="Three times as much is blocked as an hour ago.",
+                causes={"prompt_version=greeting@3": 0.8},
+            ),
             insight.Alert(
                 alert_id="a2",
                 rule="drift",
@@ -315,7 +323,7 @@ def blocked_story(request_id: str, tenant: str) -> story.GetRequestResponse:
         story.RequestSummary(
             request_id=request_id, tenant_id=tenant, project_id="lab", ended_at=stamp(now), outcome=done.outcome, reason=done.reason,
             model=done.model, latency=done.latency, costs=[row.amount], kinds=["EMAIL_ADDRESS"], blocked_categories=["prompt_injection"],
-            feedback_count=1, thumbs=-1,
+            feedback_count=1, thumbs=-1, decisions_awaiting_review=["d-1"],
         )
     )  # fmt: skip
     return told

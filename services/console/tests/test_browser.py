@@ -9,7 +9,7 @@ from playwright.async_api import Browser, Page, expect
 
 from .conftest import Console
 
-PAGES = ("/", "/drift", "/fairness", "/requests", "/requests/request-0000", "/cost?by=tenant", "/alerts")
+PAGES = ("/", "/drift", "/fairness", "/requests", "/requests/request-0000", "/cost?by=tenant", "/review", "/alerts")
 STATES = ("empty", "filled", "away", "huge")
 
 

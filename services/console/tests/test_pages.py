@@ -16,7 +16,7 @@ from sluice_console.domain.people import Person, Role
 
 from .conftest import Console, drifted, spent
 
-PAGES = ("/", "/drift", "/fairness", "/requests", "/cost", "/alerts")
+PAGES = ("/", "/drift", "/fairness", "/requests", "/cost", "/review", "/alerts")
 STATIC = Path(__file__).parents[1] / "src" / "sluice_console" / "static"
 
 
@@ -291,6 +291,14 @@ async def test_nothing_is_forecast_from_no_history(console: Console, hours: int)
         page = (await client.get("/cost")).text
     assert ("777.00 USD" in page) is bool(hours)
     assert ("no whole hour of history yet" in page) is not bool(hours)
+
+
+async def test_an_alert_says_how_bad_it_is_and_what_moved(console: Console) -> None:
+    console.mesh.fill()
+    async with console.signed_in() as client:
+        page = (await client.get("/alerts")).text
+    for part in ("critical", "Three times as much is blocked as an hour ago.", "prompt_version=greeting@3: 80.0 %"):
+        assert part in page
 
 
 async def test_money_of_two_currencies_is_never_added_up(console: Console) -> None:

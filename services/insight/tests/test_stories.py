@@ -169,7 +169,7 @@ CODES = {
     "cost_hold_id", "text_left_out", "policy_id", "policy_digest", "key", "decision_id", "category", "detector", "check", "value",
     "offending_segment_ids", "identity_groups", "language", "enforced_decision_id", "backend", "model_digest", "embedding_model_digest",
     "source_event_id", "charge_kind", "currency_code", "price_book", "outcome", "corrects_event_id", "approved_by", "feedback_id",
-    "other_request_id", "review_id", "cause", "reviewer_id", "subject_id", "bucket", "unit_price",
+    "other_request_id", "review_id", "cause", "reviewer_id", "subject_id", "bucket", "unit_price", "input_language", "output_language",
 }  # fmt: skip
 
 
@@ -227,6 +227,29 @@ async def test_requests_are_found_by_each_condition_and_by_all_together(house: H
     assert await house.ids(with_feedback=True) == ["a"]
     assert await house.ids(start_time=at[0], end_time=at[1]) == ["c", "b"]
     assert await house.ids(model="large", tenant_id="globex") == []
+
+
+async def test_what_waits_for_a_person_is_found_until_it_is_decided(house: House) -> None:
+    held, shadow = (
+        moderation_pb2.ContentModerated(awaits_review=True),
+        moderation_pb2.ContentModerated(awaits_review=True, shadow=True),
+    )
+    held.verdict.decision_id, shadow.verdict.decision_id = "d-held", "d-shadow"
+    appeal = feedback_pb2.ReviewRequested(review_id="v1", decision_id="d-appealed")
+    await house.take(
+        completed("a"),
+        described(held, 1, "a"),
+        completed("b"),
+        described(shadow, 1, "b"),
+        completed("c"),
+        described(appeal, 1, "c"),
+    )
+    assert set(await house.ids(awaiting_review=True)) == {"a", "c"}
+    found = (await house.stub.GetRequest(pb.GetRequestRequest(request_id="a"))).summary
+    assert list(found.decisions_awaiting_review) == ["d-held"]
+    decided = feedback_pb2.ReviewResolved(review_id="v2", decision_id="d-held", outcome="upheld")
+    await house.take(described(decided, 1, "a", seconds=9))
+    assert await house.ids(awaiting_review=True) == ["c"]
 
 
 async def test_pages_lead_through_all_requests_also_those_of_one_moment_while_new_ones_come(house: House) -> None:

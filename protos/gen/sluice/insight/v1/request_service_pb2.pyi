@@ -48,6 +48,7 @@ class ListRequestsRequest(_message.Message):
     INCLUDE_SYNTHETIC_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AWAITING_REVIEW_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Only of this tenant."""
     project_id: _builtins.str
@@ -70,6 +71,8 @@ class ListRequestsRequest(_message.Message):
     """Most to return; 0 means 50, at most 500."""
     page_token: _builtins.str
     """Where the last page ended."""
+    awaiting_review: _builtins.bool
+    """Only those with a decision that waits for a person and has not been decided."""
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedScalarFieldContainer[_gateway_pb2.RequestOutcome.ValueType]:
         """Only with one of these outcomes."""
@@ -104,10 +107,11 @@ class ListRequestsRequest(_message.Message):
         include_synthetic: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        awaiting_review: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "min_latency", b"min_latency", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_category", b"blocked_category", "end_time", b"end_time", "include_synthetic", b"include_synthetic", "kind", b"kind", "min_latency", b"min_latency", "model", b"model", "outcomes", b"outcomes", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "prompt_version", b"prompt_version", "route", b"route", "start_time", b"start_time", "tenant_id", b"tenant_id", "with_feedback", b"with_feedback"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaiting_review", b"awaiting_review", "blocked_category", b"blocked_category", "end_time", b"end_time", "include_synthetic", b"include_synthetic", "kind", b"kind", "min_latency", b"min_latency", "model", b"model", "outcomes", b"outcomes", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "prompt_version", b"prompt_version", "route", b"route", "start_time", b"start_time", "tenant_id", b"tenant_id", "with_feedback", b"with_feedback"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -136,6 +140,7 @@ class RequestSummary(_message.Message):
     FEEDBACK_COUNT_FIELD_NUMBER: _builtins.int
     THUMBS_FIELD_NUMBER: _builtins.int
     SYNTHETIC_FIELD_NUMBER: _builtins.int
+    DECISIONS_AWAITING_REVIEW_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Its id."""
     tenant_id: _builtins.str
@@ -180,6 +185,10 @@ class RequestSummary(_message.Message):
     def blocked_categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Categories that blocked."""
 
+    @_builtins.property
+    def decisions_awaiting_review(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Decisions that wait for a person: held, or a review was asked for, and not decided since."""
+
     def __init__(
         self,
         *,
@@ -200,10 +209,11 @@ class RequestSummary(_message.Message):
         feedback_count: _builtins.int = ...,
         thumbs: _builtins.int = ...,
         synthetic: _builtins.bool = ...,
+        decisions_awaiting_review: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "latency", b"latency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_categories", b"blocked_categories", "costs", b"costs", "ended_at", b"ended_at", "feedback_count", b"feedback_count", "kinds", b"kinds", "latency", b"latency", "model", b"model", "outcome", b"outcome", "project_id", b"project_id", "prompt_version", b"prompt_version", "reason", b"reason", "request_id", b"request_id", "route", b"route", "synthetic", b"synthetic", "tenant_id", b"tenant_id", "thumbs", b"thumbs", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_categories", b"blocked_categories", "costs", b"costs", "decisions_awaiting_review", b"decisions_awaiting_review", "ended_at", b"ended_at", "feedback_count", b"feedback_count", "kinds", b"kinds", "latency", b"latency", "model", b"model", "outcome", b"outcome", "project_id", b"project_id", "prompt_version", b"prompt_version", "reason", b"reason", "request_id", b"request_id", "route", b"route", "synthetic", b"synthetic", "tenant_id", b"tenant_id", "thumbs", b"thumbs", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

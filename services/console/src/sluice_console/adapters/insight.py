@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice.insight.v1 import insight_service_pb2_grpc as rpc
 from sluice.types.v1 import metric_pb2
+from sluice_kit import context
 
 from sluice_console.domain.answers import Alert, Away, Point, Points, Source
 
@@ -24,6 +25,7 @@ DIMENSIONS = {
     "experiment_arm": (pb.DIMENSION_EXPERIMENT_ARM, "experiment_arm"),
 }
 _POINTS_A_PAGE, _MOST_PAGES = 10_000, 5
+_MOST_CAUSES = 5
 _STATES = {
     pb.ALERT_STATE_PENDING: "pending",
     pb.ALERT_STATE_FIRING: "firing",
@@ -83,10 +85,12 @@ class Insight:
         finally:
             call.cancel()
 
-    async def alerts(self, *, page_size: int = 200) -> list[Alert]:
-        """Newest first."""
+    async def alerts(self, *, tenant: str, page_size: int = 200) -> list[Alert]:
+        """Newest first; of one tenant, where one is named."""
+        request = pb.ListAlertsRequest(page_size=page_size, tenant_id=tenant)
+        metadata = ((context.TENANT_ID, tenant),) if tenant else ()
         try:
-            answer = await self._stub.ListAlerts(pb.ListAlertsRequest(page_size=page_size), timeout=self._seconds)
+            answer = await self._stub.ListAlerts(request, timeout=self._seconds, metadata=metadata)
         except grpc.RpcError as error:
             raise _away(error) from None
         return [_alert(one) for one in answer.alerts]
@@ -133,7 +137,17 @@ def _point(point: metric_pb2.MetricPoint) -> Point:
 
 def _alert(alert: pb.Alert) -> Alert:
     evidence = _point(alert.evidence) if alert.HasField("evidence") else None
-    return Alert(alert.alert_id, alert.rule, _STATES.get(alert.state, "unknown"), _moment(alert, "since"), evidence)
+    return Alert(
+        id=alert.alert_id,
+        rule=alert.rule,
+        state=_STATES.get(alert.state, "unknown"),
+        since=_moment(alert, "since"),
+        evidence=evidence,
+        severity=alert.severity,
+        summary=alert.summary,
+        runbook=alert.runbook,
+        causes=dict(sorted(alert.causes.items(), key=lambda cause: -cause[1])[:_MOST_CAUSES]),
+    )
 
 
 def _moment(message: Any, field: str) -> datetime | None:

@@ -235,6 +235,7 @@ def _line(one: pb.RequestSummary) -> RequestLine:
         feedback_count=one.feedback_count,
         thumbs=one.thumbs,
         synthetic=one.synthetic,
+        awaiting=list(one.decisions_awaiting_review),
     )
 
 

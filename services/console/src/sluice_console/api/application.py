@@ -17,12 +17,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope as AsgiScope
 
 from sluice_console.api.gate import FormRefused, Gate, Headers
-from sluice_console.api.pages import alerts, cost, drift, fairness, overview, requests, signing_in
+from sluice_console.api.pages import alerts, cost, drift, fairness, overview, requests, review, signing_in
 from sluice_console.api.site import STATIC, Site
 from sluice_console.domain.scope import BadScope
 
 log = logger(__name__)
-PAGES = (signing_in, overview, drift, fairness, requests, cost, alerts)
+PAGES = (signing_in, overview, drift, fairness, requests, cost, review, alerts)
 _A_YEAR = "public, max-age=31536000, immutable"
 
 

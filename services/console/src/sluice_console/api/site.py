@@ -33,6 +33,7 @@ NAVIGATION = (
     ("/fairness", "Fairness"),
     ("/requests", "Requests"),
     ("/cost", "Cost"),
+    ("/review", "Review"),
     ("/alerts", "Alerts"),
 )
 STATIC = Path(__file__).parents[1] / "static"

@@ -135,7 +135,11 @@ class Alert:
     state: str
     since: datetime | None
     evidence: Point | None
-    details: Mapping[str, str] = field(default_factory=dict)
+    severity: str = ""
+    summary: str = ""
+    runbook: str = ""
+    causes: Mapping[str, float] = field(default_factory=dict)
+    """What moved, with its share."""
 
 
 @dataclass(frozen=True, slots=True)

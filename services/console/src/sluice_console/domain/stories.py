@@ -35,6 +35,8 @@ class RequestLine:
     feedback_count: int
     thumbs: int
     synthetic: bool
+    awaiting: Sequence[str] = ()
+    """Decisions that wait for a person."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,7 @@ def _query(request: pb.ListRequestsRequest, *, limit: int) -> RequestQuery:
         marks=tuple(marks),
         min_latency_us=max(0, _microseconds(request, "min_latency")),
         with_feedback=request.with_feedback,
+        awaiting_review=request.awaiting_review,
         include_synthetic=request.include_synthetic,
         start_us=start,
         end_us=end,
@@ -130,7 +131,10 @@ def _query(request: pb.ListRequestsRequest, *, limit: int) -> RequestQuery:
 def _microseconds(request: pb.ListRequestsRequest, name: str) -> int:
     if not request.HasField(name):  # type: ignore[arg-type]
         return 0
-    found: int = getattr(request, name).ToMicroseconds()
+    try:
+        found: int = getattr(request, name).ToMicroseconds()
+    except ValueError:  # beyond what protobuf calls a time
+        found = FURTHEST_US + 1
     if abs(found) > FURTHEST_US:  # more than the file's integers hold, too
         raise InvalidInput("must lie within ten thousand years", field=name)
     return found

@@ -24,6 +24,7 @@ class RequestQuery:
     """`kind:<kind of personal data>` or `blocked:<category>`."""
     min_latency_us: int = 0
     with_feedback: bool = False
+    awaiting_review: bool = False
     include_synthetic: bool = False
     start_us: int = 0
     end_us: int = 0

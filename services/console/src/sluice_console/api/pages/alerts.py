@@ -21,7 +21,9 @@ def routes(site: Site) -> list[Route]:
         state = request.query_params.get("state", "")
         if state not in ("", *STATES):
             raise BadScope(f"state must be one of {', '.join(STATES)}")
-        found = await parts(alerts=site.insight.alerts(), sources=site.insight.sources())
+        found = await parts(
+            alerts=site.insight.alerts(tenant=person_of(request).tenant_id), sources=site.insight.sources()
+        )
         known = [] if found["alerts"].problem else visible(found["alerts"].value, person_of(request))
         return site.page(
             request,

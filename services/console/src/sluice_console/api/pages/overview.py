@@ -62,7 +62,7 @@ async def _content(site: Site, scope: Scope, person: Person) -> Mapping[str, Any
             tenant=scope.tenant, start=scope.start(now), end=now, filters=scope.filters, group_by=[scope.by]
         ),
         "sources": site.insight.sources(),
-        "alerts": site.insight.alerts(),
+        "alerts": site.insight.alerts(tenant=person.tenant_id),
     }
     found = await parts(**asked)
     series, slices = found["series"], found["slices"]

@@ -18,7 +18,7 @@ from sluice_insight.adapters.stories.summary import Summary, summary
 from sluice_insight.domain.request_query import Cursor, RequestQuery
 
 T = TypeVar("T")
-VERSION = 1
+VERSION = 2
 """Of the tables. A file of another version is made anew and filled from the topics."""
 _SCHEMA = """
 CREATE TABLE events (
@@ -30,7 +30,7 @@ CREATE INDEX events_by_age ON events (at_us);
 CREATE TABLE requests (
     request_id TEXT NOT NULL, tenant_id TEXT NOT NULL, ended_us INTEGER NOT NULL, project_id TEXT NOT NULL, outcome INTEGER NOT NULL,
     model TEXT NOT NULL, route TEXT NOT NULL, prompt_version TEXT NOT NULL, latency_us INTEGER NOT NULL,
-    feedback_count INTEGER NOT NULL, synthetic INTEGER NOT NULL, line BLOB NOT NULL,
+    feedback_count INTEGER NOT NULL, awaiting INTEGER NOT NULL, synthetic INTEGER NOT NULL, line BLOB NOT NULL,
     PRIMARY KEY (request_id, tenant_id)
 ) WITHOUT ROWID;
 CREATE INDEX requests_by_time ON requests (ended_us, request_id, tenant_id);
@@ -38,6 +38,7 @@ CREATE INDEX requests_by_tenant ON requests (tenant_id, ended_us, request_id);
 CREATE INDEX requests_by_outcome ON requests (outcome, ended_us);
 CREATE INDEX requests_by_model ON requests (model, ended_us);
 CREATE INDEX requests_by_feedback ON requests (ended_us) WHERE feedback_count > 0;
+CREATE INDEX requests_by_review ON requests (ended_us) WHERE awaiting > 0;
 CREATE TABLE marks (
     request_id TEXT NOT NULL, tenant_id TEXT NOT NULL, mark TEXT NOT NULL, ended_us INTEGER NOT NULL,
     PRIMARY KEY (request_id, tenant_id, mark)
@@ -134,10 +135,11 @@ class Stories:
     def _put(self, found: Summary) -> None:
         line = found.line
         self._write_to.execute(
-            "INSERT OR REPLACE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 line.request_id, line.tenant_id, found.ended_us, line.project_id, line.outcome, line.model, line.route,
-                line.prompt_version, found.latency_us, line.feedback_count, line.synthetic, line.SerializeToString(),
+                line.prompt_version, found.latency_us, line.feedback_count, len(line.decisions_awaiting_review), line.synthetic,
+                line.SerializeToString(),
             ),
         )  # fmt: skip
         self._write_to.executemany(
@@ -204,6 +206,8 @@ def _search(query: RequestQuery) -> tuple[str, list[str | int]]:
         where("r.latency_us >= ?", query.min_latency_us)
     if query.with_feedback:
         where("r.feedback_count > 0")
+    if query.awaiting_review:
+        where("r.awaiting > 0")
     if not query.include_synthetic:
         where("r.synthetic = 0")
     if query.start_us:

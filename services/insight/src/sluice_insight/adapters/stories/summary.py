@@ -9,8 +9,9 @@ from typing import Any
 
 from google.protobuf.message import Message
 from sluice.events.v1.cost_pb2 import CostRecorded
-from sluice.events.v1.feedback_pb2 import FeedbackReceived
+from sluice.events.v1.feedback_pb2 import FeedbackReceived, ReviewRequested, ReviewResolved
 from sluice.events.v1.gateway_pb2 import RequestCompleted
+from sluice.events.v1.moderation_pb2 import ContentModerated
 from sluice.insight.v1 import request_service_pb2 as pb
 from sluice.types.v1 import feedback_pb2, money_pb2
 
@@ -53,8 +54,19 @@ def summary(events: Sequence[Message]) -> Summary | None:
         feedback_count=count,
         thumbs=thumbs,
         synthetic=metadata.synthetic,
+        decisions_awaiting_review=_awaiting(events),
     )
     return Summary(line, metadata.occurred_at.ToMicroseconds(), completed.latency.ToMicroseconds())
+
+
+def _awaiting(events: Sequence[Message]) -> list[str]:
+    waiting = {
+        event.verdict.decision_id
+        for event in events
+        if isinstance(event, ContentModerated) and event.awaits_review and not event.shadow
+    }
+    waiting |= {event.decision_id for event in events if isinstance(event, ReviewRequested)}
+    return sorted(waiting - {event.decision_id for event in events if isinstance(event, ReviewResolved)} - {""})
 
 
 def _tokens(usage: Any) -> int:
