@@ -241,6 +241,19 @@ def drifted(tenant: str) -> drift_pb2.DriftMeasured:
         observations=60,
         verdict=drift_pb2.DRIFT_VERDICT_DRIFTED,
         false_alarm_rate=0.01,
+        causes=[
+            drift_pb2.DriftCause(
+                feature="prompt.language",
+                dimension="prompt_version",
+                slice="greeting@3",
+                share=0.97,
+                mix_share=0.97,
+                within_share=0.0,
+                window_share=0.6,
+                reference_share=0.0,
+                explained=0.9,
+            )
+        ],
         features=[
             drift_pb2.FeatureDrift(
                 feature="prompt.language",

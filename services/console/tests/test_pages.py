@@ -293,6 +293,14 @@ async def test_nothing_is_forecast_from_no_history(console: Console, hours: int)
     assert ("no whole hour of history yet" in page) is not bool(hours)
 
 
+async def test_drift_names_the_slice_that_explains_it(console: Console) -> None:
+    console.mesh.fill()
+    async with console.signed_in() as client:
+        page = (await client.get("/drift")).text
+    for part in ("greeting@3", "prompt version", "97.0 %", "is new"):
+        assert part in page
+
+
 async def test_an_alert_says_how_bad_it_is_and_what_moved(console: Console) -> None:
     console.mesh.fill()
     async with console.signed_in() as client:

@@ -13,7 +13,7 @@ from sluice.insight.v1 import comparison_service_pb2_grpc as rpc
 from sluice_kit import context
 
 from sluice_console.domain.answers import Away
-from sluice_console.domain.comparisons import DriftedSeries, Feature, Found, GroupMeasurement
+from sluice_console.domain.comparisons import Cause, DriftedSeries, Feature, Found, GroupMeasurement, feature_title
 
 _DRIFT = {
     drift_pb2.DRIFT_VERDICT_INSUFFICIENT: "insufficient",
@@ -83,6 +83,21 @@ def _series(event: drift_pb2.DriftMeasured) -> DriftedSeries:
         reference_until=_moment(event.reference, "last_observed_at"),
         false_alarm_rate=event.false_alarm_rate,
         features=[_feature(one) for one in event.features],
+        causes=[_cause(one) for one in event.causes],
+    )
+
+
+def _cause(cause: drift_pb2.DriftCause) -> Cause:
+    return Cause(
+        feature=feature_title(cause.feature),
+        dimension=cause.dimension.replace("_", " "),
+        slice=cause.slice,
+        share=cause.share,
+        mix_share=cause.mix_share,
+        within_share=cause.within_share,
+        window_share=cause.window_share,
+        reference_share=cause.reference_share,
+        explained=cause.explained,
     )
 
 

@@ -42,8 +42,7 @@ class Feature:
     @property
     def title(self) -> str:
         """`Prompt: language`."""
-        side, _, what = self.name.partition(".")
-        return f"{side.capitalize()}: {what.replace('_', ' ').replace('.', ' ')}"
+        return feature_title(self.name)
 
     @property
     def chart(self) -> Chart | None:
@@ -67,6 +66,32 @@ class Feature:
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """A slice that explains a part of a feature's change; shares of one feature and dimension add up to 1."""
+
+    feature: str
+    dimension: str
+    slice: str
+    share: float
+    mix_share: float
+    within_share: float
+    window_share: float
+    reference_share: float
+    explained: float
+
+    @property
+    def how(self) -> str:
+        """In words: what happened to the slice."""
+        if self.reference_share == 0:
+            return "is new"
+        if self.window_share == 0:
+            return "is gone"
+        if abs(self.mix_share) >= abs(self.within_share):
+            return "became more" if self.window_share > self.reference_share else "became less"
+        return "changed within"
+
+
+@dataclass(frozen=True, slots=True)
 class DriftedSeries:
     """One series in its newest window."""
 
@@ -83,6 +108,8 @@ class DriftedSeries:
     reference_until: datetime | None
     false_alarm_rate: float
     features: Sequence[Feature]
+    causes: Sequence[Cause] = ()
+    """By feature, the most telling dimension first, the largest share first."""
 
     @property
     def moved(self) -> str:
@@ -124,6 +151,12 @@ class GroupMeasurement:
     def series(self) -> tuple[str, str, str, str]:
         """Whose it is: tenant, project, model, policy."""
         return self.tenant, self.project, self.model, self.policy
+
+
+def feature_title(name: str) -> str:
+    """`prompt.language` as `Prompt: language`."""
+    side, _, what = name.partition(".")
+    return f"{side.capitalize()}: {what.replace('_', ' ').replace('.', ' ')}"
 
 
 def groups_chart(measurements: Sequence[GroupMeasurement], title: str, *, number: int) -> Chart | None:

@@ -26,7 +26,8 @@ def share(value: float | None) -> str:
     """0.0 % to 100 %."""
     if value is None:
         return NOTHING
-    digits = 0 if value >= 0.9995 or value == 0 else 1 if value >= 0.001 else 2
+    size = abs(value)
+    digits = 0 if size >= 0.9995 or size == 0 else 1 if size >= 0.001 else 2
     return f"{value * 100:.{digits}f} %"
 
 
