@@ -26,6 +26,8 @@ NO_TEXT = {
     "RequestCompleted.prompt_version",
     "MetricSeries.prompt_version",
     "CostRecorded.prompt_version",
+    "InferenceMeasured.prompt_version",
+    "AlertRaised.summary",  # the rule's template, filled with labels and a number
     "RequestCompleted.text_left_out",
     "EncryptedText.ciphertext",
 }
