@@ -26,6 +26,9 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 DOMAIN = "sluice"
 _DETAILS_KEY = "grpc-status-details-bin"
+_LONGEST_DESCRIPTION = 500
+"""The message stands whole in the status. It would be in the trailers three times, and gRPC turns away ever more calls whose
+trailers are above 8 KiB."""
 
 
 class SluiceError(Exception):
@@ -177,7 +180,9 @@ def to_status(error: SluiceError, request_id: str) -> status_pb2.Status:
     if request_id:
         details.append(_packed(error_details_pb2.RequestInfo(request_id=request_id)))
     if error.field:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=error.field, description=error.message[:_LONGEST_DESCRIPTION]
+        )
         details.append(_packed(error_details_pb2.BadRequest(field_violations=[violation])))
     if error.retry_after_seconds is not None:
         delay = duration_pb2.Duration()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -31,13 +32,21 @@ class Metric:
 
 
 class UnknownMetric(ValueError):
-    """Nobody measures this. `known` lists what is measured."""
+    """Nobody measures this. `known` lists what is measured, names of one measure as one pattern: a gRPC error has to fit in the trailers."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"unknown metric {name!r}")
         self.name = name
-        # The 121 names of fairness as one pattern: a gRPC error has to fit in the trailers.
-        self.known = [*sorted(name for name, each in METRICS.items() if each.family != "fairness"), _FAIRNESS_NAMES]
+        by_measure: defaultdict[str, list[str]] = defaultdict(list)
+        for known, each in METRICS.items():
+            if each.family != "fairness":  # 121 names, and one pattern
+                measure, _, label = known.rpartition(".")
+                by_measure[measure if "." in measure else known].append(label)
+        patterns = (
+            measure if measure in METRICS else f"{measure}.<{'|'.join(labels)}>"
+            for measure, labels in by_measure.items()
+        )
+        self.known = [*sorted(patterns), _FAIRNESS_NAMES]
 
 
 def metric(name: str) -> Metric:
