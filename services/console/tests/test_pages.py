@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from sluice.cost.v1 import cost_service_pb2 as cost
+from sluice.cost.v1 import cost_service_pb2 as cost
 from sluice.insight.v1 import insight_service_pb2 as insight
 from sluice.types.v1 import metric_pb2, money_pb2
 from sluice_console.domain.people import Person, Role
@@ -318,6 +319,13 @@ async def test_money_of_two_currencies_is_never_added_up(console: Console) -> No
     assert "2.00 USD" in page
     assert "3.00 EUR" in page
     assert "5.00" not in page
+
+
+async def test_a_forecast_is_of_the_rows_that_the_page_shows(console: Console) -> None:
+    async with console.signed_in() as client:
+        assert (await client.get("/cost?model=small")).status_code == 200
+    [asked] = [request for _, request, _ in console.mesh.asked if isinstance(request, cost.ForecastSpendRequest)]
+    assert [list(one.values) for one in asked.filters] == [["small"]]
 
 
 async def test_the_overview_pushes_a_fresh_page_when_a_number_changes(console: Console) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
-import grpc
 from sluice.events.v1 import drift_pb2, fairness_pb2
 from sluice.insight.v1 import comparison_service_pb2 as pb
 from sluice.insight.v1 import comparison_service_pb2_grpc as rpc
-from sluice_kit import context
 
-from sluice_console.domain.answers import Away
+from sluice_console.adapters.asking import Neighbour
+from sluice_console.adapters.messages import moment, optional
 from sluice_console.domain.comparisons import Cause, DriftedSeries, Feature, Found, GroupMeasurement, feature_title
 
 _DRIFT = {
@@ -35,13 +33,13 @@ class ComparisonReader:
 
     def __init__(self, channel: Any, *, seconds: float) -> None:
         self._stub = rpc.ComparisonServiceStub(channel)
-        self._seconds = seconds
+        self._insight = Neighbour("insight", "the comparisons", seconds)
 
     async def drift(self, *, tenant: str) -> Found[DriftedSeries]:
         """The newest comparison of every series, drifted ones first."""
         request = pb.ListDriftRequest(tenant_id=tenant, page_size=_MOST_SERIES)
-        answer = await self._ask(self._stub.ListDrift, request, tenant)
-        return Found([_series(one) for one in answer.comparisons], answer.left_out, _newest(answer))
+        answer = await self._insight.ask(self._stub.ListDrift, request, tenant=tenant)
+        return Found([_series(one) for one in answer.comparisons], answer.left_out, moment(answer, "newest_at"))
 
     async def fairness(
         self, *, tenant: str, metric: str, attribute: str, long_windows: bool
@@ -54,18 +52,8 @@ class ComparisonReader:
             long_windows=long_windows,
             page_size=_MOST_MEASUREMENTS,
         )
-        answer = await self._ask(self._stub.ListFairness, request, tenant)
-        return Found([_measurement(one) for one in answer.measurements], answer.left_out, _newest(answer))
-
-    async def _ask(self, method: Callable[..., Any], request: Any, tenant: str) -> Any:
-        metadata = ((context.TENANT_ID, tenant),) if tenant else ()
-        try:
-            return await method(request, timeout=self._seconds, metadata=metadata)
-        except grpc.RpcError as error:
-            code = error.code()  # type: ignore[attr-defined]
-            if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                raise Away("insight", "insight, which holds the comparisons, does not answer.") from None
-            raise Away("insight", f"insight refused the question ({code.name}).") from None
+        answer = await self._insight.ask(self._stub.ListFairness, request, tenant=tenant)
+        return Found([_measurement(one) for one in answer.measurements], answer.left_out, moment(answer, "newest_at"))
 
 
 def _series(event: drift_pb2.DriftMeasured) -> DriftedSeries:
@@ -79,8 +67,8 @@ def _series(event: drift_pb2.DriftMeasured) -> DriftedSeries:
         observations=event.observations,
         reference_version=event.reference.version,
         reference_observations=event.reference.observations,
-        reference_from=_moment(event.reference, "first_observed_at"),
-        reference_until=_moment(event.reference, "last_observed_at"),
+        reference_from=moment(event.reference, "first_observed_at"),
+        reference_until=moment(event.reference, "last_observed_at"),
         false_alarm_rate=event.false_alarm_rate,
         features=[_feature(one) for one in event.features],
         causes=[_cause(one) for one in event.causes],
@@ -106,9 +94,9 @@ def _feature(feature: drift_pb2.FeatureDrift) -> Feature:
         name=feature.feature,
         statistic=feature.statistic.replace("_", " "),
         value=feature.value,
-        p_value=_optional(feature, "p_value"),
-        psi=_optional(feature, "population_stability_index"),
-        js=_optional(feature, "jensen_shannon_divergence"),
+        p_value=optional(feature, "p_value"),
+        psi=optional(feature, "population_stability_index"),
+        js=optional(feature, "jensen_shannon_divergence"),
         verdict=_DRIFT.get(feature.verdict, "unknown"),
         bins=list(feature.bins),
         counts=list(feature.bin_counts),
@@ -134,23 +122,11 @@ def _measurement(event: fairness_pb2.FairnessMeasured) -> GroupMeasurement:
         lower=event.lower,
         upper=event.upper,
         reference=event.reference_group,
-        difference=_optional(event, "difference"),
-        difference_lower=_optional(event, "difference_lower"),
-        difference_upper=_optional(event, "difference_upper"),
-        ratio=_optional(event, "ratio"),
-        adjusted_p_value=_optional(event, "adjusted_p_value"),
+        difference=optional(event, "difference"),
+        difference_lower=optional(event, "difference_lower"),
+        difference_upper=optional(event, "difference_upper"),
+        ratio=optional(event, "ratio"),
+        adjusted_p_value=optional(event, "adjusted_p_value"),
         below_four_fifths=event.below_four_fifths,
-        trend=_optional(event, "trend_per_hour"),
+        trend=optional(event, "trend_per_hour"),
     )
-
-
-def _optional(message: Any, name: str) -> float | None:
-    return getattr(message, name) if message.HasField(name) else None
-
-
-def _moment(message: Any, name: str) -> datetime | None:
-    return getattr(message, name).ToDatetime(tzinfo=UTC) if message.HasField(name) else None
-
-
-def _newest(answer: Any) -> datetime | None:
-    return _moment(answer, "newest_at")

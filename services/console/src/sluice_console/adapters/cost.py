@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
-import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from sluice.cost.v1 import cost_service_pb2 as pb
 from sluice.cost.v1 import cost_service_pb2_grpc as rpc
-from sluice.types.v1 import money_pb2, usage_pb2
-from sluice_kit import context
+from sluice.types.v1 import usage_pb2
 
-from sluice_console.domain.answers import Amount, Away, BudgetState, Forecast, PeriodForecast, SpendGroup
+from sluice_console.adapters.asking import Neighbour
+from sluice_console.adapters.messages import amount, moment, timestamp
+from sluice_console.domain.answers import BudgetState, Forecast, PeriodForecast, SpendGroup
 
 DIMENSIONS = {
     "tenant": pb.SPEND_DIMENSION_TENANT,
@@ -47,7 +47,7 @@ class Cost:
 
     def __init__(self, channel: Any, *, seconds: float) -> None:
         self._stub = rpc.CostServiceStub(channel)
-        self._seconds = seconds
+        self._cost = Neighbour("cost", "the ledger", seconds)
 
     async def spend(
         self,
@@ -56,19 +56,18 @@ class Cost:
         start: datetime,
         end: datetime,
         group_by: Sequence[str] = (),
-        filters: Mapping[str, str] | None = None,
+        filters: Mapping[str, str],
     ) -> list[SpendGroup]:
         """Sums of the ledger by group, the largest first."""
-        chosen = [pb.SpendFilter(dimension=DIMENSIONS[name], values=[value]) for name, value in (filters or {}).items()]
         request = pb.GetSpendRequest(
-            until=_timestamp(end), group_by=[DIMENSIONS[name] for name in group_by], filters=chosen
+            until=timestamp(end), group_by=[DIMENSIONS[name] for name in group_by], filters=_chosen(filters)
         )
-        getattr(request, "from").CopyFrom(_timestamp(start))
-        answer = await self._ask(self._stub.GetSpend, request, tenant)
+        getattr(request, "from").CopyFrom(timestamp(start))
+        answer = await self._cost.ask(self._stub.GetSpend, request, tenant=tenant)
         groups = [
             SpendGroup(
                 values=list(group.values),
-                amount=_amount(group.amount),
+                amount=amount(group.amount),
                 rows=group.row_count,
                 requests=group.request_count,
                 unpriced=group.unpriced_request_count,
@@ -80,13 +79,14 @@ class Cost:
 
     async def budgets(self, *, tenant: str) -> list[BudgetState]:
         """Budgets in force with what is used of them; the first fifty."""
-        answer = await self._ask(self._stub.ListBudgets, pb.ListBudgetsRequest(), tenant)
+        answer = await self._cost.ask(self._stub.ListBudgets, pb.ListBudgetsRequest(), tenant=tenant)
         shown = [budget for budget in answer.budgets if not budget.disabled][:_MOST_BUDGETS]
         return list(await asyncio.gather(*(self._budget(budget, tenant) for budget in shown)))
 
-    async def forecasts(self, *, tenant: str) -> list[Forecast]:
+    async def forecasts(self, *, tenant: str, filters: Mapping[str, str]) -> list[Forecast]:
         """What day and month will have cost, by currency."""
-        answer = await self._ask(self._stub.ForecastSpend, pb.ForecastSpendRequest(), tenant)
+        request = pb.ForecastSpendRequest(filters=_chosen(filters))
+        answer = await self._cost.ask(self._stub.ForecastSpend, request, tenant=tenant)
         return [
             Forecast(one.currency_code, _period(one.day), _period(one.month), one.method, one.history_hours)
             for one in answer.forecasts
@@ -99,43 +99,29 @@ class Cost:
             whose=" / ".join([*budget.tenant_ids[:3], *([budget.scope_id] if budget.scope_id else [])]),
             window=_WINDOWS.get(budget.window, "unknown"),
             is_hard=budget.enforcement != pb.BUDGET_ENFORCEMENT_SOFT,
-            limit=_amount(budget.limit),
+            limit=amount(budget.limit),
         )
         if budget.scope == pb.BUDGET_SCOPE_SUBJECT and not budget.scope_id:
             return state  # every person has one of their own
-        found = await self._ask(self._stub.GetBudget, pb.GetBudgetRequest(budget_id=budget.budget_id), tenant)
-        ends_at = found.window_end.ToDatetime(tzinfo=UTC) if found.HasField("window_end") else None
-        return BudgetState(
-            state.id, state.scope, state.whose, state.window, state.is_hard, state.limit,
-            _amount(found.spent), _amount(found.held), _amount(found.available), ends_at,
-        )  # fmt: skip
+        found = await self._cost.ask(
+            self._stub.GetBudget, pb.GetBudgetRequest(budget_id=budget.budget_id), tenant=tenant
+        )
+        return replace(
+            state,
+            spent=amount(found.spent),
+            held=amount(found.held),
+            available=amount(found.available),
+            ends_at=moment(found, "window_end"),
+        )
 
-    async def _ask(self, method: Any, request: Any, tenant: str) -> Any:
-        metadata = ((context.TENANT_ID, tenant),) if tenant else ()
-        try:
-            return await method(request, timeout=self._seconds, metadata=metadata)
-        except grpc.RpcError as error:
-            code = error.code()  # type: ignore[attr-defined]
-            if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                raise Away("cost", "cost, which keeps the ledger, does not answer.") from None
-            if code is grpc.StatusCode.INVALID_ARGUMENT:
-                raise Away("cost", f"cost refused the question: {error.details()}") from None  # type: ignore[attr-defined]
-            raise Away("cost", f"cost refused the question ({code.name}).") from None
+
+def _chosen(filters: Mapping[str, str]) -> list[pb.SpendFilter]:
+    return [pb.SpendFilter(dimension=DIMENSIONS[name], values=[value]) for name, value in filters.items()]
 
 
 def _period(period: pb.PeriodForecast) -> PeriodForecast:
-    return PeriodForecast(*(_amount(one) for one in (period.spent, period.expected, period.lower, period.upper)))
-
-
-def _amount(money: money_pb2.Money) -> Amount:
-    return Amount(money.currency_code, money.nano_units)
+    return PeriodForecast(*(amount(one) for one in (period.spent, period.expected, period.lower, period.upper)))
 
 
 def _tokens(usage: usage_pb2.TokenUsage) -> int:
     return sum(value for _, value in usage.ListFields() if isinstance(value, int) and not isinstance(value, bool))
-
-
-def _timestamp(at: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp

@@ -8,13 +8,13 @@ from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice.insight.v1 import insight_service_pb2_grpc as rpc
 from sluice.types.v1 import metric_pb2
-from sluice_kit import context
 
-from sluice_console.domain.answers import Alert, Away, Point, Points, Source
+from sluice_console.adapters.asking import Neighbour
+from sluice_console.adapters.messages import moment, optional, timestamp
+from sluice_console.domain.answers import Alert, Point, Points, Source
 
 DIMENSIONS = {
     "tenant": (pb.DIMENSION_TENANT, "tenant_id"),
@@ -38,7 +38,7 @@ class Insight:
 
     def __init__(self, channel: Any, *, seconds: float) -> None:
         self._stub = rpc.InsightServiceStub(channel)
-        self._seconds = seconds
+        self._insight = Neighbour("insight", "the live metrics", seconds)
 
     async def points(
         self,
@@ -53,19 +53,16 @@ class Insight:
         """Values by metric, series and window; at most 50,000, and told where that was not all."""
         request = pb.QueryMetricsRequest(
             query=_query(metrics, filters=filters, group_by=group_by, window=window),
-            start_time=_timestamp(start),
-            end_time=_timestamp(end),
+            start_time=timestamp(start),
+            end_time=timestamp(end),
             page_size=_POINTS_A_PAGE,
         )
         points: list[Point] = []
         complete_up_to = None
         for _ in range(_MOST_PAGES):
-            try:
-                answer = await self._stub.QueryMetrics(request, timeout=self._seconds)
-            except grpc.RpcError as error:
-                raise _away(error) from None
+            answer = await self._insight.ask(self._stub.QueryMetrics, request)
             points += map(_point, answer.points)
-            complete_up_to = complete_up_to or _moment(answer, "complete_up_to")
+            complete_up_to = complete_up_to or moment(answer, "complete_up_to")
             request.page_token = answer.next_page_token
             if not request.page_token:
                 break
@@ -80,29 +77,22 @@ class Insight:
         try:
             async for message in call:
                 yield message.WhichOneof("event") == "update"
-        except grpc.RpcError as error:
-            raise _away(error) from None
+        except grpc.aio.AioRpcError as error:
+            raise self._insight.away(error) from None
         finally:
             call.cancel()
 
     async def alerts(self, *, tenant: str, page_size: int = 200) -> list[Alert]:
         """Newest first; of one tenant, where one is named."""
         request = pb.ListAlertsRequest(page_size=page_size, tenant_id=tenant)
-        metadata = ((context.TENANT_ID, tenant),) if tenant else ()
-        try:
-            answer = await self._stub.ListAlerts(request, timeout=self._seconds, metadata=metadata)
-        except grpc.RpcError as error:
-            raise _away(error) from None
+        answer = await self._insight.ask(self._stub.ListAlerts, request, tenant=tenant)
         return [_alert(one) for one in answer.alerts]
 
     async def sources(self) -> list[Source]:
         """Every producer whose events insight reads."""
-        try:
-            answer = await self._stub.ListSources(pb.ListSourcesRequest(), timeout=self._seconds)
-        except grpc.RpcError as error:
-            raise _away(error) from None
+        answer = await self._insight.ask(self._stub.ListSources, pb.ListSourcesRequest())
         return [
-            Source(one.topic, one.producer, one.missing_count, one.lost_count, _moment(one, "complete_up_to"))
+            Source(one.topic, one.producer, one.missing_count, one.lost_count, moment(one, "complete_up_to"))
             for one in answer.sources
         ]
 
@@ -121,7 +111,6 @@ def _query(
 
 
 def _point(point: metric_pb2.MetricPoint) -> Point:
-    optional = {name: getattr(point, name) if point.HasField(name) else None for name in ("value", "lower", "upper")}
     return Point(
         metric=point.metric,
         unit=point.unit,
@@ -131,7 +120,9 @@ def _point(point: metric_pb2.MetricPoint) -> Point:
         samples=point.sample_count,
         closed=point.closed,
         verdict=point.verdict,
-        **optional,
+        value=optional(point, "value"),
+        lower=optional(point, "lower"),
+        upper=optional(point, "upper"),
     )
 
 
@@ -141,29 +132,10 @@ def _alert(alert: pb.Alert) -> Alert:
         id=alert.alert_id,
         rule=alert.rule,
         state=_STATES.get(alert.state, "unknown"),
-        since=_moment(alert, "since"),
+        since=moment(alert, "since"),
         evidence=evidence,
         severity=alert.severity,
         summary=alert.summary,
         runbook=alert.runbook,
         causes=dict(sorted(alert.causes.items(), key=lambda cause: -cause[1])[:_MOST_CAUSES]),
     )
-
-
-def _moment(message: Any, field: str) -> datetime | None:
-    return getattr(message, field).ToDatetime(tzinfo=UTC) if message.HasField(field) else None
-
-
-def _timestamp(at: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp
-
-
-def _away(error: grpc.RpcError) -> Away:
-    code = error.code()  # type: ignore[attr-defined]
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        return Away("insight", "insight, which holds the live metrics, does not answer.")
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return Away("insight", "insight has too many readers; try again in a minute.")
-    return Away("insight", f"insight refused the question ({code.name}).")

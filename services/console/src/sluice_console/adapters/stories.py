@@ -6,15 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from sluice.events.v1 import gateway_pb2, moderation_pb2
 from sluice.insight.v1 import request_service_pb2 as pb
 from sluice.insight.v1 import request_service_pb2_grpc as rpc
-from sluice.types.v1 import feedback_pb2, money_pb2, verdict_pb2
-from sluice_kit import context
+from sluice.types.v1 import feedback_pb2, verdict_pb2
 
-from sluice_console.domain.answers import Amount, Away
+from sluice_console.adapters.asking import Neighbour
+from sluice_console.adapters.messages import amount, moment, timestamp
 from sluice_console.domain.stories import (
     CostRow,
     Decision,
@@ -37,52 +35,34 @@ _NOT_ASKED = "not_in_policy"
 _TONES = {"block": "bad", "hold": "bad", "flag": "warn", "redact": "warn", "skipped": "warn"}
 
 
-class NoSuchRequest(Exception):
-    """Nothing is known of it, or it is another tenant's."""
-
-
 class StoryReader:
     """Every method raises Away when insight does not answer in time, or refuses."""
 
     def __init__(self, channel: Any, *, seconds: float) -> None:
         self._stub = rpc.RequestServiceStub(channel)
-        self._seconds = seconds
+        self._insight = Neighbour("insight", "the stories of requests", seconds)
 
     async def find(self, *, tenant: str, conditions: Mapping[str, Any], token: str) -> RequestPage:
         """One page, newest first. `conditions` are fields of ListRequestsRequest; times are datetimes, durations timedeltas."""
         request = pb.ListRequestsRequest(tenant_id=tenant, page_size=_PAGE, page_token=token)
         for name, value in conditions.items():
             if isinstance(value, datetime):
-                getattr(request, name).CopyFrom(_timestamp(value))
+                getattr(request, name).CopyFrom(timestamp(value))
             elif isinstance(value, timedelta):
                 getattr(request, name).FromTimedelta(value)
             elif name == "outcomes":
                 request.outcomes.extend(value)
             else:
                 setattr(request, name, value)
-        answer = await self._ask(self._stub.ListRequests, request, tenant)
-        return RequestPage(
-            [_line(one) for one in answer.requests], answer.next_page_token, _moment(answer, "newest_at")
-        )
+        answer = await self._insight.ask(self._stub.ListRequests, request, tenant=tenant)
+        return RequestPage([_line(one) for one in answer.requests], answer.next_page_token, moment(answer, "newest_at"))
 
     async def story(self, request_id: str, *, tenant: str) -> Story:
-        """One story. Raises NoSuchRequest."""
-        answer = await self._ask(self._stub.GetRequest, pb.GetRequestRequest(request_id=request_id), tenant)
+        """One story. Raises NotThere."""
+        answer = await self._insight.ask(
+            self._stub.GetRequest, pb.GetRequestRequest(request_id=request_id), tenant=tenant
+        )
         return _story(request_id, answer)
-
-    async def _ask(self, method: Any, request: Any, tenant: str) -> Any:
-        metadata = ((context.TENANT_ID, tenant),) if tenant else ()
-        try:
-            return await method(request, timeout=self._seconds, metadata=metadata)
-        except grpc.RpcError as error:
-            code = error.code()  # type: ignore[attr-defined]
-            if code is grpc.StatusCode.NOT_FOUND:
-                raise NoSuchRequest from None
-            if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                raise Away("insight", "insight, which keeps the stories of requests, does not answer.") from None
-            if code is grpc.StatusCode.INVALID_ARGUMENT:
-                raise Away("insight", f"insight refused the question: {error.details()}.") from None  # type: ignore[attr-defined]
-            raise Away("insight", f"insight refused the question ({code.name}).") from None
 
 
 def _story(request_id: str, answer: pb.GetRequestResponse) -> Story:
@@ -188,10 +168,10 @@ def _findings(completed: gateway_pb2.RequestCompleted) -> list[Finding]:
 
 
 def _cost(event: Any) -> CostRow:
-    lines = [(one.bucket.replace("_", " "), one.quantity, one.unit_price, _amount(one.amount)) for one in event.lines]
+    lines = [(one.bucket.replace("_", " "), one.quantity, one.unit_price, amount(one.amount)) for one in event.lines]
     price = f"{event.price_book}, version {event.price_version}" if event.price_book else ""
     kind = event.charge_kind.replace("_", " ")
-    return CostRow(_at(event), kind, _amount(event.amount), event.unpriced, bool(event.corrects_event_id), price, lines)
+    return CostRow(_at(event), kind, amount(event.amount), event.unpriced, bool(event.corrects_event_id), price, lines)
 
 
 def _remarks(answer: pb.GetRequestResponse) -> Iterator[Remark]:
@@ -229,7 +209,7 @@ def _line(one: pb.RequestSummary) -> RequestLine:
         prompt_version=one.prompt_version,
         latency=one.latency.ToTimedelta().total_seconds() if one.HasField("latency") else None,
         tokens=one.tokens,
-        costs=[_amount(money) for money in one.costs],
+        costs=[amount(money) for money in one.costs],
         kinds=list(one.kinds),
         blocked_categories=list(one.blocked_categories),
         feedback_count=one.feedback_count,
@@ -275,22 +255,9 @@ def _word(kind: Any, value: int, prefix: str) -> str:
 
 
 def _at(event: Any) -> datetime:
-    return event.metadata.occurred_at.ToDatetime(tzinfo=UTC)  # type: ignore[no-any-return]
+    at: datetime = event.metadata.occurred_at.ToDatetime(tzinfo=UTC)
+    return at
 
 
 def _span(event: Any, name: str) -> timedelta | None:
     return getattr(event, name).ToTimedelta() if event.HasField(name) else None
-
-
-def _amount(money: money_pb2.Money) -> Amount:
-    return Amount(money.currency_code, money.nano_units)
-
-
-def _moment(message: Any, name: str) -> datetime | None:
-    return getattr(message, name).ToDatetime(tzinfo=UTC) if message.HasField(name) else None
-
-
-def _timestamp(at: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp

@@ -15,6 +15,10 @@ class Away(Exception):
         self.service, self.reason = service, reason
 
 
+class NotThere(Exception):
+    """What was asked for is not known, or is another tenant's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """One value of one metric in one window."""

@@ -36,7 +36,7 @@ def routes(site: Site) -> list[Route]:
             groups=site.cost.spend(**asked, group_by=[by]),
             course=site.cost.spend(**asked, group_by=["hour" if period == "24h" else "day"]),
             budgets=site.cost.budgets(tenant=scope.tenant),
-            forecasts=site.cost.forecasts(tenant=scope.tenant),
+            forecasts=site.cost.forecasts(tenant=scope.tenant, filters=scope.filters),
         )
         return site.page(
             request,

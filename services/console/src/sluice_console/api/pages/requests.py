@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from sluice_console.adapters.stories import OUTCOMES, NoSuchRequest
+from sluice_console.adapters.stories import OUTCOMES
 from sluice_console.api.site import Site, parts, person_of
+from sluice_console.domain.answers import NotThere
 from sluice_console.domain.people import Person
 from sluice_console.domain.scope import BadScope
 from sluice_console.domain.stories import WIDTH, bars
@@ -52,7 +53,7 @@ def routes(site: Site) -> list[Route]:
         id_ = _checked("id", request.path_params["id"])
         try:
             found = await parts(story=site.stories.story(id_, tenant=person_of(request).tenant_id))
-        except NoSuchRequest:
+        except NotThere:
             problem = "Nothing is known of this request: it is too old, too new, or not yours."
             return site.page(request, "problem.html", status=404, title="No such request", problem=problem)
         told = None if found["story"].problem else found["story"].value
