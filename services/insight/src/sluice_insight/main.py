@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 import httpx2
 from prometheus_client import REGISTRY
@@ -18,7 +21,7 @@ from sluice_kit.server import GrpcServer
 
 from sluice_insight.adapters.alerting import service as alerting
 from sluice_insight.adapters.alerting.log import AlertLog
-from sluice_insight.adapters.alerting.receivers import read_receivers
+from sluice_insight.adapters.alerting.receivers import Receiver, read_receivers
 from sluice_insight.adapters.alerting.rule_check import checked
 from sluice_insight.adapters.comparisons import Comparisons
 from sluice_insight.adapters.exposition import LiveWindows
@@ -40,78 +43,106 @@ from sluice_insight.settings import InsightSettings
 HOUR = 3_600_000_000
 
 
+class _House:
+    """What is read, and what it is read into."""
+
+    def __init__(self, configured: InsightSettings) -> None:
+        history = configured.history_hours * HOUR
+        self.board, self.watchers = Board(history=history), Watchers(limit=configured.watchers_limit)
+        self.sources, self.comparisons, self.alert_log = Sources(), Comparisons(), AlertLog()
+        self.stories = _stories(configured)
+        self.story_feed = StoryFeed(self.stories)
+        self.feed = Feed(
+            board=self.board,
+            costs=Costs(history=history),
+            watchers=self.watchers,
+            sources=self.sources,
+            comparisons=self.comparisons,
+        )
+        REGISTRY.register(LiveWindows(board=self.board, limit=configured.exposed_series))
+        REGISTRY.register(SourceGauges(self.sources))
+
+    def open_doors(self, server: GrpcServer) -> Sequence[str]:
+        """Adds the services; their names."""
+        servicer = InsightService(
+            board=self.board, watchers=self.watchers, sources=self.sources, alert_log=self.alert_log
+        )
+        add_InsightServiceServicer_to_server(servicer, server.grpc)
+        add_ComparisonServiceServicer_to_server(ComparisonService(self.comparisons), server.grpc)
+        add_RequestServiceServicer_to_server(RequestService(self.stories), server.grpc)
+        return [SERVICE_NAME, COMPARISON_SERVICE_NAME, REQUEST_SERVICE_NAME]
+
+    def board_consumer(self, configured: InsightSettings) -> EventConsumer:
+        """Into the board, from the beginning: it lives in memory."""
+        return EventConsumer(
+            service="insight",
+            group=f"sluice-insight-{configured.instance}",  # a group per instance: everyone has the whole picture
+            events=EVENTS,
+            handle=self.feed.handle,
+            settings=configured,
+            starting_offsets=from_the_beginning,
+        )
+
+    def story_consumer(self, configured: InsightSettings) -> EventConsumer:
+        """Into the stories. Apart from the board, which must not wait for a disk."""
+        return EventConsumer(
+            service="insight",
+            group=f"sluice-insight-requests-{configured.instance}",
+            events=STORY_EVENTS,
+            handle=self.story_feed.handle,
+            settings=configured,
+            starting_offsets=self.story_feed.starting_offsets,
+        )
+
+
 async def serve(configured: InsightSettings) -> None:
     """Serve until a signal."""
-    history = configured.history_hours * HOUR
-    board, watchers = Board(history=history), Watchers(limit=configured.watchers_limit)
-    sources, alert_log = Sources(), AlertLog()
-    REGISTRY.register(LiveWindows(board=board, limit=configured.exposed_series))
-    REGISTRY.register(SourceGauges(sources))
-    server = GrpcServer(service="insight", settings=configured)
-    servicer = InsightService(board=board, watchers=watchers, sources=sources, alert_log=alert_log)
-    add_InsightServiceServicer_to_server(servicer, server.grpc)
-    comparisons = Comparisons()
-    add_ComparisonServiceServicer_to_server(ComparisonService(comparisons), server.grpc)
-    costs = Costs(history=history)
-    feed = Feed(board=board, costs=costs, watchers=watchers, sources=sources, comparisons=comparisons)
-    stories = _stories(configured)
-    story_feed = StoryFeed(stories)
-    add_RequestServiceServicer_to_server(RequestService(stories), server.grpc)
-    consumer = EventConsumer(
-        service="insight",
-        group=f"sluice-insight-{configured.instance}",  # a group per instance: everyone has the whole picture
-        events=EVENTS,
-        handle=feed.handle,
-        settings=configured,
-        starting_offsets=from_the_beginning,
-    )
-    # Apart from the board, which must not wait for a disk.
-    story_consumer = EventConsumer(
-        service="insight",
-        group=f"sluice-insight-requests-{configured.instance}",
-        events=STORY_EVENTS,
-        handle=story_feed.handle,
-        settings=configured,
-        starting_offsets=story_feed.starting_offsets,
-    )
-    try:
-        rules = alerting.watched_rules(configured.alert_rules)
-        receivers = read_receivers(configured.alert_receivers_file)
-    except ConfigurationRefused as refused:
-        raise process.StartFailed(str(refused)) from None
+    rules, receivers = _alert_files(configured)
+    house = _House(configured)
     publisher = EventPublisher(producer=f"sluice-insight/{configured.instance}", settings=configured)
     judge = alerting.evaluator(
-        board=board, sources=sources, rules=rules, publisher=publisher, settings=configured, topics=MEASURED,
-        positions=lambda: feed.positions,
+        board=house.board, sources=house.sources, rules=rules, publisher=publisher, settings=configured,
+        topics=MEASURED, positions=lambda: house.feed.positions,
     )  # fmt: skip
-    client = httpx2.AsyncClient(follow_redirects=False)
-    alert_consumers = [
-        alerting.log_consumer(alert_log, configured, starting_offsets=from_the_beginning),
-        *alerting.delivery_consumers(receivers, client, configured, console_url=configured.console_url),
-    ]
-    await publisher.start()
+    async with contextlib.AsyncExitStack() as closing:
+        closing.callback(house.stories.close)
+        await publisher.start()
+        closing.push_async_callback(publisher.stop)
+        client = await closing.enter_async_context(httpx2.AsyncClient(follow_redirects=False))
+        alert_consumers = [
+            alerting.log_consumer(house.alert_log, configured, starting_offsets=from_the_beginning),
+            *alerting.delivery_consumers(receivers, client, configured, console_url=configured.console_url),
+        ]
+        evaluating = alerting.evaluate_for_ever(judge, configured, every_seconds=configured.alert_seconds)
+        await _run(configured, house, alert_consumers, [evaluating, rules.watch(), house.story_feed.keep_bounded()])
+
+
+async def _run(
+    configured: InsightSettings,
+    house: _House,
+    consumers: Sequence[EventConsumer],
+    for_ever: Sequence[Coroutine[Any, Any, None]],
+) -> None:
+    server = GrpcServer(service="insight", settings=configured)
+    names = house.open_doors(server)
+    board_consumer = house.board_consumer(configured)
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
-        for each in alert_consumers:
+        for each in (*consumers, board_consumer, house.story_consumer(configured)):
             tasks.create_task(consume(each, configured, stop))
-        evaluating = tasks.create_task(
-            alerting.evaluate_for_ever(judge, configured, every_seconds=configured.alert_seconds)
-        )
-        watching = tasks.create_task(rules.watch())
-        tasks.create_task(consume(consumer, configured, stop))
-        readiness = tasks.create_task(follow_readiness(consumer, server.health))
-        reading = tasks.create_task(consume(story_consumer, configured, stop))
-        pruning = tasks.create_task(story_feed.keep_bounded())
-        await server.run(service_names=[SERVICE_NAME, COMPARISON_SERVICE_NAME, REQUEST_SERVICE_NAME])
+        running = [tasks.create_task(one) for one in (*for_ever, follow_readiness(board_consumer, server.health))]
+        await server.run(service_names=names)
         stop.set()
-        evaluating.cancel()
-        watching.cancel()
-        readiness.cancel()
-        pruning.cancel()
-        await reading
-    stories.close()
-    await publisher.stop()
-    await client.aclose()
+        for task in running:
+            task.cancel()
+
+
+def _alert_files(configured: InsightSettings) -> tuple[alerting.Rules, Sequence[Receiver]]:
+    """The rules, watched, and the receivers. StartFailed with every mistake and its line."""
+    try:
+        return alerting.watched_rules(configured.alert_rules), read_receivers(configured.alert_receivers_file)
+    except ConfigurationRefused as refused:
+        raise process.StartFailed(str(refused)) from None
 
 
 def _stories(configured: InsightSettings) -> Stories:

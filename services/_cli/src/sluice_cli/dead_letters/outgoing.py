@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -88,7 +88,7 @@ class Outgoing:
 
 
 @contextlib.contextmanager
-def _told_as_a_problem():  # type: ignore[no-untyped-def] # a context manager
+def _told_as_a_problem() -> Iterator[None]:
     try:
         yield
     except (KafkaError, OSError) as error:
