@@ -32,12 +32,12 @@ from sluice_console.adapters.cost import Cost
 from sluice_console.adapters.insight import Insight
 from sluice_console.adapters.stories import StoryReader
 from sluice_console.api.application import application
-from sluice_console.api.listener import HttpListener
 from sluice_console.api.site import Site
 from sluice_console.domain.people import ConsoleKey, Keyring, Person, Role
 from sluice_console.domain.sessions import Sessions, Throttle
 from sluice_console.main import assets_version
 from sluice_kit.channel import connect
+from sluice_kit.http_listener import HttpListener
 from sluice_kit.settings import MeshSettings
 
 KEYS = {
@@ -397,7 +397,7 @@ async def console() -> AsyncIterator[Console]:
         version=assets_version(),
     )
     app = application(site, healthy=lambda: True)
-    listener = HttpListener(app, "127.0.0.1:0", drain_seconds=1, cert_file=None, key_file=None)
+    listener = HttpListener(app, "127.0.0.1:0", variable="the address", drain_seconds=1)
     await listener.start()
     yield Console(f"http://127.0.0.1:{listener.port}", mesh, site, keys, clock)
     await listener.stop()

@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx2
 import pytest
 from sluice.cost.v1 import cost_service_pb2 as cost
-from sluice.cost.v1 import cost_service_pb2 as cost
 from sluice.insight.v1 import insight_service_pb2 as insight
 from sluice.types.v1 import metric_pb2, money_pb2
 from sluice_console.domain.people import Person, Role

@@ -28,7 +28,6 @@ from sluice_gateway.adapters.moderation import GrpcModerator
 from sluice_gateway.adapters.redaction import GrpcRedactor
 from sluice_gateway.api import grpc as grpc_door
 from sluice_gateway.api import http as http_door
-from sluice_gateway.api.listener import HttpListener
 from sluice_gateway.domain.admission import Admission
 from sluice_gateway.domain.api_key import ApiKey, Keyring, mint
 from sluice_gateway.domain.configuration import Configuration, Deployment, Limits, Task, Tenant
@@ -38,6 +37,7 @@ from sluice_gateway.domain.purse import Purse, PurseLimits
 from sluice_gateway.domain.validation import Bounds
 from sluice_kit.channel import connect
 from sluice_kit.events import new_event_id
+from sluice_kit.http_listener import HttpListener
 from sluice_kit.interceptor import CallInterceptor
 from sluice_kit.settings import MeshSettings, settings_config
 
@@ -362,7 +362,7 @@ async def running_mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
     grpc_door.add_to_server(gateway, server, request_seconds=20)
     port = server.add_insecure_port("127.0.0.1:0")
     app = http_door.application(gateway, http_door.HttpLimits(100_000, 2, 20), healthy=lambda: True)
-    listener = HttpListener(app, "127.0.0.1:0", drain_seconds=1, cert_file=None, key_file=None)
+    listener = HttpListener(app, "127.0.0.1:0", variable="the address", drain_seconds=1)
     await server.start()
     await listener.start()
     mesh.http_url, mesh.grpc_target = f"http://127.0.0.1:{listener.port}", f"127.0.0.1:{port}"

@@ -11,6 +11,7 @@ from sluice_kit.channel import connect
 from sluice_kit.configuration import ConfigurationRefused
 from sluice_kit.configuration_watch import WatchedConfiguration
 from sluice_kit.health import HealthBoard
+from sluice_kit.http_listener import HttpListener
 from sluice_kit.metrics import MetricsServer
 from sluice_kit.server import stop_on_signals
 from sluice_kit.settings import target_of
@@ -21,7 +22,6 @@ from sluice_console.adapters.insight import Insight
 from sluice_console.adapters.key_files import keyring_of
 from sluice_console.adapters.stories import StoryReader
 from sluice_console.api.application import application
-from sluice_console.api.listener import HttpListener
 from sluice_console.api.site import STATIC, Site
 from sluice_console.domain.people import Keyring
 from sluice_console.domain.sessions import Sessions, Throttle
@@ -58,6 +58,7 @@ async def serve(configured: ConsoleSettings) -> None:
     listener = HttpListener(
         application(site, healthy=lambda: health.serving),
         configured.http_listen,
+        variable="SLUICE_CONSOLE_HTTP_LISTEN",
         drain_seconds=configured.drain_seconds,
         cert_file=configured.tls_cert_file,
         key_file=configured.tls_key_file,

@@ -6,6 +6,7 @@ import time
 from sluice_kit import process, telemetry
 from sluice_kit.channel import connect
 from sluice_kit.events import new_event_id
+from sluice_kit.http_listener import HttpListener
 from sluice_kit.publisher import EventPublisher
 from sluice_kit.sealing.opening import sealer_of
 from sluice_kit.server import GrpcServer, stop_on_signals
@@ -21,7 +22,6 @@ from sluice_gateway.adapters.languages import detector
 from sluice_gateway.adapters.moderation import GrpcModerator
 from sluice_gateway.adapters.redaction import GrpcRedactor
 from sluice_gateway.api import grpc, http
-from sluice_gateway.api.listener import HttpListener
 from sluice_gateway.domain.admission import Admission
 from sluice_gateway.domain.budgets import NoBudgets
 from sluice_gateway.domain.configuration import ConfigurationError
@@ -70,6 +70,7 @@ async def serve(settings: Settings) -> None:
     listener = HttpListener(
         http.application(gateway, limits, healthy=lambda: server.health.serving),
         settings.http_listen,
+        variable="SLUICE_GATEWAY_HTTP_LISTEN",
         drain_seconds=settings.drain_seconds,
         cert_file=settings.tls_cert_file,
         key_file=settings.tls_key_file,

@@ -1,4 +1,4 @@
-"""The HTTP server under the OpenAI-compatible door: uvicorn, inside the gateway's own event loop."""
+"""An HTTP server for an ASGI application: uvicorn, inside the process's own event loop. Needs the extra `http`."""
 
 import asyncio
 import contextlib
@@ -6,11 +6,12 @@ import logging
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+
 from sluice_kit.process import PortTaken
 from sluice_kit.telemetry import logger
-from starlette.types import ASGIApp
 
 log = logger(__name__)
 # Its start and stop are told by our own events.
@@ -37,9 +38,17 @@ class HttpListener:
     """Serves an ASGI application at `host:port`; port 0 takes a free one."""
 
     def __init__(
-        self, app: ASGIApp, listen: str, *, drain_seconds: float, cert_file: Path | None, key_file: Path | None
+        self,
+        app: Any,
+        listen: str,
+        *,
+        variable: str,
+        drain_seconds: float,
+        cert_file: Path | None = None,
+        key_file: Path | None = None,
     ) -> None:
-        self._listen = listen
+        """`variable` is the setting to change when the address is taken."""
+        self._listen, self._variable = listen, variable
         self._server = _Quiet(
             uvicorn.Config(
                 app,
@@ -68,7 +77,7 @@ class HttpListener:
             listening.bind((host.strip("[]"), int(port)))
         except OSError:
             listening.close()
-            raise PortTaken(self._listen, "SLUICE_GATEWAY_HTTP_LISTEN") from None
+            raise PortTaken(self._listen, self._variable) from None
         self.port = listening.getsockname()[1]
         self._task = asyncio.create_task(self._server.serve(sockets=[listening]))
         await self._server.ready.wait()
