@@ -237,6 +237,34 @@ def test_a_request_that_is_known_beyond_the_stored_frontier_is_counted_where_it_
     assert revived.dropped == {"duplicate": 2}
 
 
+def lost_window() -> tuple[Partition, int]:
+    """The broker lost the last version of a window, and kept what was written after it: two of three requests are in no window."""
+    first = Partition(0, Rules(), now=0)
+    before = copy.deepcopy(first.absorb("completions", [completion(0, BASE, 0)], now=0, through=0))
+    more = [completion(1, BASE, 3), completion(2, BASE, 6)]
+    after = copy.deepcopy(first.absorb("completions", more, now=0, through=2))
+    kept = after | {key: record for key, record in before.items() if isinstance(record, WindowState)}
+    records = [record for record in kept.values() if record]
+    return Partition(0, Rules(), records=records, now=0, completions="completions"), 3
+
+
+def test_what_is_known_and_in_no_window_is_read_again_where_it_stood() -> None:
+    revived, expected = lost_window()
+    assert revived.next_offset("completions") == 1
+    revived.absorb("completions", [completion(1, BASE, 3), completion(2, BASE, 6)], now=0, through=2)
+    assert sum(state.requests.requests for state in revived.windows) == expected
+    assert revived.dropped == {}
+
+
+def test_what_is_known_and_in_no_window_is_counted_where_it_was_sent_again() -> None:
+    revived, expected = lost_window()
+    revived.rewind("completions", 1)
+    again = [completion(1, BASE, 0), completion(2, BASE, 9), completion(3, BASE, 3), completion(4, BASE, 6)]
+    revived.absorb("completions", again, now=0, through=4)
+    assert sum(state.requests.requests for state in revived.windows) == expected + 1
+    assert revived.dropped == {"duplicate": 1}
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.data(), logs())
 def test_a_crash_between_any_two_writes_counts_everything_once(data: st.DataObject, log: Log) -> None:
@@ -249,7 +277,8 @@ def test_a_crash_between_any_two_writes_counts_everything_once(data: st.DataObje
         writes += copy.deepcopy(list(changes.items()))
     for key, record in writes[: data.draw(st.integers(0, len(writes)))]:
         stored[key] = record
-    revived = Partition(0, Rules(), records=[each for each in stored.values() if each is not None], now=0)
+    records = [each for each in stored.values() if each is not None]
+    revived = Partition(0, Rules(), records=records, now=0, completions="completions")
     for source, facts in interleavings(data.draw, log):
         left = [fact for fact in facts if fact.offset >= (revived.next_offset(source) or 0)]
         if left:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from sluice_kit.events import UndecodableEvent
+from sluice.events.v1.gateway_pb2 import RequestCompleted
+from sluice_kit.events import UndecodableEvent, topic_of
 from sluice_kit.streams.dead_letters import DeadLetters, read
 from sluice_kit.streams.holding import Holding, Publish
 from sluice_kit.streams.sequence import SourceLog
@@ -17,6 +18,7 @@ from sluice_quality.domain.facts import Fact
 from sluice_quality.domain.partition import Part, Partition, Record, Rules
 
 PARTS_PER_PUBLISH = 500
+_COMPLETIONS = topic_of(RequestCompleted).name
 
 
 class Processor:
@@ -88,7 +90,7 @@ class Processor:
         telemetry.PUBLISHED.inc(len(parts))
 
     def _take_up(self, number: int, kept: Iterable[Record]) -> Partition:
-        return Partition(number, self._rules, records=kept, now=self._microseconds())
+        return Partition(number, self._rules, records=kept, now=self._microseconds(), completions=_COMPLETIONS)
 
     def _microseconds(self) -> int:
         return int(self._now() * 1_000_000)

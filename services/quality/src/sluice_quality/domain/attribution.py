@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sluice_quality.domain.facts import Completion, Feedback, Series
@@ -53,6 +54,16 @@ class Attributions:
     def find(self, request_id: str) -> Attribution | None:
         """Where facts about the request belong; None when its completion is not known (yet, or any more)."""
         return self._by_request.get(request_id)
+
+    @property
+    def known(self) -> Iterable[Attribution]:
+        """All that are remembered."""
+        return self._by_request.values()
+
+    def forget(self, entries: Iterable[Attribution]) -> None:
+        """Forget these."""
+        for entry in entries:
+            del self._by_request[entry.request_id]
 
     def forget_from(self, offset: int) -> None:
         """Forget requests whose completion stood at this offset or later."""

@@ -86,7 +86,10 @@ class Partition:
     offsets and feedback marks they have merged, attributions and pending feedback are sets.
     """
 
-    def __init__(self, partition: int, rules: Rules, *, records: Iterable[Record] = (), now: int) -> None:
+    def __init__(
+        self, partition: int, rules: Rules, *, records: Iterable[Record] = (), now: int, completions: str = ""
+    ) -> None:
+        """`completions` names their source, where it is to be proved of the records that they fit together."""
         kept = list(records)
         self.number = partition
         self._rules = rules
@@ -110,6 +113,8 @@ class Partition:
         self._decisions: dict[str, int] = {}
         self.dropped: Counter[str] = Counter()
         """Facts that count nowhere, by reason: late, duplicate, replayed, forgotten, foreign."""
+        if completions:
+            self._read_again_what_no_window_has(completions)
 
     @property
     def windows(self) -> Iterable[WindowState]:
@@ -183,6 +188,25 @@ class Partition:
         """
         if source in self._stored_frontier:
             self._attributions.forget_from(self._stored_frontier.pop(source))
+
+    def _read_again_what_no_window_has(self, source: str) -> None:
+        """A request that is known and in no window was never counted: it is forgotten, and read again from where it stood.
+
+        Windows are written before all else, so no crash does this. The embedded broker does: it may lose a window and keep
+        what was written after it.
+        """
+        lost = [entry for entry in self._attributions.known if not self._is_counted(source, entry)]
+        if lost:
+            self._attributions.forget(lost)
+            first = min(entry.offset for entry in lost)
+            self._marks.frontier[source] = min(first, self._marks.frontier.get(source, first))
+
+    def _is_counted(self, source: str, entry: Attribution) -> bool:
+        start = entry.at - entry.at % self._rules.length
+        state = self._windows.get((entry.series, start))
+        if state is None:
+            return start + self._rules.length <= self._marks.forgotten_before  # closed and gone, or it came too late
+        return state.offsets.get(source, -1) >= entry.offset
 
     def _absorb_completions(self, source: str, completions: Iterable[Completion]) -> None:
         """Each is looked up and remembered by itself; those of one window are counted together."""
