@@ -8,12 +8,16 @@ import grpc
 import httpx
 import openai
 import pytest
+from google.protobuf.json_format import ParseDict
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from sluice.events.v1 import inference_pb2
 from sluice.gateway.v1 import gateway_service_pb2 as pb
 from sluice.gateway.v1 import gateway_service_pb2_grpc
 from sluice.types.v1 import chat_pb2, generation_pb2
+from sluice_cli.mesh import demo_env
 from sluice_cli.mesh.board import snippets
+from sluice_drift.adapters.events import observation_of
 
 from .conftest import Mesh, eventually
 
@@ -85,6 +89,25 @@ def test_grpc_callers_get_an_answer_whole_and_streamed(mesh: Mesh) -> None:
     assert [event.WhichOneof("event") for event in (events[0], events[-1])] == ["started", "finished"]
     assert "".join(event.delta.content for event in events)
     assert {event.request_id for event in events} == {events[0].request_id}
+
+
+def test_drift_slices_a_generation_by_the_route_that_its_request_took(mesh: Mesh) -> None:
+    channel, stub = gateway(mesh)
+    with channel:
+        answer = stub.Chat(pb.ChatRequest(spec=spec("Where does the river end?")), **options(mesh))
+    measured = eventually(lambda: _of_request(mesh, "InferenceMeasured", answer.request_id))
+    completed = eventually(lambda: _of_request(mesh, "RequestCompleted", answer.request_id))
+    assert measured, "no measurement of the answered request"
+    assert measured["route"] == completed["route"] == f"{demo_env.MODEL}/{demo_env.MODEL_TARGET}"
+    event = ParseDict(measured, inference_pb2.InferenceMeasured())
+    observation = observation_of(event, partition=0, offset=0, record_time=0)
+    assert observation is not None
+    assert dict(observation.slices)["route"] == completed["route"]
+
+
+def _of_request(mesh: Mesh, name: str, request_id: str) -> dict[str, Any]:
+    told = (line.get("data", {}) for line in mesh.events(name))
+    return next((data for data in told if data.get("metadata", {}).get("request_id") == request_id), {})
 
 
 def test_abuse_is_blocked_at_both_doors_before_the_model(mesh: Mesh) -> None:

@@ -359,6 +359,7 @@ async def test_an_event_says_what_metrics_and_the_ledger_need(mesh: Any, ask: Ro
     assert (event.HasField("repetition_permille"), event.context_sentences) == (False, 0)
     assert not event.HasField("redacted_prompt")
     assert mesh.inference.specs[0].stopping.max_tokens == 64
+    assert dict(mesh.inference.specs[0].labels) == {"route": event.route}
 
 
 @every_route

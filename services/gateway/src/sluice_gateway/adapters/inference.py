@@ -1,5 +1,7 @@
 """The inference service, over gRPC."""
 
+from collections.abc import Mapping
+
 import grpc
 from grpc.aio import AioRpcError, UnaryStreamCall
 from sluice.inference.v1 import inference_service_pb2 as pb
@@ -31,6 +33,7 @@ _ROLES = {
 _FINISH = {getattr(finish_reason_pb2, f"FINISH_REASON_{reason.name}"): reason for reason in FinishReason}
 # Nobody watches a whole answer grow, so fewer and larger messages are asked for (a hint; a message costs 60 us).
 WHOLE_ANSWER_INTERVAL = 16
+LONGEST_LABEL = 200  # as inference tells them
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -40,7 +43,9 @@ class GrpcModel:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._stub = rpc.InferenceServiceStub(channel)
 
-    def generate(self, request: ChatRequest, *, target: str, request_id: str, timeout: float) -> "GrpcModelStream":
+    def generate(
+        self, request: ChatRequest, *, target: str, request_id: str, timeout: float, labels: Mapping[str, str]
+    ) -> "GrpcModelStream":
         spec = pb.GenerationSpec(
             request_id=request_id,
             model=target,
@@ -59,6 +64,7 @@ class GrpcModel:
             stopping=_stopping(request.stopping),
             guided=_guided(request.guide) if request.guide else None,
             response=pb.ResponseOptions(stream_interval=1 if request.streamed else WHOLE_ANSWER_INTERVAL),
+            labels={name: value[:LONGEST_LABEL] for name, value in labels.items()},
         )
         call = self._stub.GenerateStream(pb.GenerateStreamRequest(spec=spec), timeout=timeout)
         return GrpcModelStream(call)

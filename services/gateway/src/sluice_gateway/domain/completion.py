@@ -116,6 +116,11 @@ class Completion:
     # Why there is no text though the tenant wants it: CALLER_DECLINED or NOT_REDACTED.
     text_left_out: str = ""
 
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What the model is told of where a request came from: configured names, and never what the caller wrote."""
+        return {"route": self.route}
+
     def note_input(self, verdict: Verdict) -> None:
         """Note what moderation decided on the request."""
         self.input_decision = verdict.decision

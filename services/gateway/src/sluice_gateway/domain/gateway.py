@@ -157,6 +157,7 @@ class Gateway:
                 target=deployment.target,
                 request_id=arrival.request_id,
                 timeout=arrival.seconds_left(self._clock()),
+                labels=completion.labels,
             ),
             self._guard.moderation_stream(tenant, arrival, completion),
             self._guard.redaction_stream(tenant, arrival, completion, redaction, as_json=_answers_json(guarded)),

@@ -1,6 +1,6 @@
 """What the gateway needs of the services around it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,8 +94,10 @@ class RedactionStream(Protocol):
 class Model(Protocol):
     """The inference service."""
 
-    def generate(self, request: ChatRequest, *, target: str, request_id: str, timeout: float) -> ModelStream:
-        """Begin an answer; failures appear at the first receive."""
+    def generate(
+        self, request: ChatRequest, *, target: str, request_id: str, timeout: float, labels: Mapping[str, str]
+    ) -> ModelStream:
+        """Begin an answer; failures appear at the first receive. `labels` are told again in what is measured of it."""
 
     async def embed(self, request: EmbedRequest, *, target: str, timeout: float) -> Vectors:
         """Vectors of the texts. Raises Rejection."""
