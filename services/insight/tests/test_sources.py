@@ -263,3 +263,17 @@ async def test_prometheus_sees_the_watermark_of_every_source(mesh: Mesh) -> None
         == BEGAN + 2
     )
     assert registry.get_sample_value("sluice_insight_missing_events", {"topic": RECORDED}) == 2
+
+
+async def test_a_loss_of_an_impossible_time_is_refused_each_time_it_is_tried_and_those_after_it_count(
+    mesh: Mesh,
+) -> None:
+    event = EventsLost(lost_topic=RECORDED, first_sequence=2, last_sequence=3, count=2)
+    event.metadata.producer, event.metadata.producer_sequence, event.metadata.event_id = COST, 1, "lost-1"
+    event.last_lost_at.seconds = 2**62
+    for _ in range(2):  # the second must not pass for a copy: only what fails again and again is a dead letter
+        with pytest.raises(ValueError, match="Timestamp is not valid"):
+            await mesh._handle(event, topic_of(EventsLost).name, 0, BEGAN * 1000)
+    await mesh.charge(1, written=BEGAN - 100)
+    await mesh.charge(4)
+    assert (await mesh.source()).missing_count == 2

@@ -357,3 +357,17 @@ async def test_a_search_keeps_nobody_from_writing(house: House) -> None:
 
 def test_an_event_that_belongs_to_no_request_is_passed_over() -> None:
     assert story_event(gateway_pb2.RequestCompleted()) is None
+
+
+@pytest.mark.parametrize("field", ["occurred_at", "latency"])
+async def test_an_event_of_an_impossible_time_is_refused_each_time_and_leaves_nothing_behind(
+    house: House, field: str
+) -> None:
+    poison = completed("r1")
+    (poison.metadata.occurred_at if field == "occurred_at" else poison.latency).seconds = 2**62
+    for _ in range(2):  # what fails again and again becomes a dead letter; what is thought to be kept would not
+        with pytest.raises((ValueError, OverflowError)):
+            await house.take(completed("r2"), poison)
+    assert await house.ids() == []
+    await house.take(completed("r2"))
+    assert await house.ids() == ["r2"]

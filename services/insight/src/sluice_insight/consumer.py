@@ -114,7 +114,10 @@ def _fact(event: ConsumedEvent) -> Part | Charge | EventsLost | None:
     if isinstance(message, CostRecorded) and not message.metadata.synthetic:
         return charge_of(message, partition=event.partition)
     if isinstance(message, EventsLost) and message.lost_topic in COUNTED:
+        message.last_lost_at.ToMicroseconds()
         return message
+    if isinstance(message, FairnessMeasured):
+        message.window.start.ToMicroseconds()
     return None
 
 

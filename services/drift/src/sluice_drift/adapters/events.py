@@ -12,15 +12,13 @@ from sluice.events.v1 import drift_pb2
 from sluice.events.v1.inference_pb2 import InferenceMeasured
 from sluice.types.v1.finish_reason_pb2 import FinishReason
 from sluice.types.v1.text_profile_pb2 import TextProfile
+from sluice_kit.streams.times import event_time
 
 from sluice_drift.domain.causes import Cause
 from sluice_drift.domain.comparison import Comparison, Feature, Verdict
 from sluice_drift.domain.observation import Observation, Profile, Series, pack_embedding
 from sluice_drift.domain.partition import Due
 from sluice_drift.domain.reference import Reference
-
-MAX_SKEW_MICROSECONDS = 300_000_000
-"""An event dated later than this after its record was written has a wrong clock: the record's time is taken instead."""
 
 _VERDICTS = {
     Verdict.INSUFFICIENT: drift_pb2.DRIFT_VERDICT_INSUFFICIENT,
@@ -47,17 +45,17 @@ def observations_of(event: InferenceMeasured, *, partition: int, offset: int, re
 
 
 def observation_of(event: InferenceMeasured, *, partition: int, offset: int, record_time: int) -> Observation | None:
-    """What is observed of a generation; None for self-test probes. record_time in microseconds."""
+    """What is observed of a generation; None for self-test probes. record_time in microseconds. Raises UndecodableEvent for a
+    time that cannot be."""
     metadata = event.metadata
     if metadata.synthetic:
         return None
-    at = metadata.occurred_at.ToMicroseconds() if metadata.HasField("occurred_at") else record_time
     prompt = event.prompt_profile if event.HasField("prompt_profile") else None
     answer = event.answer_profile if event.HasField("answer_profile") else None
     return Observation(
         source_partition=partition,
         offset=offset,
-        at=record_time if at > record_time + MAX_SKEW_MICROSECONDS or at < 0 else at,
+        at=event_time(metadata, record_time),
         series=Series(metadata.tenant_id, event.model),
         prompt=_profile(prompt),
         answer=_profile(answer),

@@ -48,17 +48,17 @@ class Router:
         await asyncio.gather(*sent)
 
     async def _observations(self, event: SourceEvent) -> list[Observation]:
+        record = event.message
         try:
             message = read(event)
+            if not isinstance(message, InferenceMeasured):
+                return []
+            return observations_of(
+                message,
+                partition=record.partition,
+                offset=record.offset,
+                record_time=round(record.timestamp * 1_000_000),  # int() would cut some short by a microsecond
+            )
         except UndecodableEvent as error:
             await self._dead_letters.park(event, reason=error.reason)
             return []
-        if not isinstance(message, InferenceMeasured):
-            return []
-        record = event.message
-        return observations_of(
-            message,
-            partition=record.partition,
-            offset=record.offset,
-            record_time=round(record.timestamp * 1_000_000),  # int() would cut some short by a microsecond
-        )

@@ -6,17 +6,14 @@ from google.protobuf.message import Message
 from sluice.events.v1.fairness_pb2 import FairnessCounted, FairnessGroupCounts
 from sluice.events.v1.feedback_pb2 import ReviewResolved
 from sluice.events.v1.gateway_pb2 import RequestCompleted, RequestOutcome
-from sluice.events.v1.metadata_pb2 import EventMetadata
 from sluice.events.v1.moderation_pb2 import ContentModerated
 from sluice.types.v1 import verdict_pb2
+from sluice_kit.events import UndecodableEvent
+from sluice_kit.streams.times import duration_microseconds, event_time, timestamp_microseconds
 
 from sluice_fairness.domain.board import Tally
 from sluice_fairness.domain.counts import GroupCounts
 from sluice_fairness.domain.facts import SCORE_SCALE, Completion, Decision, Review, Series, StoryFact
-
-_MICRO = 1_000_000
-MAX_SKEW_MICROSECONDS = 300 * _MICRO
-"""An event dated later than this after its record was written has a wrong clock: the record's time is taken instead."""
 
 _ANSWERED = {RequestOutcome.REQUEST_OUTCOME_COMPLETED, RequestOutcome.REQUEST_OUTCOME_BLOCKED_OUTPUT}
 _BLOCKED = {verdict_pb2.ACTION_BLOCK, verdict_pb2.ACTION_HOLD}
@@ -27,13 +24,14 @@ COUNTS = tuple(GroupCounts.__dataclass_fields__)
 def fact_of(message: Message, *, owner: int, record_time: int) -> StoryFact | Tally | None:
     """The fact in an event; None for synthetic requests, shadow verdicts and reviews that came to no judgement.
 
-    owner is the partition the event came in; record_time the Kafka record's timestamp in microseconds.
+    owner is the partition the event came in; record_time the Kafka record's timestamp in microseconds. Raises UndecodableEvent
+    for times and scores that cannot be.
     """
     if isinstance(message, FairnessCounted):
         return _tally(message, owner)
     if message.metadata.synthetic:  # type: ignore[attr-defined]
         return None
-    at = _event_time(message.metadata, record_time)  # type: ignore[attr-defined]
+    at = event_time(message.metadata, record_time)  # type: ignore[attr-defined]
     if isinstance(message, RequestCompleted):
         return _completion(message, at)
     if isinstance(message, ContentModerated) and not message.shadow:
@@ -41,11 +39,6 @@ def fact_of(message: Message, *, owner: int, record_time: int) -> StoryFact | Ta
     if isinstance(message, ReviewResolved) and message.outcome in _OVERTURNED:
         return _review(message, at)
     return None
-
-
-def _event_time(metadata: EventMetadata, record_time: int) -> int:
-    at = metadata.occurred_at.ToMicroseconds() if metadata.HasField("occurred_at") else record_time
-    return record_time if at > record_time + MAX_SKEW_MICROSECONDS or at < 0 else at
 
 
 def _completion(event: RequestCompleted, at: int) -> Completion:
@@ -75,8 +68,15 @@ def _decision(event: ContentModerated, at: int) -> Decision:
         blocked=verdict.action in _BLOCKED,
         flagged=verdict.action == verdict_pb2.ACTION_FLAG,
         skipped=verdict.action == verdict_pb2.ACTION_SKIPPED,
-        score=round(max((each.score for each in verdict.scores), default=0.0) * SCORE_SCALE),
+        score=_score(max((each.score for each in verdict.scores), default=0.0)),
     )
+
+
+def _score(value: float) -> int:
+    scaled = value * SCORE_SCALE
+    if not -0.5 <= scaled <= 2 * SCORE_SCALE:  # 0 to 1, but for rounding; "not a number" is neither
+        raise UndecodableEvent("invalid_score")
+    return round(scaled)
 
 
 def _review(event: ReviewResolved, at: int) -> Review:
@@ -94,8 +94,8 @@ def _tally(event: FairnessCounted, owner: int) -> Tally:
     series = event.series
     return Tally(
         series=Series(series.tenant_id, series.project_id, series.model, event.policy),
-        start=event.window.start.ToMicroseconds(),
-        length=event.window.length.ToMicroseconds(),
+        start=timestamp_microseconds(event.window.start),
+        length=duration_microseconds(event.window.length),
         source=event.part.source_partition,
         revision=event.part.revision,
         closed=event.part.closed,

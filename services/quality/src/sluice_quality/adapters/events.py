@@ -11,10 +11,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sluice.events.v1 import quality_pb2
 from sluice.events.v1.feedback_pb2 import FeedbackReceived
 from sluice.events.v1.gateway_pb2 import RequestCompleted, RequestOutcome
-from sluice.events.v1.metadata_pb2 import EventMetadata
 from sluice.events.v1.moderation_pb2 import ContentModerated
 from sluice.types.v1 import feedback_pb2, finish_reason_pb2, sketch_pb2, verdict_pb2
 from sluice.types.v1.personal_data_pb2 import KindCount
+from sluice_kit.events import UndecodableEvent
+from sluice_kit.streams.times import duration_microseconds, event_time
 
 from sluice_quality.domain.facts import Completion, Fact, Feedback, Moderation, Outcome, Series
 from sluice_quality.domain.partition import Part
@@ -22,12 +23,10 @@ from sluice_quality.domain.sketch import RELATIVE_ACCURACY, QuantileSketch
 from sluice_quality.domain.totals import FeedbackTotals, ModerationTotals, RequestTotals
 from sluice_quality.domain.window import WindowState
 
-_MICRO = 1_000_000
 _series = lru_cache(maxsize=50_000)(Series)
 """Series repeat: making one takes longer than finding it, and the same object is found sooner in every dictionary."""
-MAX_SKEW_MICROSECONDS = 300 * _MICRO
-"""An event dated later than this after its record was written has a wrong clock: the record's time is taken instead,
-because one such event would otherwise push the watermark ahead and make everything after it late."""
+LARGEST_TOKEN_COUNT = 10**9
+"""The cost service's bound: no request has more, and sums of more would outgrow 64 bits."""
 
 # Why a check was not made that the policy asks for. Every verdict also lists what its policy leaves out (`not_in_policy`).
 _UNMADE = frozenset({"detector_error", "detector_unavailable", "deadline", "fail_open"})
@@ -58,11 +57,12 @@ _REQUEST_SKETCHES = {
 def fact_of(message: Message, *, offset: int, record_time: int) -> Fact | None:
     """The fact in an event; None for synthetic requests and for events that quality does not count.
 
-    record_time is the Kafka record's timestamp in microseconds.
+    record_time is the Kafka record's timestamp in microseconds. Raises UndecodableEvent for times and token counts that
+    cannot be.
     """
     if message.metadata.synthetic:  # type: ignore[attr-defined]
         return None
-    at = _event_time(message.metadata, record_time)  # type: ignore[attr-defined]
+    at = event_time(message.metadata, record_time)  # type: ignore[attr-defined]
     if isinstance(message, RequestCompleted):
         return _completion(message, offset, at)
     if isinstance(message, FeedbackReceived):
@@ -70,11 +70,6 @@ def fact_of(message: Message, *, offset: int, record_time: int) -> Fact | None:
     if isinstance(message, ContentModerated) and not message.shadow:
         return _moderation(message, offset, at)
     return None
-
-
-def _event_time(metadata: EventMetadata, record_time: int) -> int:
-    at = _timestamp_microseconds(metadata.occurred_at) if metadata.HasField("occurred_at") else record_time
-    return record_time if at > record_time + MAX_SKEW_MICROSECONDS or at < 0 else at
 
 
 def _completion(event: RequestCompleted, offset: int, at: int) -> Completion:
@@ -92,11 +87,11 @@ def _completion(event: RequestCompleted, offset: int, at: int) -> Completion:
             event.experiment_arm,
         ),
         _OUTCOMES.get(event.outcome, Outcome.FAILED),
-        _microseconds(event.latency) if event.HasField("latency") else None,
-        _microseconds(event.time_to_first_token) if event.HasField("time_to_first_token") else None,
-        _microseconds(event.generation_time) if event.HasField("generation_time") else None,
-        usage.uncached_input_tokens + usage.cached_input_tokens + usage.cache_write_tokens,
-        usage.output_tokens + usage.reasoning_tokens,
+        duration_microseconds(event.latency) if event.HasField("latency") else None,
+        duration_microseconds(event.time_to_first_token) if event.HasField("time_to_first_token") else None,
+        duration_microseconds(event.generation_time) if event.HasField("generation_time") else None,
+        _tokens(usage.uncached_input_tokens + usage.cached_input_tokens + usage.cache_write_tokens),
+        _tokens(usage.output_tokens + usage.reasoning_tokens),
         event.output_characters,
         _replacements(event.redacted_input) + _replacements(event.redacted_output),
         event.streamed,
@@ -110,19 +105,14 @@ def _completion(event: RequestCompleted, offset: int, at: int) -> Completion:
     )
 
 
+def _tokens(count: int) -> int:
+    if count > LARGEST_TOKEN_COUNT:
+        raise UndecodableEvent("absurd_usage")
+    return count
+
+
 def _replacements(kinds: Sequence[KindCount]) -> int:
     return sum([kind.count for kind in kinds]) if kinds else 0
-
-
-def _microseconds(span: Duration) -> int:
-    """As Duration.ToMicroseconds, which is plain Python and takes three times as long: there are three an event."""
-    nanos = span.nanos
-    return span.seconds * _MICRO + (nanos // 1000 if nanos >= 0 else -(-nanos // 1000))
-
-
-def _timestamp_microseconds(moment: Timestamp) -> int:
-    """As Timestamp.ToMicroseconds."""
-    return moment.seconds * _MICRO + moment.nanos // 1000
 
 
 def _feedback(event: FeedbackReceived, offset: int, at: int) -> Feedback:
@@ -153,7 +143,7 @@ def _moderation(event: ContentModerated, offset: int, at: int) -> Moderation:
         flagged=action == verdict_pb2.ACTION_FLAG,
         blocked=action in (verdict_pb2.ACTION_BLOCK, verdict_pb2.ACTION_HOLD),
         skipped=action == verdict_pb2.ACTION_SKIPPED or not _UNMADE.isdisjoint(s.reason for s in event.verdict.skipped),
-        latency=_microseconds(event.latency) if event.HasField("latency") else None,
+        latency=duration_microseconds(event.latency) if event.HasField("latency") else None,
     )
 
 
