@@ -5,6 +5,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -166,6 +167,21 @@ async def test_the_same_events_give_the_same_heads_whenever_and_in_whatever_batc
         heads[completion.partition] = number + 1, seal(before, number + 1, sealed_values(entry))
     kept = (await verify(database)).heads
     assert {chain: (head.number, head.hash) for chain, head in kept.items()} == heads
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+async def test_copies_leave_a_row_where_the_first_of_them_stood_in_whatever_batch_they_come(
+    batch: int, ledger: SqlLedger, database: Database, make_completion: Make
+) -> None:
+    first = [replace(make_completion(n), partition=Partition("completed", 0), offset=n) for n in range(10)]
+    copies = [replace(completion, offset=10 + n) for n, completion in enumerate(first[2:7])]
+    later = replace(make_completion(99), partition=Partition("completed", 0), offset=20)
+    read = [*first, *copies, later]
+    for start in range(0, len(read), batch):
+        await ledger.append(read[start : start + batch], {}, recorded_at=NOON, encode=encode)
+    in_chain = select(tables.ledger.c.source_offset).order_by(tables.ledger.c.chain_number)
+    rows = await database.read(lambda connection: list(connection.execute(in_chain).scalars()))
+    assert rows == [*range(10), 20]
 
 
 async def test_two_replicas_that_read_the_same_events_keep_every_chain_whole(

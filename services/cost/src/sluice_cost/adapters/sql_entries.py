@@ -44,8 +44,10 @@ def insert_entries(connection: Connection, entries: Iterable[LedgerEntry], encod
 
     The chains are locked first, so that what is new stays new until the end of the transaction.
     """
-    unique = {entry.completion.event_id: entry for entry in reversed(list(entries))}  # of two the first counts
-    wanted = list(reversed(unique.values()))
+    unique: dict[str, LedgerEntry] = {}
+    for entry in entries:
+        unique.setdefault(entry.completion.event_id, entry)  # of two the first counts, and at its place
+    wanted = list(unique.values())
     heads = lock_heads(connection, {entry.completion.partition for entry in wanted})
     known = known_events(connection, list(unique))
     new = [entry for entry in wanted if entry.completion.event_id not in known]
