@@ -265,6 +265,56 @@ def test_what_is_known_and_in_no_window_is_counted_where_it_was_sent_again() -> 
     assert revived.dropped == {"duplicate": 1}
 
 
+def stored_after(partition: Partition, batches: Iterable[list[Completion]], stored: dict[str, Record]) -> None:
+    """What the changelog holds once the partition has merged these."""
+    for batch in batches:
+        for key, record in copy.deepcopy(
+            partition.absorb("completions", batch, now=0, through=batch[-1].offset)
+        ).items():
+            if record is None:
+                stored.pop(key, None)
+            else:
+                stored[key] = record
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_log_that_was_cut_and_written_again_in_any_order_counts_every_request_once(data: st.DataObject) -> None:
+    """Also what stands where it stood before, and with a restart before the cut, after it, or both."""
+    before = list(range(data.draw(st.integers(1, 12))))
+    end = data.draw(st.integers(0, len(before)))
+    again = data.draw(st.permutations([*before[end:], *range(len(before), len(before) + 3)]))
+    log = [
+        completion(offset, BASE + request * SECOND, request) for offset, request in enumerate([*before[:end], *again])
+    ]
+    stored: dict[str, Record] = {}
+
+    def restarted(partition: Partition) -> Partition:
+        if not data.draw(st.booleans()):
+            return partition
+        return Partition(0, Rules(), records=copy.deepcopy(list(stored.values())), now=0, completions="completions")
+
+    partition = Partition(0, Rules(), now=0, completions="completions")
+    stored_after(partition, [[completion(request, BASE + request * SECOND, request)] for request in before], stored)
+    partition = restarted(partition)
+    partition.rewind("completions", end)
+    cut = data.draw(st.integers(end, len(log)))
+    stored_after(partition, [part for part in (log[end:cut],) if part], stored)
+    if cut > end:
+        partition = restarted(partition)
+    stored_after(partition, [part for part in (log[cut:],) if part], stored)
+    assert sum(state.requests.requests for state in partition.windows) == len(log)
+
+
+def test_a_verdict_that_comes_again_where_it_stood_counts_once() -> None:
+    partition = Partition(0, Rules(), now=0, completions="completions")
+    verdicts = [Moderation(offset=n, at=BASE, event_id=f"m{n}", series=SERIES[0]) for n in range(4)]
+    partition.absorb("moderated", verdicts[:3], now=0, through=2)
+    partition.rewind("moderated", 1)
+    partition.absorb("moderated", verdicts[1:], now=0, through=3)
+    assert sum(state.moderation.inputs for state in partition.windows) == 4
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.data(), logs())
 def test_a_crash_between_any_two_writes_counts_everything_once(data: st.DataObject, log: Log) -> None:

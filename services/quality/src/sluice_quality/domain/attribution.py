@@ -10,10 +10,13 @@ from sluice_quality.domain.facts import Completion, Feedback, Series
 CHUNK_SIZE = 128
 """Requests per stored chunk: a table write per request would cost two thirds of the throughput (3.5k/s, not 10k/s)."""
 
+DETACHED = -1
+"""Offset of what was counted and whose place in the log was given to another record."""
+
 
 @dataclass(slots=True)
 class Attribution:
-    """Where the facts about one request belong. `at` in microseconds of event time."""
+    """Where the facts about one request belong. `at` in microseconds of event time; `offset` may be DETACHED."""
 
     request_id: str
     offset: int
@@ -64,6 +67,13 @@ class Attributions:
         """Forget these."""
         for entry in entries:
             del self._by_request[entry.request_id]
+
+    def detach(self, entries: Iterable[Attribution]) -> list[AttributionChunk]:
+        """These stay known, whatever stands at their offsets now; the chunks that must be stored."""
+        found = {id(entry): entry for entry in entries}
+        for entry in found.values():
+            entry.offset = DETACHED
+        return [chunk for chunk in self._chunks.values() if not found.keys().isdisjoint(map(id, chunk.entries))]
 
     def forget_from(self, offset: int) -> None:
         """Forget requests whose completion stood at this offset or later."""

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import cast
 
 from sluice_quality.domain.attribution import (
+    DETACHED,
     Attribution,
     AttributionChunk,
     Attributions,
@@ -110,11 +111,13 @@ class Partition:
         self._changed_windows: dict[int, WindowState] = {}
         """By id(): hashing a series of six names three times an event took a tenth of the whole."""
         self._changed: dict[str, Record | None] = {}
+        self._changed_first: dict[str, Record | None] = {}
+        self._completions = completions
         self._decisions: dict[str, int] = {}
         self.dropped: Counter[str] = Counter()
         """Facts that count nowhere, by reason: late, duplicate, replayed, forgotten, foreign."""
         if completions:
-            self._read_again_what_no_window_has(completions)
+            self._read_again_what_no_window_has()
 
     @property
     def windows(self) -> Iterable[WindowState]:
@@ -135,11 +138,21 @@ class Partition:
         self._marks.frontier[source] = offset
 
     def rewind(self, source: str, end: int) -> None:
-        """The log ends at `end`, before what was merged: the broker lost records, and will give their offsets again."""
+        """The log ends at `end`, before what was merged: the broker lost records, and will give their offsets again.
+
+        What was counted of them stays counted, also when it comes again at the very offset where it stood.
+        """
+        if source == self._completions:
+            counted = [entry for entry in self._attributions.known if entry.offset >= end and self._is_counted(entry)]
+            for chunk in self._attributions.detach(counted):
+                self._changed_first[chunk.key] = chunk
+        else:
+            self._decisions = {name: at if at < end else DETACHED for name, at in self._decisions.items()}
         self._marks.frontier[source] = end
         for state in self._windows.values():
             if state.offsets.get(source, -1) >= end:
                 state.offsets[source] = end - 1
+                self._note(state)
 
     def absorb(
         self, source: str, facts: Sequence[Fact], *, now: int, through: int | None = None
@@ -147,7 +160,8 @@ class Partition:
         """Merge facts of one source, in the order of their offsets; `through` is the offset of the last event read.
 
         Returns what must be stored, in an order that matters: windows first, so that whatever prefix of the
-        writes survives a crash, nothing is marked as done that was not counted. None means: delete.
+        writes survives a crash, nothing is marked as done that was not counted (but what was counted at an offset that is
+        given again is marked before its window says that the offset is free). None means: delete.
         """
         if facts:
             self._clock.hear(source, at=max(fact.at for fact in facts), now=now)
@@ -189,24 +203,24 @@ class Partition:
         if source in self._stored_frontier:
             self._attributions.forget_from(self._stored_frontier.pop(source))
 
-    def _read_again_what_no_window_has(self, source: str) -> None:
+    def _read_again_what_no_window_has(self) -> None:
         """A request that is known and in no window was never counted: it is forgotten, and read again from where it stood.
 
         Windows are written before all else, so no crash does this. The embedded broker does: it may lose a window and keep
         what was written after it.
         """
-        lost = [entry for entry in self._attributions.known if not self._is_counted(source, entry)]
+        lost = [entry for entry in self._attributions.known if not self._is_counted(entry)]
         if lost:
             self._attributions.forget(lost)
-            first = min(entry.offset for entry in lost)
-            self._marks.frontier[source] = min(first, self._marks.frontier.get(source, first))
+            first = max(0, min(entry.offset for entry in lost))  # of what is detached nobody knows where it stands
+            self._marks.frontier[self._completions] = min(first, self._marks.frontier.get(self._completions, first))
 
-    def _is_counted(self, source: str, entry: Attribution) -> bool:
+    def _is_counted(self, entry: Attribution) -> bool:
         start = entry.at - entry.at % self._rules.length
         state = self._windows.get((entry.series, start))
         if state is None:
             return start + self._rules.length <= self._marks.forgotten_before  # closed and gone, or it came too late
-        return state.offsets.get(source, -1) >= entry.offset
+        return state.offsets.get(self._completions, -1) >= entry.offset
 
     def _absorb_completions(self, source: str, completions: Iterable[Completion]) -> None:
         """Each is looked up and remembered by itself; those of one window are counted together."""
@@ -296,8 +310,7 @@ class Partition:
                 self._changed[state.key] = None
 
     def _take_changes(self) -> dict[str, Record | None]:
-        changed: dict[str, Record | None] = {state.key: state for state in self._changed_windows.values()}
-        changed |= self._changed
+        changed = self._changed_first | {state.key: state for state in self._changed_windows.values()} | self._changed
         changed[self._marks.key] = self._marks
-        self._changed_windows, self._changed = {}, {}
+        self._changed_first, self._changed_windows, self._changed = {}, {}, {}
         return changed
