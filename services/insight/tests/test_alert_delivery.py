@@ -6,9 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx2
@@ -19,43 +17,17 @@ from sluice_insight.adapters.alerting.receivers import Receiver, read_receivers
 from sluice_kit.configuration import ConfigurationRefused
 from sluice_kit.consumer import ConsumedEvent
 
+from .alert_mesh import Far
+
 NOW = 1_760_000_040
 KEY = b"0123456789abcdef0123456789abcdef"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
 
 
-class Far:
-    """A receiver: what it got, and what it answers next."""
-
-    def __init__(self) -> None:
-        self.got: list[tuple[str, dict[str, str], bytes]] = []
-        self.answers: list[int] = []
-        far = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                far.got.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
-                self.send_response(far.answers.pop(0) if far.answers else 200)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Quiet."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-
 @pytest.fixture()
 def far() -> Iterator[Far]:
-    made = Far()
-    thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield made
-    made.server.shutdown()
-    thread.join()
-    made.server.server_close()
+    with Far().serving() as made:
+        yield made
 
 
 @pytest.fixture()
@@ -134,6 +106,24 @@ async def test_pending_old_and_unwanted_alerts_are_not_delivered(far: Far, secre
     assert far.got == []
     await deliver(receiver, alert("resolved"), alert(severity=""))
     assert len(far.got) == 2
+
+
+async def test_a_silenced_alert_is_not_delivered_and_one_that_others_judge_neither(far: Far, secret_file: str) -> None:
+    silenced, others = alert(), alert("resolved")
+    silenced.message.silenced_by.append("s-1")  # type: ignore[attr-defined]
+    receiver = webhook(far, secret_file)
+    async with httpx2.AsyncClient() as client:
+        delivery = Delivery(receiver, client, is_silenced=lambda event: event.state == "resolved", now=lambda: NOW)
+        await delivery.handle(silenced)
+        await delivery.handle(others)
+        assert far.got == []
+        await delivery.handle(alert())
+    assert len(far.got) == 1
+
+
+async def test_a_copy_of_what_was_delivered_is_not_delivered_again(far: Far, secret_file: str) -> None:
+    await deliver(webhook(far, secret_file), alert(), alert(), alert("resolved"), alert())
+    assert [headers["webhook-id"] for _, headers, _ in far.got] == ["event-firing", "event-resolved"]
 
 
 async def test_nobody_there_is_told_without_the_address(secret_file: str) -> None:

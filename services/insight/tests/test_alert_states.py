@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sluice.events.v1 import drift_pb2
+from sluice.events.v1.drift_pb2 import DriftMeasured
 from sluice_insight.adapters.alerting.events import Told, event_of
 from sluice_insight.adapters.alerting.log import AlertLog
+from sluice_insight.adapters.events import drift_part
 from sluice_insight.domain.alerting.conditions import complete_moment, signals
 from sluice_insight.domain.alerting.rules import (
     Absence,
@@ -162,6 +165,34 @@ def test_absence_is_of_what_was_there() -> None:
     assert holding(its, found, 90) == []
     many = replace(its, min_samples=100)
     assert holding(many, found, 30) == ["acme"], "few are not none: busy is there"
+
+
+def drifted(*causes: tuple[str, str, str, float]) -> DriftMeasured:
+    event = DriftMeasured(verdict=drift_pb2.DRIFT_VERDICT_DRIFTED, observations=80)
+    event.series.tenant_id, event.part.part_key, event.part.revision = "acme", "drift|acme", 1
+    event.window.start.FromMicroseconds(BEGIN)
+    event.window.length.FromMicroseconds(MINUTE)
+    for feature, dimension, slice_, share in causes:
+        event.causes.add(feature=feature, dimension=dimension, slice=slice_, share=share)
+    return event
+
+
+def test_a_drift_alert_carries_the_slices_that_explain_what_moved_most() -> None:
+    event = drifted(
+        ("prompt.words", "prompt_version", "greeting@3", 0.8),
+        ("prompt.words", "prompt_version", "greeting@2", 0.2),
+        ("prompt.words", "language", "de", 1.0),
+        ("answer.words", "model_digest", "abc", 1.0),
+    )
+    found = Board(history=1200 * MINUTE)
+    found.put(drift_part(event), now=NOW)
+    its = rule(metric="drift.drifted", group_by=())
+    [alert] = Alerts().step(its, signals(its, found, [], at=BEGIN + MINUTE), at=BEGIN + MINUTE)
+    assert event_of(alert).causes == {"prompt_version=greeting@3": 0.8, "prompt_version=greeting@2": 0.2}
+    assert drift_part(drifted()).causes == {}
+    many = drifted(*[("prompt.words", "tenant", f"t{i}", i / 100) for i in range(17)])
+    assert list(drift_part(many).causes)[:2] == ["tenant=t16", "tenant=t15"]
+    assert len(drift_part(many).causes) == 10
 
 
 @dataclass

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import httpx2
 from prometheus_client import REGISTRY
+from sluice.insight.v1.alert_service_pb2_grpc import add_AlertServiceServicer_to_server
 from sluice.insight.v1.comparison_service_pb2_grpc import add_ComparisonServiceServicer_to_server
 from sluice.insight.v1.insight_service_pb2_grpc import add_InsightServiceServicer_to_server
 from sluice.insight.v1.request_service_pb2_grpc import add_RequestServiceServicer_to_server
@@ -20,6 +22,7 @@ from sluice_kit.publisher import EventPublisher
 from sluice_kit.server import GrpcServer
 
 from sluice_insight.adapters.alerting import service as alerting
+from sluice_insight.adapters.alerting.interventions import Interventions
 from sluice_insight.adapters.alerting.log import AlertLog
 from sluice_insight.adapters.alerting.receivers import Receiver, read_receivers
 from sluice_insight.adapters.alerting.rule_check import checked
@@ -29,6 +32,9 @@ from sluice_insight.adapters.sources import SourceGauges, Sources
 from sluice_insight.adapters.stories.events import STORY_EVENTS
 from sluice_insight.adapters.stories.feed import StoryFeed
 from sluice_insight.adapters.stories.store import Stories, StoriesUnavailable
+from sluice_insight.api.alert_changes import SERVICE_NAME as ALERT_SERVICE_NAME
+from sluice_insight.api.alert_changes import AlertService
+from sluice_insight.api.alerts import AlertView
 from sluice_insight.api.comparisons import SERVICE_NAME as COMPARISON_SERVICE_NAME
 from sluice_insight.api.comparisons import ComparisonService
 from sluice_insight.api.metrics import SERVICE_NAME, InsightService
@@ -49,7 +55,9 @@ class _House:
     def __init__(self, configured: InsightSettings) -> None:
         history = configured.history_hours * HOUR
         self.board, self.watchers = Board(history=history), Watchers(limit=configured.watchers_limit)
-        self.sources, self.comparisons, self.alert_log = Sources(), Comparisons(), AlertLog()
+        self.sources, self.comparisons = Sources(), Comparisons()
+        changed = partial(self.watchers.notice, "alerts", 0)
+        self.alert_log, self.interventions = AlertLog(changed=changed), Interventions(changed=changed)
         self.stories = _stories(configured)
         self.story_feed = StoryFeed(self.stories)
         self.feed = Feed(
@@ -62,15 +70,16 @@ class _House:
         REGISTRY.register(LiveWindows(board=self.board, limit=configured.exposed_series))
         REGISTRY.register(SourceGauges(self.sources))
 
-    def open_doors(self, server: GrpcServer) -> Sequence[str]:
+    def open_doors(self, server: GrpcServer, publisher: EventPublisher) -> Sequence[str]:
         """Adds the services; their names."""
-        servicer = InsightService(
-            board=self.board, watchers=self.watchers, sources=self.sources, alert_log=self.alert_log
-        )
+        alerts = AlertView(self.alert_log, self.interventions)
+        servicer = InsightService(board=self.board, watchers=self.watchers, sources=self.sources, alert_view=alerts)
+        alert_service = AlertService(alerts, watchers=self.watchers, publish=publisher.publish)
+        add_AlertServiceServicer_to_server(alert_service, server.grpc)
         add_InsightServiceServicer_to_server(servicer, server.grpc)
         add_ComparisonServiceServicer_to_server(ComparisonService(self.comparisons), server.grpc)
         add_RequestServiceServicer_to_server(RequestService(self.stories), server.grpc)
-        return [SERVICE_NAME, COMPARISON_SERVICE_NAME, REQUEST_SERVICE_NAME]
+        return [SERVICE_NAME, ALERT_SERVICE_NAME, COMPARISON_SERVICE_NAME, REQUEST_SERVICE_NAME]
 
     def board_consumer(self, configured: InsightSettings) -> EventConsumer:
         """Into the board, from the beginning: it lives in memory."""
@@ -102,7 +111,7 @@ async def serve(configured: InsightSettings) -> None:
     publisher = EventPublisher(producer=f"sluice-insight/{configured.instance}", settings=configured)
     judge = alerting.evaluator(
         board=house.board, sources=house.sources, rules=rules, publisher=publisher, settings=configured,
-        topics=MEASURED, positions=lambda: house.feed.positions,
+        topics=MEASURED, positions=lambda: house.feed.positions, interventions=house.interventions,
     )  # fmt: skip
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(house.stories.close)
@@ -111,20 +120,26 @@ async def serve(configured: InsightSettings) -> None:
         client = await closing.enter_async_context(httpx2.AsyncClient(follow_redirects=False))
         alert_consumers = [
             alerting.log_consumer(house.alert_log, configured, starting_offsets=from_the_beginning),
-            *alerting.delivery_consumers(receivers, client, configured, console_url=configured.console_url),
+            alerting.interventions_consumer(house.interventions, configured, starting_offsets=from_the_beginning),
+            *alerting.delivery_consumers(
+                receivers, client, configured, console_url=configured.console_url, interventions=house.interventions
+            ),
         ]
         evaluating = alerting.evaluate_for_ever(judge, configured, every_seconds=configured.alert_seconds)
-        await _run(configured, house, alert_consumers, [evaluating, rules.watch(), house.story_feed.keep_bounded()])
+        await _run(
+            configured, house, publisher, alert_consumers, [evaluating, rules.watch(), house.story_feed.keep_bounded()]
+        )
 
 
 async def _run(
     configured: InsightSettings,
     house: _House,
+    publisher: EventPublisher,
     consumers: Sequence[EventConsumer],
     for_ever: Sequence[Coroutine[Any, Any, None]],
 ) -> None:
     server = GrpcServer(service="insight", settings=configured)
-    names = house.open_doors(server)
+    names = house.open_doors(server, publisher)
     board_consumer = house.board_consumer(configured)
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:

@@ -79,6 +79,7 @@ class AlertRaised(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     CHANGED_AT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    SILENCED_BY_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """Id of the alert; the same from pending to resolved."""
     rule: _builtins.str
@@ -115,6 +116,12 @@ class AlertRaised(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """What the alert is about, by label, such as `tenant_id`, `model`, `topic`. With the rule it says which alerts are the same one."""
 
+    @_builtins.property
+    def silenced_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the silences because of which receivers are not told of this change; empty where they are told. When the last of them
+        ends while the alert fires, it is told of once more as `firing`, without them.
+        """
+
     def __init__(
         self,
         *,
@@ -130,11 +137,130 @@ class AlertRaised(_message.Message):
         since: _timestamp_pb2.Timestamp | None = ...,
         changed_at: _timestamp_pb2.Timestamp | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        silenced_by: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["changed_at", b"changed_at", "evidence", b"evidence", "metadata", b"metadata", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "causes", b"causes", "changed_at", b"changed_at", "evidence", b"evidence", "labels", b"labels", "metadata", b"metadata", "rule", b"rule", "runbook", b"runbook", "severity", b"severity", "since", b"since", "state", b"state", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "causes", b"causes", "changed_at", b"changed_at", "evidence", b"evidence", "labels", b"labels", "metadata", b"metadata", "rule", b"rule", "runbook", b"runbook", "severity", b"severity", "silenced_by", b"silenced_by", "since", b"since", "state", b"state", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AlertRaised: _TypeAlias = AlertRaised  # noqa: Y015
+
+@_typing.final
+class AlertSilenced(_message.Message):
+    """A silence was set, or its end was changed: the newest of an id stands. While it lasts, receivers are not told of alerts that begin to fire and match."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    METADATA_FIELD_NUMBER: _builtins.int
+    SILENCE_ID_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    STARTS_AT_FIELD_NUMBER: _builtins.int
+    ENDS_AT_FIELD_NUMBER: _builtins.int
+    SET_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    EXPIRED_BY_FIELD_NUMBER: _builtins.int
+    silence_id: _builtins.str
+    """Id of the silence."""
+    rule: _builtins.str
+    """Rule whose alerts are silenced; empty means every rule."""
+    set_by: _builtins.str
+    """Who set it: an id of an operator, never a name."""
+    reason: _builtins.str
+    """Why, as a code or the number of a ticket, never a sentence."""
+    expired_by: _builtins.str
+    """Who ended it before its time: an id of an operator; empty where nobody did."""
+    @_builtins.property
+    def metadata(self) -> _metadata_pb2.EventMetadata:
+        """Who, when."""
+
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels that an alert must have, with these values; empty means any."""
+
+    @_builtins.property
+    def starts_at(self) -> _timestamp_pb2.Timestamp:
+        """From when on."""
+
+    @_builtins.property
+    def ends_at(self) -> _timestamp_pb2.Timestamp:
+        """Until when: the moment after the last. At most seven days after starts_at."""
+
+    def __init__(
+        self,
+        *,
+        metadata: _metadata_pb2.EventMetadata | None = ...,
+        silence_id: _builtins.str = ...,
+        rule: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        starts_at: _timestamp_pb2.Timestamp | None = ...,
+        ends_at: _timestamp_pb2.Timestamp | None = ...,
+        set_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        expired_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at", "metadata", b"metadata", "starts_at", b"starts_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ends_at", b"ends_at", "expired_by", b"expired_by", "labels", b"labels", "metadata", b"metadata", "reason", b"reason", "rule", b"rule", "set_by", b"set_by", "silence_id", b"silence_id", "starts_at", b"starts_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AlertSilenced: _TypeAlias = AlertSilenced  # noqa: Y015
+
+@_typing.final
+class AlertAcknowledged(_message.Message):
+    """Somebody has taken an alert on. The newest of an alert stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METADATA_FIELD_NUMBER: _builtins.int
+    ALERT_ID_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    alert_id: _builtins.str
+    """Id of the alert."""
+    acknowledged_by: _builtins.str
+    """Who has taken it on: an id of an operator, never a name."""
+    reason: _builtins.str
+    """A code or the number of a ticket, never a sentence; empty when none was given."""
+    @_builtins.property
+    def metadata(self) -> _metadata_pb2.EventMetadata:
+        """Who, when."""
+
+    def __init__(
+        self,
+        *,
+        metadata: _metadata_pb2.EventMetadata | None = ...,
+        alert_id: _builtins.str = ...,
+        acknowledged_by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metadata", b"metadata"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_by", b"acknowledged_by", "alert_id", b"alert_id", "metadata", b"metadata", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AlertAcknowledged: _TypeAlias = AlertAcknowledged  # noqa: Y015

@@ -468,6 +468,8 @@ class Alert(_message.Message):
     CAUSES_FIELD_NUMBER: _builtins.int
     CHANGED_AT_FIELD_NUMBER: _builtins.int
     PRODUCER_FIELD_NUMBER: _builtins.int
+    SILENCED_BY_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGEMENT_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """Its id."""
     rule: _builtins.str
@@ -502,6 +504,14 @@ class Alert(_message.Message):
     def changed_at(self) -> _timestamp_pb2.Timestamp:
         """When the state last changed."""
 
+    @_builtins.property
+    def silenced_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the silences that hold for it now (see AlertService.ListSilences)."""
+
+    @_builtins.property
+    def acknowledgement(self) -> Global___Acknowledgement:
+        """Who has taken it on; absent where nobody has."""
+
     def __init__(
         self,
         *,
@@ -517,14 +527,48 @@ class Alert(_message.Message):
         causes: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         changed_at: _timestamp_pb2.Timestamp | None = ...,
         producer: _builtins.str = ...,
+        silenced_by: _abc.Iterable[_builtins.str] | None = ...,
+        acknowledgement: Global___Acknowledgement | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["changed_at", b"changed_at", "evidence", b"evidence", "since", b"since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "changed_at", b"changed_at", "evidence", b"evidence", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "causes", b"causes", "changed_at", b"changed_at", "evidence", b"evidence", "labels", b"labels", "producer", b"producer", "rule", b"rule", "runbook", b"runbook", "severity", b"severity", "since", b"since", "state", b"state", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledgement", b"acknowledgement", "alert_id", b"alert_id", "causes", b"causes", "changed_at", b"changed_at", "evidence", b"evidence", "labels", b"labels", "producer", b"producer", "rule", b"rule", "runbook", b"runbook", "severity", b"severity", "silenced_by", b"silenced_by", "since", b"since", "state", b"state", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Alert: _TypeAlias = Alert  # noqa: Y015
+
+@_typing.final
+class Acknowledgement(_message.Message):
+    """Somebody has taken an alert on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    by: _builtins.str
+    """Id of the operator."""
+    reason: _builtins.str
+    """A code or the number of a ticket; empty when none was given."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        by: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "by", b"by", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Acknowledgement: _TypeAlias = Acknowledgement  # noqa: Y015
 
 @_typing.final
 class ListAlertsResponse(_message.Message):

@@ -21,6 +21,7 @@ from sluice_insight.domain.costs import Charge
 from sluice_insight.domain.part import DIMENSIONS, Part, Reading, Series, Totals
 from sluice_insight.domain.sketch import Sketch
 
+MOST_CAUSES = 10
 _VERDICTS = {
     DRIFT_VERDICT_INSUFFICIENT: "insufficient",
     DRIFT_VERDICT_STABLE: "stable",
@@ -63,7 +64,17 @@ def drift_part(event: DriftMeasured) -> Part:
     }
     for feature in event.features:
         readings |= _feature(feature)
-    return _part("drift", event, totals=Totals(), readings=readings)
+    return _part("drift", event, totals=Totals(), readings=readings, causes=_causes(event))
+
+
+def _causes(event: DriftMeasured) -> dict[str, float]:
+    """Of the feature that moved most, the dimension that explains it best: other dimensions tell the same change in other words."""
+    if not event.causes:
+        return {}
+    first = event.causes[0]
+    found = [one for one in event.causes if (one.feature, one.dimension) == (first.feature, first.dimension)]
+    found.sort(key=lambda one: -abs(one.share))
+    return {f"{one.dimension}={one.slice}": one.share for one in found[:MOST_CAUSES]}
 
 
 def _feature(feature: FeatureDrift) -> dict[str, Reading]:
@@ -99,6 +110,7 @@ def _part(
     *,
     totals: Totals,
     readings: Mapping[str, Reading],
+    causes: Mapping[str, float] | None = None,
 ) -> Part:
     part = event.part
     return Part(
@@ -113,6 +125,7 @@ def _part(
         complete_up_to=part.complete_up_to.ToMicroseconds() if part.HasField("complete_up_to") else 0,
         totals=totals,
         readings=readings,
+        causes=causes or {},
     )
 
 

@@ -2,52 +2,104 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice_kit import context
 from sluice_kit.errors import InvalidInput
 
-from sluice_insight.adapters.alerting.events import Told
+from sluice_insight.adapters.alerting.events import Told, moment
+from sluice_insight.adapters.alerting.interventions import Interventions
 from sluice_insight.adapters.alerting.log import AlertLog
 
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000
-_STATES = {
+STATES = {
     "pending": pb.ALERT_STATE_PENDING,
     "firing": pb.ALERT_STATE_FIRING,
     "resolved": pb.ALERT_STATE_RESOLVED,
 }
 
 
-def listed(log: AlertLog, request: pb.ListAlertsRequest) -> pb.ListAlertsResponse:
-    """One page, newest first. InvalidInput for a page token that is none."""
-    tenant = context.current().tenant_id or request.tenant_id
-    states = {state for state in request.states if state != pb.ALERT_STATE_UNSPECIFIED}
+@dataclass(frozen=True)
+class AlertView:
+    """Alerts together with what people did about them."""
+
+    log: AlertLog = field(default_factory=AlertLog)
+    interventions: Interventions = field(default_factory=Interventions)
+    now: Callable[[], float] = time.time
+
+    def alert(self, told: Told) -> pb.Alert:
+        """One alert as it stands."""
+        event = told.event
+        alert = pb.Alert(
+            alert_id=event.alert_id, rule=event.rule, state=STATES[event.state], evidence=event.evidence,
+            severity=event.severity, summary=event.summary, runbook=event.runbook, labels=dict(event.labels),
+            causes=dict(event.causes), producer=event.metadata.producer, silenced_by=self.silenced_by(told),
+        )  # fmt: skip
+        alert.since.FromMicroseconds(told.since)
+        alert.changed_at.FromMicroseconds(told.changed_at)
+        if (taken := self.interventions.acknowledgement(event.alert_id)) is not None:
+            alert.acknowledgement.by, alert.acknowledgement.reason = taken.acknowledged_by, taken.reason
+            alert.acknowledgement.at.CopyFrom(taken.metadata.occurred_at)
+        return alert
+
+    def silenced_by(self, told: Told) -> Sequence[str]:
+        """The silences that hold now for an open alert; for one that is over, those that kept it from receivers."""
+        event = told.event
+        if event.state == "resolved":
+            return tuple(event.silenced_by)
+        return self.interventions.silencing(event.rule, dict(event.labels), at=int(self.now() * 1e6))
+
+    def version(self, told: Told) -> tuple[object, ...]:
+        """Differs when anything that `alert` shows does."""
+        taken = self.interventions.acknowledgement(told.alert_id)
+        return (
+            told.event.metadata.event_id,
+            told.event.state,
+            self.silenced_by(told),
+            taken and moment(taken.metadata.occurred_at),
+        )
+
+
+Matches = Callable[[Told], bool]
+
+
+def matching(*, rule: str, severity: str, tenant_id: str) -> Matches:
+    """Alerts by what they are about. Who asks on behalf of a tenant gets that tenant's only."""
+    tenant = context.current().tenant_id or tenant_id
 
     def matches(told: Told) -> bool:
         event = told.event
         return (
-            (not states or _STATES[event.state] in states)
-            and (not request.rule or event.rule == request.rule)
-            and (not request.severity or event.severity == request.severity)
+            (not rule or event.rule == rule)
+            and (not severity or event.severity == severity)
             and (not tenant or told.tenant_id == tenant)
         )
 
-    found = log.find(matches)
-    if request.page_token and not (request.page_token.isascii() and request.page_token.isdigit()):
+    return matches
+
+
+def listed(view: AlertView, request: pb.ListAlertsRequest) -> pb.ListAlertsResponse:
+    """One page, newest first. InvalidInput for a page token that is none."""
+    states = chosen(request.states)
+    matches = matching(rule=request.rule, severity=request.severity, tenant_id=request.tenant_id)
+    found = view.log.find(lambda told: (not states or told.event.state in states) and matches(told))
+    first, last, more = page(len(found), request.page_size, request.page_token)
+    return pb.ListAlertsResponse(alerts=[view.alert(told) for told in found[first:last]], next_page_token=more)
+
+
+def chosen(states: Sequence[int]) -> frozenset[str]:
+    """Names of states; empty means any."""
+    return frozenset(name for name, value in STATES.items() if value in states)
+
+
+def page(count: int, size: int, token: str) -> tuple[int, int, str]:
+    """First and last of a page, and the token of the next. InvalidInput for a page token that is none."""
+    if token and not (token.isascii() and token.isdigit()):
         raise InvalidInput("page_token must come from an earlier answer", field="page_token")
-    first = min(int(request.page_token[:9] or 0), len(found))
-    last = first + min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
-    more = str(last) if last < len(found) else ""
-    return pb.ListAlertsResponse(alerts=[_alert(told) for told in found[first:last]], next_page_token=more)
-
-
-def _alert(told: Told) -> pb.Alert:
-    event = told.event
-    alert = pb.Alert(
-        alert_id=event.alert_id, rule=event.rule, state=_STATES[event.state], evidence=event.evidence,
-        severity=event.severity, summary=event.summary, runbook=event.runbook, labels=dict(event.labels),
-        causes=dict(event.causes), producer=event.metadata.producer,
-    )  # fmt: skip
-    alert.since.FromMicroseconds(told.since)
-    alert.changed_at.FromMicroseconds(told.changed_at)
-    return alert
+    first = min(int(token[:9] or 0), count)
+    last = first + min(size or DEFAULT_PAGE, LARGEST_PAGE)
+    return first, last, str(last) if last < count else ""

@@ -13,7 +13,6 @@ from sluice.insight.v1 import insight_service_pb2_grpc as pb_grpc
 from sluice.types.v1 import metric_pb2
 from sluice_kit.errors import InvalidInput, ResourceExhausted
 
-from sluice_insight.adapters.alerting.log import AlertLog
 from sluice_insight.adapters.sources import SHOWN_RANGES, Source, Sources
 from sluice_insight.api import alerts
 from sluice_insight.domain.board import MINUTE, Board, Point, Query
@@ -50,10 +49,10 @@ class InsightService(pb_grpc.InsightServiceServicer):
         board: Board,
         watchers: Watchers,
         sources: Sources | None = None,
-        alert_log: AlertLog | None = None,
+        alert_view: alerts.AlertView | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._alerts = alert_log or AlertLog()
+        self._alerts = alert_view or alerts.AlertView()
         self._sources = sources or Sources(now=now)
         self._board = board
         self._watchers = watchers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sluice_insight.domain.catalogue import Metric, Value, metric
 from sluice_insight.domain.part import Part, Series, Totals
@@ -67,6 +67,7 @@ class Point:
     revision: int
     closed: bool
     verdict: str = ""
+    causes: Mapping[str, float] = field(default_factory=dict)
 
 
 class Board:
@@ -219,6 +220,7 @@ def _readings(parts: Iterable[Part], metrics: Sequence[Metric]) -> list[Point]:
                     revision=part.revision,
                     closed=part.closed,
                     verdict=reading.verdict,
+                    causes=part.causes,
                 )
             )
     return found

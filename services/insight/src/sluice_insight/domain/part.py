@@ -64,6 +64,8 @@ class Part:
     totals: Totals = field(default_factory=Totals)
     readings: Mapping[str, Reading] = field(default_factory=dict)
     """Drift: metric name to value."""
+    causes: Mapping[str, float] = field(default_factory=dict)
+    """Drift: which slices explain the feature that moved most, `dimension=slice`, with their shares."""
 
     @property
     def rank(self) -> tuple[int, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,16 +14,18 @@ from google.protobuf.json_format import MessageToDict
 from prometheus_client import Counter
 from sluice.events.v1.alert_pb2 import AlertRaised
 from sluice_kit.consumer import ConsumedEvent
+from sluice_kit.events import SeenIds
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from sluice_insight.adapters.alerting.events import Told
 from sluice_insight.adapters.alerting.receivers import Receiver, signer
 
 DELIVERIES = Counter(
-    "sluice_insight_alert_deliveries", "Alerts by receiver and `delivered`, `failed` (tried again, in the end a dead letter), `too_old`.",
+    "sluice_insight_alert_deliveries", "Alerts by receiver and `delivered`, `failed` (tried again, in the end a dead letter), `too_old`, `silenced`.",
     ("receiver", "result"),
 )  # fmt: skip
 ATTEMPTS = 4
+MOST_SEEN = 10_000
 SECONDS = 10.0
 OLDEST_SECONDS = 6 * 3600
 """News that is older is no news: a new receiver is not told of three months of alerts."""
@@ -47,8 +49,11 @@ class Delivery:
     receiver: Receiver
     client: httpx2.AsyncClient
     console_url: str = ""
+    is_silenced: Callable[[AlertRaised], bool] = lambda _: False
+    """Asked of alerts that others judge, which say nothing of silences. Raises Unavailable while it is not known."""
     now: Callable[[], float] = time.time
     first_pause_seconds: float = 0.5
+    _seen: SeenIds = field(default_factory=lambda: SeenIds(MOST_SEEN))
 
     async def handle(self, event: ConsumedEvent) -> None:
         """Delivers one change. Raises NotDelivered."""
@@ -56,12 +61,18 @@ class Delivery:
         assert isinstance(alert, AlertRaised)
         if alert.state == "pending" or not self.receiver.wants(rule=alert.rule, severity=alert.severity):
             return
+        if alert.silenced_by or self.is_silenced(alert):
+            DELIVERIES.labels(self.receiver.receiver, "silenced").inc()
+            return
         if self.now() - Told(alert).changed_at / 1e6 > OLDEST_SECONDS:
             DELIVERIES.labels(self.receiver.receiver, "too_old").inc()
             return
+        if not self._seen.is_new(alert.metadata.event_id):
+            return  # a copy: an outbox whose process was killed sends what it does not know to be on the topic
         try:
             await self._retried(alert)
         except NotDelivered:
+            self._seen.forget(alert.metadata.event_id)
             DELIVERIES.labels(self.receiver.receiver, "failed").inc()
             raise
         DELIVERIES.labels(self.receiver.receiver, "delivered").inc()

@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge
 from sluice_kit.telemetry import logger
 
 from sluice_insight.adapters.alerting.events import event_of
+from sluice_insight.adapters.alerting.interventions import Interventions
 from sluice_insight.adapters.alerting.log import AlertLog
 from sluice_insight.adapters.sources import Sources
 from sluice_insight.domain.alerting.conditions import complete_moment, signals
@@ -65,6 +66,7 @@ class Evaluator:
     waiting: Callable[[], int]
     """Events of ours that are not on their topic yet."""
     caught_up: CaughtUp
+    interventions: Interventions = field(default_factory=Interventions)
     now: Callable[[], float] = time.time
     _log: AlertLog | None = None
     _alerts: Alerts = field(default_factory=Alerts)
@@ -101,7 +103,11 @@ class Evaluator:
             for rule in rules:
                 changed += self._step(rule, at, now)
         self._judged = max(end, self._judged)
-        return changed
+        # By the clock: a silence is about receivers, who are told now.
+        return self._alerts.hush(changed, lambda alert: self._silenced_by(alert, now), at=end)
+
+    def _silenced_by(self, alert: Alert, now: int) -> tuple[str, ...]:
+        return self.interventions.silencing(alert.rule, dict(alert.labels), at=now)
 
     def _moments(self, end: int) -> Sequence[int]:
         """Minutes to judge: those since the last, or that one again, because late data may have restated it."""

@@ -9,12 +9,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sluice.events.v1.alert_pb2 import AlertRaised
 from sluice.types.v1.metric_pb2 import MetricPoint
 
-from sluice_insight.domain.alerting.states import Alert
+from sluice_insight.domain.alerting.states import FIRING, Alert
 from sluice_insight.domain.board import Point
 from sluice_insight.domain.part import DIMENSIONS
 
 # Fixed for ever: the same change has the same event id, whichever instance finds it, and however often.
 _NAMESPACE = UUID("7d0f0c5e-4d7c-5b52-9d0a-3c0f6a1b7e21")
+
+OWN = "sluice-insight/"
+"""How the producers of this service begin."""
 
 
 def event_of(alert: Alert) -> AlertRaised:
@@ -22,8 +25,10 @@ def event_of(alert: Alert) -> AlertRaised:
     event = AlertRaised(
         alert_id=alert.alert_id, rule=alert.rule, state=alert.state, severity=alert.severity,
         summary=alert.summary, runbook=alert.runbook, labels=dict(alert.labels), causes=alert.causes,
+        silenced_by=alert.silenced_by,
     )  # fmt: skip
-    event.metadata.event_id = str(uuid5(_NAMESPACE, f"{alert.alert_id}|{alert.state}"))
+    silenced = "|silenced" if alert.silenced_by and alert.state == FIRING else ""
+    event.metadata.event_id = str(uuid5(_NAMESPACE, f"{alert.alert_id}|{alert.state}{silenced}"))
     event.metadata.tenant_id = dict(alert.labels).get("tenant_id", "")
     event.since.FromMicroseconds(alert.since)
     event.changed_at.FromMicroseconds(alert.changed_at)
@@ -77,12 +82,12 @@ class Told:
     def restored(self) -> Alert | None:
         """The alert to go on from; None for what is not followed here (another service raised it)."""
         event = self.event
-        if not event.HasField("since") or not event.metadata.producer.startswith("sluice-insight/"):
+        if not event.HasField("since") or not event.metadata.producer.startswith(OWN):
             return None
         return Alert(
             rule=event.rule, labels=tuple(sorted(event.labels.items())), state=event.state, since=self.since,
             changed_at=self.changed_at, held_at=self.changed_at, severity=event.severity, summary=event.summary,
-            runbook=event.runbook, causes=dict(event.causes),
+            runbook=event.runbook, causes=dict(event.causes), silenced_by=tuple(event.silenced_by),
         )  # fmt: skip
 
 

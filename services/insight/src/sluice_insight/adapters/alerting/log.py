@@ -17,8 +17,8 @@ ORDER = {"pending": 0, "firing": 1, "resolved": 2}
 class AlertLog:
     """Alerts by id. A copy of an event, or an older state of an alert, changes nothing."""
 
-    def __init__(self, *, most: int = MOST) -> None:
-        self._most = most
+    def __init__(self, *, most: int = MOST, changed: Callable[[], None] = lambda: None) -> None:
+        self._most, self._changed = most, changed
         self._told: OrderedDict[str, Told] = OrderedDict()
 
     async def handle(self, events: Sequence[ConsumedEvent]) -> None:
@@ -32,12 +32,13 @@ class AlertLog:
         if event.state not in ORDER or not event.alert_id:
             raise ValueError(f"an alert needs an id, and one of the states {', '.join(ORDER)}")
         known = self._told.get(event.alert_id)
-        if known is not None and ORDER[known.event.state] >= ORDER[event.state]:
+        if known is not None and _rank(known.event) >= _rank(event):
             return False
         self._told[event.alert_id] = Told(event)
         self._told.move_to_end(event.alert_id)
         while len(self._told) > self._most:
             self._forget()
+        self._changed()
         return True
 
     def _forget(self) -> None:
@@ -47,6 +48,10 @@ class AlertLog:
         )
         del self._told[oldest]
 
+    def get(self, alert_id: str) -> Told | None:
+        """One alert."""
+        return self._told.get(alert_id)
+
     def told(self) -> list[Told]:
         """In the order of their last change on the topic."""
         return list(self._told.values())
@@ -54,3 +59,8 @@ class AlertLog:
     def find(self, matches: Callable[[Told], bool]) -> list[Told]:
         """Newest first."""
         return sorted(filter(matches, self._told.values()), key=lambda told: (-told.changed_at, told.alert_id))
+
+
+def _rank(event: AlertRaised) -> tuple[int, bool]:
+    # It may fire silenced, and then fire on without the silence. The other way round it is not told of again.
+    return ORDER[event.state], event.state == "firing" and not event.silenced_by

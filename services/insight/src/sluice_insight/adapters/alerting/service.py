@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from sluice_kit.settings import MeshSettings
 
 from sluice_insight.adapters.alerting.delivery import Delivery
 from sluice_insight.adapters.alerting.evaluator import CaughtUp, Evaluator
+from sluice_insight.adapters.alerting.events import OWN
+from sluice_insight.adapters.alerting.interventions import INTERVENTIONS, Interventions
 from sluice_insight.adapters.alerting.lease import Lease
 from sluice_insight.adapters.alerting.log import AlertLog
 from sluice_insight.adapters.alerting.receivers import Receiver
@@ -48,16 +51,20 @@ def evaluator(
     settings: MeshSettings,
     topics: Sequence[type[Message]],
     positions: Callable[[], Mapping[tuple[str, int], int]],
+    interventions: Interventions,
 ) -> Evaluator:
-    """An evaluator over the live board."""
-    names = [topic_of(event).name for event in topics]
+    """An evaluator over the live board. Judged before the silences are read, alerts would be delivered in spite of them."""
+    names = [topic_of(event).name for event in (*topics, *INTERVENTIONS)]
     return Evaluator(
         board=board,
         sources=sources,
         rules=lambda: rules.current,
         publish=publisher.publish,
         waiting=lambda: publisher.depth,
-        caught_up=CaughtUp(ends=lambda: topic_ends(settings, names), positions=positions),
+        caught_up=CaughtUp(
+            ends=lambda: topic_ends(settings, names), positions=lambda: {**positions(), **interventions.positions}
+        ),
+        interventions=interventions,
     )
 
 
@@ -73,8 +80,27 @@ def log_consumer(log: AlertLog, settings: MeshSettings, *, starting_offsets: Sta
     )
 
 
+def interventions_consumer(
+    interventions: Interventions, settings: MeshSettings, *, starting_offsets: StartingOffsets
+) -> EventConsumer:
+    """Every instance reads all silences and acknowledgements."""
+    return EventConsumer(
+        service="insight",
+        group=f"sluice-insight-alert-interventions-{settings.instance}",
+        events=INTERVENTIONS,
+        handle=interventions.handle,
+        settings=settings,
+        starting_offsets=starting_offsets,
+    )
+
+
 def delivery_consumers(
-    receivers: Sequence[Receiver], client: httpx2.AsyncClient, settings: MeshSettings, *, console_url: str
+    receivers: Sequence[Receiver],
+    client: httpx2.AsyncClient,
+    settings: MeshSettings,
+    *,
+    console_url: str,
+    interventions: Interventions,
 ) -> list[EventConsumer]:
     """A consumer group for every receiver, over all instances: one that is away holds up no other."""
     # The client logs whole addresses, which may hold a secret.
@@ -84,12 +110,20 @@ def delivery_consumers(
             service="insight",
             group=f"sluice-insight-alerts-to-{receiver.receiver}",
             events=[AlertRaised],
-            handle_each=Delivery(receiver, client, console_url=console_url).handle,
+            handle_each=Delivery(
+                receiver, client, console_url=console_url, is_silenced=lambda alert: _is_silenced(alert, interventions)
+            ).handle,
             concurrency=4,
             settings=settings,
         )
         for receiver in receivers
     ]
+
+
+def _is_silenced(alert: AlertRaised, interventions: Interventions) -> bool:
+    if alert.metadata.producer.startswith(OWN):
+        return False  # the evaluator has said so in the event, and tells of it again when the silence ends
+    return bool(interventions.silencing(alert.rule, dict(alert.labels), at=time.time_ns() // 1000))
 
 
 async def evaluate_for_ever(judge: Evaluator, settings: MeshSettings, *, every_seconds: float) -> None:

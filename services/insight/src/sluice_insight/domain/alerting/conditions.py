@@ -129,7 +129,7 @@ def _labels(series: Series, rule: Rule) -> Labels:
 
 
 def _signal(seen: Seen) -> Signal:
-    return Signal(labels=seen.labels, point=seen.point)
+    return Signal(labels=seen.labels, point=seen.point, causes=seen.point.causes)
 
 
 def _number(seen: Seen) -> float:

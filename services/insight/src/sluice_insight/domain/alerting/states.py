@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -39,6 +39,8 @@ class Alert:
     runbook: str = ""
     point: Point | None = None
     causes: Mapping[str, float] = field(default_factory=dict)
+    silenced_by: tuple[str, ...] = ()
+    """Silences because of which receivers are not told of this state."""
 
     @property
     def key(self) -> Key:
@@ -84,6 +86,25 @@ class Alerts:
         left = set(rules)
         gone = [alert for alert in self.open() if alert.rule not in left]
         return [self._put(replace(alert, state=RESOLVED, changed_at=max(at, alert.changed_at))) for alert in gone]
+
+    def hush(self, changed: Iterable[Alert], silencing: Callable[[Alert], tuple[str, ...]], *, at: int) -> list[Alert]:
+        """What changed, with the silences that keep it from receivers; and what fires on after its last silence has ended.
+
+        A receiver that was told that an alert fires is told of its end, and no other is.
+        """
+        said: dict[str, tuple[str, ...]] = {}
+        found = []
+        for alert in changed:
+            by = said.get(alert.alert_id, alert.silenced_by) if alert.state == RESOLVED else silencing(alert)
+            said[alert.alert_id] = by
+            known = self._known[alert.key]
+            if known.alert_id == alert.alert_id:
+                self._put(replace(known, silenced_by=by))
+            found.append(replace(alert, silenced_by=by))
+        for alert in self.open():
+            if alert.state == FIRING and alert.silenced_by and alert.alert_id not in said and not silencing(alert):
+                found.append(self._put(replace(alert, silenced_by=(), changed_at=max(at, alert.changed_at))))
+        return found
 
     def _hold(self, rule: Rule, signal: Signal, known: Alert | None, at: int) -> list[Alert]:
         if known is None or known.state == RESOLVED:
