@@ -23,14 +23,14 @@ from sluice_quality.domain.sketch import RELATIVE_ACCURACY, QuantileSketch
 from sluice_quality.domain.totals import FeedbackTotals, ModerationTotals, RequestTotals
 from sluice_quality.domain.window import WindowState
 
-_series = lru_cache(maxsize=50_000)(Series)
+series_of = lru_cache(maxsize=50_000)(Series)
 """Series repeat: making one takes longer than finding it, and the same object is found sooner in every dictionary."""
 LARGEST_TOKEN_COUNT = 10**9
 """The cost service's bound: no request has more, and sums of more would outgrow 64 bits."""
 
 # Why a check was not made that the policy asks for. Every verdict also lists what its policy leaves out (`not_in_policy`).
 _UNMADE = frozenset({"detector_error", "detector_unavailable", "deadline", "fail_open"})
-_OUTCOMES = {
+OUTCOMES = {
     RequestOutcome.REQUEST_OUTCOME_COMPLETED: Outcome.SUCCEEDED,
     RequestOutcome.REQUEST_OUTCOME_BLOCKED_INPUT: Outcome.BLOCKED_INPUT,
     RequestOutcome.REQUEST_OUTCOME_BLOCKED_OUTPUT: Outcome.BLOCKED_OUTPUT,
@@ -38,7 +38,7 @@ _OUTCOMES = {
     RequestOutcome.REQUEST_OUTCOME_INVALID: Outcome.REJECTED,
     RequestOutcome.REQUEST_OUTCOME_SHED: Outcome.REJECTED,
 }
-_TRUNCATED = {finish_reason_pb2.FINISH_REASON_LENGTH, finish_reason_pb2.FINISH_REASON_BUDGET}
+TRUNCATED = {finish_reason_pb2.FINISH_REASON_LENGTH, finish_reason_pb2.FINISH_REASON_BUDGET}
 _THUMBS = {feedback_pb2.THUMB_UP: 1, feedback_pb2.THUMB_DOWN: -1}
 _COMPARISONS = {
     feedback_pb2.PREFERENCE_THIS: "won",
@@ -78,7 +78,7 @@ def _completion(event: RequestCompleted, offset: int, at: int) -> Completion:
         offset,
         at,
         metadata.request_id,
-        _series(
+        series_of(
             metadata.tenant_id,
             metadata.project_id,
             event.model,
@@ -86,7 +86,7 @@ def _completion(event: RequestCompleted, offset: int, at: int) -> Completion:
             event.prompt_version,
             event.experiment_arm,
         ),
-        _OUTCOMES.get(event.outcome, Outcome.FAILED),
+        OUTCOMES.get(event.outcome, Outcome.FAILED),
         duration_microseconds(event.latency) if event.HasField("latency") else None,
         duration_microseconds(event.time_to_first_token) if event.HasField("time_to_first_token") else None,
         duration_microseconds(event.generation_time) if event.HasField("generation_time") else None,
@@ -95,7 +95,7 @@ def _completion(event: RequestCompleted, offset: int, at: int) -> Completion:
         event.output_characters,
         _replacements(event.redacted_input) + _replacements(event.redacted_output),
         event.streamed,
-        event.finish_reason in _TRUNCATED,
+        event.finish_reason in TRUNCATED,
         event.refusal if event.HasField("refusal") else None,
         event.empty_answer if event.HasField("empty_answer") else None,
         event.language_mismatch if event.HasField("language_mismatch") else None,

@@ -13,6 +13,7 @@ from sluice_kit.streams.sequence import SourceLog
 from sluice_kit.streams.source import SourceEvent, Table
 
 from sluice_quality.adapters import records, telemetry
+from sluice_quality.adapters.batches import together
 from sluice_quality.adapters.events import fact_of, measured
 from sluice_quality.domain.facts import Fact
 from sluice_quality.domain.partition import Part, Partition, Record, Rules
@@ -61,18 +62,19 @@ class Processor:
         self.holding.report_dropped(partition)
 
     async def _facts(self, events: Sequence[SourceEvent]) -> list[Fact]:
-        found: list[Fact] = []
-        for event in events:
-            message = event.message
-            record_time = round(message.timestamp * 1_000_000)  # int() would cut a millisecond short by a microsecond
-            try:
-                fact = fact_of(read(event), offset=message.offset, record_time=record_time)
-            except UndecodableEvent as error:
-                await self._dead_letters.park(event, reason=error.reason)
-                continue
-            if fact is not None:
-                found.append(fact)
-        return found
+        found, alone = together(events)
+        for place in alone:
+            found[place] = await self._fact(events[place])
+        return [fact for fact in found if fact is not None]
+
+    async def _fact(self, event: SourceEvent) -> Fact | None:
+        message = event.message
+        record_time = round(message.timestamp * 1_000_000)  # int() would cut a millisecond short by a microsecond
+        try:
+            return fact_of(read(event), offset=message.offset, record_time=record_time)
+        except UndecodableEvent as error:
+            await self._dead_letters.park(event, reason=error.reason)
+            return None
 
     async def publish_due(self) -> None:
         """Publish every window whose published form is out of date."""
