@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 omit=()
-for name in protos events kit cli gateway inference redaction moderation feedback cost quality drift fairness insight console; do omit+=(--no-emit-package "sluice-$name"); done
+for name in protos events kit cli gateway inference redaction moderation feedback cost quality drift fairness insight console probes; do omit+=(--no-emit-package "sluice-$name"); done
 compile() {
   uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock" ${UPGRADE:-} "${omit[@]}" "$@"
 }

@@ -16,6 +16,7 @@ SERVICES = (
     "fairness",
     "insight",
     "console",
+    "probes",
 )
 GRPC_SERVICES = tuple(s for s in SERVICES if s not in ("quality", "drift", "fairness", "console"))
 

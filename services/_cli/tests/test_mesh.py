@@ -107,6 +107,7 @@ def test_every_service_of_the_mesh_has_a_check_and_ports_shifted_by_the_offset(m
         "fairness",
         "insight",
         "console",
+        "probes",
     }
     assert services["console"].check == Check("http", 8190)
     assert services["gateway"].ports == {"gateway": 50151, "gateway_http": 8180, "metrics_gateway": 9551}

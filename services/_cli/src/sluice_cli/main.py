@@ -5,14 +5,15 @@ import os
 import sys
 from typing import Annotated, NoReturn
 
+import grpc
 import typer
 from rich.console import Console
 from rich.markup import escape
-from sluice_kit.errors import Unavailable
+from sluice_kit.errors import SluiceError, from_rpc_error
 
-from sluice_cli import cost, decision, terminal
+from sluice_cli import cost, decision, probe, terminal
 from sluice_cli.event_commands import events
-from sluice_cli.mesh import operation
+from sluice_cli.mesh import demo_env, operation
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
 from sluice_cli.privacy.commands import privacy
@@ -93,11 +94,24 @@ def explain(
     decision.show(evidence, console, as_json=json)
 
 
+@app.command(name="probe")
+def probe_command(
+    once: Annotated[bool, typer.Option("--once", help="Run a round now; without it the newest one is shown.")] = False,
+) -> None:
+    """Show whether the filters are really on, by route and mode. Exit code 0 when every guard was seen on."""
+    try:
+        told = probe.report(demo_env.target(Home.here(), "probes"), once=once)
+    except grpc.RpcError as error:
+        raise from_rpc_error(error) from None
+    probe.show(told, console)
+    raise typer.Exit(0 if probe.is_guarded(told) else 1)
+
+
 def main() -> None:
     """Runs the command; a problem is one sentence on standard error and exit code 1."""
     try:
         app()
-    except (MeshProblem, Unavailable) as problem:
+    except (MeshProblem, SluiceError) as problem:
         _tell(str(problem))
     except OSError as problem:
         # A file that was named by the caller. Anything else is a fault of ours, of which the trace tells more.

@@ -13,6 +13,7 @@ _GRPC_PORTS = {
     "cost": 50056,
     "registry": 50057,
     "insight": 50058,
+    "probes": 50059,
 }
 _OTHER_PORTS = {
     "gateway_http": 8080,

@@ -19,7 +19,14 @@ from sluice_kit.telemetry import configure
 
 from sluice_inference.adapters.backends import open_backend, open_embedder
 from sluice_inference.adapters.languages import Langid
-from sluice_inference.adapters.model_list import BadModelList, LlamaCppEntry, ModelEntry, ModelList, read_model_list
+from sluice_inference.adapters.model_list import (
+    BadModelList,
+    LlamaCppEntry,
+    ModelEntry,
+    ModelList,
+    SelfTestEntry,
+    read_model_list,
+)
 from sluice_inference.adapters.recorder import ModelObserver, ModelWitness, Recorder
 from sluice_inference.adapters.static_embedding import StaticEmbedding, StaticEmbeddingBackend
 from sluice_inference.api.service import InferenceServicer
@@ -48,13 +55,18 @@ def main() -> None:
 def listed_models(settings: InferenceSettings) -> ModelList:
     """The file's models, or the one that the settings describe. On mistakes prints every one and exits with code 2."""
     try:
-        return (
+        listed = (
             read_model_list(settings.models_file) if settings.models_file else ModelList(models=(only_model(settings),))
         )
     except BadModelList as error:
         for mistake in error.mistakes:
             print(f"SLUICE_INFERENCE_MODELS_FILE: {mistake}", file=sys.stderr)
         raise SystemExit(2) from None
+    if not settings.self_test_model:
+        return listed
+    return listed.model_copy(
+        update={"models": (*listed.models, SelfTestEntry(backend="self_test", id=settings.self_test_model))}
+    )
 
 
 def only_model(settings: InferenceSettings) -> LlamaCppEntry:

@@ -39,6 +39,8 @@ class InferenceSettings(GrpcServiceSettings):
     """Longest time a generation may compute."""
     stall_seconds: float = Field(30.0, gt=0, le=600)
     """An engine that is silent for so long is taken for broken: its request ends, health says NOT_SERVING."""
+    self_test_model: str = Field("", pattern=r"^[A-Za-z0-9._:/-]{0,128}$")
+    """Id of a model for the mesh's self-tests to host beside the others (docs/decisions/0022-self-test-probes.md); empty means none."""
     max_messages: int = Field(256, ge=1, le=10_000)
     """Messages of a chat."""
     max_input_characters: int = Field(65_536, ge=1, le=10_000_000)

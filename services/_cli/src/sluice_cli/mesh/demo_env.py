@@ -11,7 +11,7 @@ from sluice_kit.addresses import DEFAULT_PORTS
 
 from sluice_cli.mesh import demo_console
 from sluice_cli.mesh.home import Home
-from sluice_cli.mesh.plan import GRPC_SERVICES, STREAM_PROCESSORS
+from sluice_cli.mesh.plan import GRPC_SERVICES, SELF_TEST_MODEL, STREAM_PROCESSORS
 from sluice_cli.mesh.private_file import write_private
 from sluice_cli.mesh.problem import MeshProblem
 
@@ -19,6 +19,8 @@ TENANTS = ("acme", "globex")
 MODEL = "sluice-small"
 # Id under which the inference service serves the packaged model.
 MODEL_TARGET = "smollm2-135m-instruct"
+PROBE_KEY = "self-test"
+"""Id of the key of the mesh's self-tests, whose requests are on nobody's bill."""
 EMBEDDING_MODEL = "sluice-embed"
 EMBEDDING_TARGET = "sluice-static-minilm-256"
 
@@ -28,7 +30,9 @@ def write(home: Home, offset: int, broker: Mapping[str, str]) -> None:
     console_key = demo_console.key(home, read(home) if home.demo_env.exists() else {})
     keys = _keys(home)
     if not home.gateway_file.exists():
-        write_private(home.gateway_file, _gateway_yaml(keys))
+        probe_key = f"sk-sluice-{PROBE_KEY}-{secrets.token_hex(32)}"
+        write_private(home.probe_key_file, f"{probe_key}\n")
+        write_private(home.gateway_file, _gateway_yaml(keys, probe_key))
     values = {**addresses(home, offset), **_key_variables(keys), demo_console.KEY: console_key, **broker}
     write_private(home.demo_env, _assignments(values))
 
@@ -93,7 +97,7 @@ def _key_variables(keys: Mapping[str, str]) -> dict[str, str]:
     return {variable: keys[tenant] for variable, tenant in _variables().items()}
 
 
-def _gateway_yaml(keys: Mapping[str, str]) -> str:
+def _gateway_yaml(keys: Mapping[str, str], probe_key: str) -> str:
     document = {
         "version": 1,
         "tenants": [
@@ -105,10 +109,14 @@ def _gateway_yaml(keys: Mapping[str, str]) -> str:
             }
             for tenant in keys
         ],
-        "api_keys": [{"id": tenant, "sha256": _digest(key), "tenant": tenant} for tenant, key in keys.items()],
+        "api_keys": [
+            *({"id": tenant, "sha256": _digest(key), "tenant": tenant} for tenant, key in keys.items()),
+            {"id": PROBE_KEY, "sha256": _digest(probe_key), "tenant": TENANTS[0], "synthetic": True},
+        ],
         "models": [
             {"alias": MODEL, "target": MODEL_TARGET, "owned_by": "huggingface", "max_output_tokens": 256},
             {"alias": EMBEDDING_MODEL, "target": EMBEDDING_TARGET, "owned_by": "sluice", "tasks": ["embed"]},
+            {"alias": SELF_TEST_MODEL, "target": SELF_TEST_MODEL, "owned_by": "sluice", "max_output_tokens": 1024},
         ],
     }
     head = "# Written by `sluice mesh up` when there was none; yours to change. Keys are hashed; the clear ones are in demo.env.\n"

@@ -46,6 +46,11 @@ class Home:
         return self.path / "gateway.yaml"
 
     @property
+    def probe_key_file(self) -> Path:
+        """The key of the mesh's self-tests, in clear; read by nobody else."""
+        return self.path / "probes.key"
+
+    @property
     def console_file(self) -> Path:
         """Who may sign in to the console (keys hashed)."""
         return self.path / "console" / "keys.yaml"

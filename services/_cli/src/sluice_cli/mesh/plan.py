@@ -10,10 +10,12 @@ from sluice_kit.addresses import DEFAULT_PORTS
 
 from sluice_cli.mesh.problem import MeshProblem
 
-GRPC_SERVICES = ("inference", "redaction", "moderation", "gateway", "cost", "feedback", "insight")
+GRPC_SERVICES = ("inference", "redaction", "moderation", "gateway", "cost", "feedback", "insight", "probes")
 """Heaviest start first."""
 STREAM_PROCESSORS = ("quality", "drift", "fairness")
 PAGES = ("console",)
+SELF_TEST_MODEL = "sluice-self-test"
+"""Id and alias of the model that answers the mesh's self-tests."""
 SERVICES = (*GRPC_SERVICES, *STREAM_PROCESSORS, *PAGES)
 
 
@@ -85,8 +87,12 @@ def _environment(name: str, names: tuple[str, ...]) -> dict[str, str]:
         return {"SLUICE_GATEWAY_BUDGETS": "false"}
     # llama.cpp's threads spin while they wait for one another. One a core, on cores shared with ten processes, is many times
     # slower than half of that: measured on two busy cores, 40 tokens took 1-3 s with one thread and 20-40 s with two.
-    if name == "inference" and "SLUICE_INFERENCE_THREADS" not in os.environ:
-        return {"SLUICE_INFERENCE_THREADS": str(max(1, (os.cpu_count() or 2) // 2))}
+    if name == "inference":
+        own = {
+            "SLUICE_INFERENCE_THREADS": str(max(1, (os.cpu_count() or 2) // 2)),
+            "SLUICE_INFERENCE_SELF_TEST_MODEL": SELF_TEST_MODEL,
+        }
+        return {variable: value for variable, value in own.items() if variable not in os.environ}
     return {}
 
 

@@ -10,10 +10,12 @@ from sluice_inference.adapters.model_list import (
     LlamaCppEntry,
     ModelEntry,
     OpenAiHttpEntry,
+    SelfTestEntry,
     TensorRtLlmEntry,
 )
 from sluice_inference.adapters.openai_http.backend import OpenAiEmbedding, OpenAiHttp
 from sluice_inference.adapters.openai_http.backend import model_facts as upstream_facts
+from sluice_inference.adapters.self_test import SelfTestModel
 from sluice_inference.adapters.tensorrt_llm.backend import TensorRtLlm
 from sluice_inference.adapters.tensorrt_llm.backend import model_facts as checkpoint_facts
 from sluice_inference.adapters.tensorrt_llm.checkpoint import read_checkpoint
@@ -39,6 +41,10 @@ def open_backend(entry: ModelEntry) -> Backend:
             return OpenAiHttp(entry.upstream, model=facts)
         case TensorRtLlmEntry():
             return _open_tensorrt_llm(entry)
+        case SelfTestEntry():
+            return SelfTestModel(
+                entry.id, context_tokens=entry.context_tokens, max_output_tokens=entry.max_output_tokens
+            )
 
 
 def open_embedder(entry: EmbedderEntry) -> OpenAiEmbedding:

@@ -97,6 +97,12 @@ class TensorRtLlmEntry(HostedEntry):
         return self
 
 
+class SelfTestEntry(HostedEntry):
+    """The model of the mesh's self-tests, which has no weights and answers nobody else."""
+
+    backend: Literal["self_test"]
+
+
 class EmbedderEntry(_Entry):
     """An embedding model behind an OpenAI-compatible server."""
 
@@ -110,7 +116,9 @@ class EmbedderEntry(_Entry):
     """How it is reached."""
 
 
-ModelEntry = Annotated[LlamaCppEntry | OpenAiHttpEntry | TensorRtLlmEntry, Field(discriminator="backend")]
+ModelEntry = Annotated[
+    LlamaCppEntry | OpenAiHttpEntry | TensorRtLlmEntry | SelfTestEntry, Field(discriminator="backend")
+]
 
 
 class ModelList(_Entry):

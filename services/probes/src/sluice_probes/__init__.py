@@ -1,0 +1,1 @@
+"""Self-test probes: whether the filters are really on."""

@@ -1,0 +1,96 @@
+"""The gateway's OpenAI-compatible HTTP door."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+from sluice_probes.domain.findings import Answer
+
+MOST_BYTES = 1 << 20
+"""Of an answer; a report has a few thousand."""
+
+
+class HttpDoor:
+    """Fits domain.round.Door, whole or streamed."""
+
+    def __init__(self, client: httpx.AsyncClient, url: str, key: str, *, streamed: bool, seconds: float) -> None:
+        self._client, self._url, self._streamed = client, url, streamed
+        self._headers = {"authorization": f"Bearer {key}", "x-sluice-timeout-ms": str(int(seconds * 1000))}
+        self._seconds = seconds
+
+    async def chat(self, model: str, system: str, text: str, *, most_tokens: int) -> Answer:
+        messages = [{"role": "system", "content": system}] if system else []
+        messages.append({"role": "user", "content": text})
+        body = {"model": model, "messages": messages, "max_tokens": most_tokens, "stream": self._streamed}
+        return await self._ask("/v1/chat/completions", body)
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Answer:
+        return await self._ask("/v1/embeddings", {"model": model, "input": list(texts), "encoding_format": "float"})
+
+    async def _ask(self, path: str, body: dict[str, Any]) -> Answer:
+        try:
+            async with self._client.stream(
+                "POST", self._url + path, json=body, headers=self._headers, timeout=self._seconds
+            ) as response:
+                content = await _bounded(response)
+            if response.status_code != 200:
+                return _refusal(json.loads(content))
+            if path.endswith("embeddings"):
+                return Answer(vectors=tuple(tuple(each["embedding"]) for each in json.loads(content)["data"]))
+            return _streamed(content) if self._streamed else _whole(json.loads(content))
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, IndexError) as error:
+            return Answer(error="NO_ANSWER" if isinstance(error, httpx.HTTPError) else "UNREADABLE_ANSWER")
+
+
+async def _bounded(response: httpx.Response) -> bytes:
+    content = b""
+    async for piece in response.aiter_bytes():
+        content += piece
+        if len(content) > MOST_BYTES:
+            raise ValueError("the answer is too long")
+    return content
+
+
+def _whole(document: dict[str, Any]) -> Answer:
+    choice = document["choices"][0]
+    return _answer(choice["message"]["content"] or "", choice["finish_reason"], document.get("sluice", {}))
+
+
+def _streamed(content: bytes) -> Answer:
+    text, finish = "", None
+    guard: dict[str, Any] = {}
+    for line in content.decode().splitlines():
+        if not line.startswith("data: ") or line == "data: [DONE]":
+            continue
+        chunk = json.loads(line.removeprefix("data: "))
+        if "error" in chunk:
+            return _refusal(chunk)
+        guard = chunk.get("sluice", guard)
+        for choice in chunk.get("choices", ()):
+            text += choice["delta"].get("content") or ""
+            finish = choice.get("finish_reason") or finish
+    return _answer(text, finish, guard)
+
+
+def _answer(text: str, finish: str | None, guard: dict[str, Any]) -> Answer:
+    return Answer(
+        text=text,
+        withheld=finish == "content_filter",
+        decision_ids=tuple(guard.get("decision_ids", ())),
+        skipped_filters=tuple(guard.get("skipped_filters", ())),
+        redacted_output=guard.get("redacted_output", {}),
+    )
+
+
+def _refusal(document: dict[str, Any]) -> Answer:
+    told = document["error"].get("sluice", {})
+    decision = told.get("decision_id", "")
+    return Answer(
+        error=told.get("reason") or "HTTP_ERROR",
+        policy=told.get("policy", ""),
+        decision_ids=(decision,) if decision else (),
+    )

@@ -1,0 +1,88 @@
+"""What is asked of a route, what it answered, and what is concluded of its guards."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+CHAT_ROUTES = ("grpc_chat", "grpc_stream", "http_chat", "http_stream")
+EMBED_ROUTES = ("grpc_embed", "http_embed")
+ROUTES = (*CHAT_ROUTES, *EMBED_ROUTES)
+
+INPUT_REDACTION, INPUT_MODERATION = "input_redaction", "input_moderation"
+OUTPUT_MODERATION, OUTPUT_REDACTION, RESTORATION = "output_moderation", "output_redaction", "restoration"
+GUARDS = (INPUT_REDACTION, INPUT_MODERATION, OUTPUT_MODERATION, OUTPUT_REDACTION, RESTORATION)
+
+
+def guards_of(route: str) -> tuple[str, ...]:
+    """The guards that a route has: vectors are no text, so nothing of an answer is filtered there."""
+    return GUARDS if route in CHAT_ROUTES else (INPUT_REDACTION, INPUT_MODERATION)
+
+
+class State(enum.Enum):
+    """What is known of a guard."""
+
+    GUARDED = "guarded"
+    UNGUARDED = "unguarded"
+    UNAVAILABLE = "unavailable"
+    UNTESTED = "untested"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One guard of one route."""
+
+    route: str
+    guard: str
+    model: str
+    state: State
+    reason: str = ""
+    decision_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a route gave back; `error` is the reason of a refusal, `vectors` is what an embedding route gives in place of text."""
+
+    text: str = ""
+    error: str = ""
+    withheld: bool = False
+    policy: str = ""
+    decision_ids: tuple[str, ...] = ()
+    skipped_filters: tuple[str, ...] = ()
+    redacted_output: Mapping[str, int] = field(default_factory=dict)
+    vectors: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One seeded value that was sent, and whether no part of it reached the model."""
+
+    kind: str
+    origin: str
+    is_found: bool
+
+
+WITHHELD = frozenset({"CONTENT_BLOCKED", "CONTENT_HELD"})
+_NOT_TRIED = frozenset(
+    {"MODEL_NOT_FOUND", "INVALID_API_KEY", "RATE_LIMIT", "CONCURRENCY_LIMIT", "OVERLOADED", "MODEL_OVERLOADED"}
+)
+
+
+def without_answer(answer: Answer) -> State | None:
+    """The state of every guard that a request was to try and that gave no answer; None where there is one."""
+    if not answer.error:
+        return None
+    return State.UNTESTED if answer.error in _NOT_TRIED | WITHHELD else State.UNAVAILABLE
+
+
+def skipped(answer: Answer, filter_name: str) -> bool:
+    """Whether the answer says itself that this filter was left out, as a tenant may choose."""
+    return any(filter_name in name for name in answer.skipped_filters)
+
+
+def worst(findings: Sequence[Finding]) -> State:
+    """The state that a person must know of first."""
+    order = (State.UNGUARDED, State.UNAVAILABLE, State.UNTESTED, State.GUARDED)
+    return min((finding.state for finding in findings), key=order.index, default=State.UNTESTED)

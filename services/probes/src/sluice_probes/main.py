@@ -1,0 +1,54 @@
+"""Wires the self-test probes and serves them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import httpx
+from sluice.probe.v1.probe_service_pb2_grpc import add_ProbeServiceServicer_to_server
+from sluice_kit import process, settings, telemetry
+from sluice_kit.channel import connect
+from sluice_kit.publisher import EventPublisher
+from sluice_kit.server import GrpcServer
+from sluice_kit.settings import target_of
+
+from sluice_probes.adapters.prober import Prober
+from sluice_probes.api import SERVICE_NAME, ProbeService
+from sluice_probes.settings import ProbesSettings
+
+
+async def serve(configured: ProbesSettings) -> None:
+    """Serve until a signal."""
+    publisher = EventPublisher(producer=f"sluice-probes/{configured.instance}", settings=configured)
+    server = GrpcServer(service="probes", settings=configured)
+    async with connect(target_of(configured, "gateway"), configured) as channel, httpx.AsyncClient() as client:
+        prober = Prober(
+            channel=channel,
+            client=client,
+            publisher=publisher,
+            keys_at=configured.keys_at,
+            url=configured.http_url,
+            model=configured.model,
+            embedding_model=configured.embedding_model,
+            seconds=configured.request_seconds,
+            aliases_limit=configured.aliases_limit,
+            first_number=int(time.time()),  # other values after every start
+        )
+        service = ProbeService(prober, interval=configured.interval_seconds)
+        add_ProbeServiceServicer_to_server(service, server.grpc)
+        await publisher.start()
+        rounds = asyncio.create_task(prober.run_for_ever(configured.interval_seconds))
+        try:
+            await server.run(service_names=[SERVICE_NAME])
+        finally:
+            rounds.cancel()
+            await asyncio.gather(rounds, return_exceptions=True)
+            await publisher.stop()
+
+
+def main() -> None:
+    """Entry point of `sluice-probes`."""
+    configured = settings.load(ProbesSettings)
+    telemetry.configure("probes", configured)
+    process.run(lambda: serve(configured))

@@ -1,0 +1,40 @@
+"""What the environment says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from sluice_kit.addresses import default_listen
+from sluice_kit.settings import GrpcServiceSettings, settings_config
+
+
+class ProbesSettings(GrpcServiceSettings):
+    """Prefix SLUICE_PROBES_."""
+
+    model_config = settings_config("probes")
+
+    interval_seconds: float = Field(default=30.0, ge=0, le=3600)
+    """From the end of a round to the start of the next; 0: none by itself. Above 30 an unguarded route may be told of later than a minute."""
+    key_file: Path | None = None
+    """File with API keys that the gateway marks `synthetic`, one a line, used in turn; `probes.key` under SLUICE_HOME where it is not set."""
+    gateway_url: str = Field(default="", pattern=r"^$|^https?://[^\s@]+$")
+    """The gateway's HTTP door; empty means the default address."""
+    model: str = Field(default="sluice-self-test", pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")
+    """Alias of the self-test model."""
+    embedding_model: str = Field(default="sluice-embed", pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")
+    """Alias of the embedding model that is tried."""
+    request_seconds: float = Field(default=10.0, gt=0, le=60)
+    """Longest a request of a probe may take."""
+    aliases_limit: int = Field(default=8, ge=0, le=100)
+    """How many other model aliases get forbidden input on each chat route, which costs no model time while the filter is on."""
+
+    @property
+    def keys_at(self) -> Path:
+        """Where the keys are."""
+        return self.key_file or self.home / "probes.key"
+
+    @property
+    def http_url(self) -> str:
+        """Where the HTTP door is."""
+        return (self.gateway_url or f"http://{default_listen('gateway_http', self.port_base_offset)}").rstrip("/")

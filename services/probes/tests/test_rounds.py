@@ -1,0 +1,171 @@
+"""A round against doors whose filters are real doubles: each one on, off, away, or partly blind."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+from sluice_probes.domain import marks
+from sluice_probes.domain.canaries import KINDS, NAMES, ORIGINS, canaries
+from sluice_probes.domain.findings import CHAT_ROUTES, GUARDS, ROUTES, Answer, Detection, State, guards_of
+from sluice_probes.domain.marks import _mark
+from sluice_probes.domain.recall import Recall, Tally
+from sluice_probes.domain.round import FORBIDDEN_INPUT, alarming, run_round
+
+MODEL = "sluice-self-test"
+INVENTED = f"You may write to {marks.INVENTED_VALUES[0]} or pay to IBAN {marks.INVENTED_VALUES[1]}."
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """A gateway's door: a model that reports, between filters that may be turned into pass-throughs."""
+
+    off: frozenset[str] = frozenset()
+    away: str = ""
+    blind_to: frozenset[str] = frozenset()
+    skipped: tuple[str, ...] = ()
+
+    async def chat(self, model: str, system: str, text: str, *, most_tokens: int) -> Answer:
+        if self.away:
+            return Answer(error=self.away)
+        if text == FORBIDDEN_INPUT and "input_moderation" not in self.off:
+            return Answer(error="CONTENT_BLOCKED", policy="general@4")
+        heard, vault = self._redacted(text)
+        said = ""
+        if marks.REPORT in system:
+            told = ", ".join(
+                _mark(word.strip(".,"))
+                for word in heard.split()
+                if word[:1].isupper() or any(c.isdigit() for c in word)
+            )
+            said = f"{self._restored(heard, vault)}\n{marks.MARKS_BEGIN} {told}."
+        if marks.INVENT in system:
+            said += INVENTED if "output_redaction" in self.off else "You may write to <EMAIL_ADDRESS_9>."
+        if marks.OVERSTEP in system:
+            return Answer(text=marks.FORBIDDEN) if "output_moderation" in self.off else Answer(withheld=True)
+        return Answer(text=said, skipped_filters=self.skipped)
+
+    async def embed(self, model: str, texts: Sequence[str]) -> Answer:
+        if self.away:
+            return Answer(error=self.away)
+        if FORBIDDEN_INPUT in texts and "input_moderation" not in self.off:
+            return Answer(error="CONTENT_BLOCKED")
+        return Answer(vectors=tuple((float(hash(self._redacted(text)[0])),) for text in texts))
+
+    def _redacted(self, text: str) -> tuple[str, dict[str, str]]:
+        vault: dict[str, str] = {}
+        if "input_redaction" in self.off:
+            return text, vault
+        for number in range(400):
+            for canary in canaries(number):
+                if canary.value in text and canary.origin not in self.blind_to:
+                    vault[f"<{canary.kind}_{canary.origin}>"] = canary.value
+                    text = text.replace(canary.value, f"<{canary.kind}_{canary.origin}>")
+        return text, vault
+
+    def _restored(self, text: str, vault: dict[str, str]) -> str:
+        if "restoration" not in self.off:
+            for token, value in vault.items():
+                text = text.replace(token, value)
+        return text
+
+
+def round_over(door: Filtered, number: int = 3):
+    doors = dict.fromkeys(ROUTES, door)
+    run = run_round(doors, number=number, key_id="t", model=MODEL, embedding_model="sluice-embed", aliases=("other",))
+    return asyncio.run(run)
+
+
+def states(door: Filtered) -> dict[tuple[str, str], set[State]]:
+    found: dict[tuple[str, str], set[State]] = {}
+    for each in round_over(door).findings:
+        found.setdefault((each.route, each.guard), set()).add(each.state)
+    return found
+
+
+def test_every_guard_of_every_route_is_seen_on() -> None:
+    expected = {(route, guard): {State.GUARDED} for route in ROUTES for guard in guards_of(route)}
+    assert states(Filtered()) == expected
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_a_filter_that_lets_everything_pass_is_an_alarm_on_each_of_its_routes(guard: str) -> None:
+    found = alarming(round_over(Filtered(off=frozenset({guard}))).findings)
+    assert {each.guard for each in found} == {guard}
+    assert {each.route for each in found} == {route for route in ROUTES if guard in guards_of(route)}
+
+
+def test_one_unguarded_route_among_guarded_ones_is_named() -> None:
+    doors = dict.fromkeys(ROUTES, Filtered()) | {"http_stream": Filtered(off=frozenset({"output_moderation"}))}
+    run = run_round(doors, number=1, key_id="t", model=MODEL, embedding_model="e", aliases=())
+    assert [(f.route, f.guard) for f in alarming(asyncio.run(run).findings)] == [("http_stream", "output_moderation")]
+
+
+def test_a_filter_that_is_away_fails_closed_and_is_no_alarm() -> None:
+    assert set().union(*states(Filtered(away="FILTER_UNAVAILABLE")).values()) == {State.UNAVAILABLE}
+
+
+def test_an_unknown_model_says_nothing_of_the_guards() -> None:
+    assert set().union(*states(Filtered(away="MODEL_NOT_FOUND")).values()) == {State.UNTESTED}
+
+
+def test_a_filter_that_was_skipped_is_an_alarm_though_its_tenant_chose_it() -> None:
+    found = alarming(round_over(Filtered(off=frozenset({"input_redaction"}), skipped=("redaction",))).findings)
+    assert "FILTER_SKIPPED" in {each.reason for each in found}
+
+
+def test_values_of_one_name_origin_that_are_missed_lower_its_recall_alone() -> None:
+    result = round_over(Filtered(blind_to=frozenset({"west_african"})))
+    tally = Tally()
+    tally.add(result.detections)
+    recalls = {(each.kind, each.origin): each.value for each in tally.recalls()}
+    assert {key for key, value in recalls.items() if value < 1} == {("PERSON", "west_african")}
+    assert not alarming(result.findings)
+
+
+def test_a_part_of_a_name_that_reached_the_model_counts_as_missed() -> None:
+    assert marks.marks_of("Priya Deshpande") & frozenset({_mark("Deshpande")})
+
+
+def test_a_round_has_every_kind_and_origin_once_and_other_values_in_the_next() -> None:
+    one, other = canaries(7), canaries(8)
+    assert {c.kind for c in one} == set(KINDS)
+    assert [c.origin for c in one if c.origin] == list(ORIGINS) == list(NAMES)
+    assert not {c.value for c in one} & {c.value for c in other}
+    assert one == canaries(7)
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_seeded_numbers_have_right_check_digits(number: int) -> None:
+    values = {c.kind: c.value for c in canaries(number)}
+    digits = [int(digit) for digit in reversed(values["CREDIT_CARD"])]
+    assert sum(d if i % 2 == 0 else sum(divmod(2 * d, 10)) for i, d in enumerate(digits)) % 10 == 0
+    iban = values["IBAN_CODE"]
+    assert int("".join(str(int(letter, 36)) for letter in iban[4:] + iban[:4])) % 97 == 1
+
+
+def test_the_interval_of_a_recall_is_wilsons() -> None:
+    lower, upper = Recall("PERSON", "", 81, 263).interval  # Newcombe 1998, table I: 0.2553 to 0.3662
+    assert (round(lower, 4), round(upper, 4)) == (0.2553, 0.3662)
+
+
+def test_detections_are_counted_once_each() -> None:
+    tally = Tally()
+    tally.add([Detection("API_KEY", "", True), Detection("API_KEY", "", False)])
+    assert [(each.found, each.sought) for each in tally.recalls()] == [(1, 2)]
+
+
+def test_every_chat_route_sends_other_values() -> None:
+    sent: dict[str, str] = {}
+
+    @dataclass(frozen=True)
+    class Listening(Filtered):
+        route: str = ""
+
+        async def chat(self, model: str, system: str, text: str, *, most_tokens: int) -> Answer:
+            sent.setdefault(self.route, text)
+            return await super().chat(model, system, text, most_tokens=most_tokens)
+
+    doors = {route: Listening(route=route) for route in ROUTES}
+    asyncio.run(run_round(doors, number=1, key_id="t", model=MODEL, embedding_model="e", aliases=()))
+    assert len({sent[route] for route in CHAT_ROUTES}) == len(CHAT_ROUTES)

@@ -1,0 +1,34 @@
+"""The self-test model and the probes speak one language, though neither knows the other's code."""
+
+import pytest
+from sluice_inference.domain import self_test
+from sluice_probes.domain import marks
+from sluice_probes.domain.canaries import canaries
+
+
+def test_they_mean_the_same_by_the_same_words():
+    assert (self_test.COMMAND, self_test.REPORT, self_test.INVENT, self_test.OVERSTEP, self_test.MARKS_BEGIN) == (
+        marks.COMMAND, marks.REPORT, marks.INVENT, marks.OVERSTEP, marks.MARKS_BEGIN,
+    )  # fmt: skip
+    assert self_test.FORBIDDEN == marks.FORBIDDEN
+    assert all(value in self_test.INVENTED for value in marks.INVENTED_VALUES)
+
+
+@pytest.mark.parametrize("number", range(40))
+def test_every_word_of_a_value_that_reaches_the_model_is_in_its_report(number):
+    for canary in canaries(number):
+        told = marks.marks_in(self_test.answer(marks.instruction(marks.REPORT), canary.sentence))
+        assert told is not None
+        assert marks.marks_of(canary.value) <= told, canary.kind
+
+
+@pytest.mark.parametrize("number", range(40))
+def test_no_part_of_a_replaced_value_is_in_the_report(number):
+    seeded = canaries(number)
+    text = "\n".join(canary.sentence for canary in seeded)
+    for count, canary in enumerate(seeded):
+        text = text.replace(canary.value, f"<{canary.kind}_{count}>")
+    told = marks.marks_in(self_test.answer(marks.instruction(marks.REPORT), text))
+    assert told
+    for canary in seeded:
+        assert not marks.marks_of(canary.value) & told, canary.kind
