@@ -33,6 +33,18 @@ async def test_spend_tells_sums_and_how_complete_they_are(stub: Any) -> None:
     assert (position.topic, position.partition, position.next_offset) == ("t", 1, 9)
 
 
+async def test_self_tests_are_in_no_sum_of_those_who_do_not_ask_for_kinds_of_rows(stub: Any) -> None:
+    by_tenant = await stub.GetSpend(pb.GetSpendRequest(group_by=[pb.SPEND_DIMENSION_TENANT]))
+    by_tenant_and_kind = await stub.GetSpend(
+        pb.GetSpendRequest(group_by=[pb.SPEND_DIMENSION_TENANT, pb.SPEND_DIMENSION_CHARGE_KIND])
+    )
+    counted = {group.values[0]: (group.request_count, group.usage) for group in by_tenant.groups}
+    people = [group for group in by_tenant_and_kind.groups if group.values[1] != "synthetic"]
+    assert counted == {group.values[0]: (group.request_count, group.usage) for group in people}
+    chosen = pb.SpendFilter(dimension=pb.SPEND_DIMENSION_CHARGE_KIND, values=["synthetic"])
+    assert [group.request_count for group in (await stub.GetSpend(pb.GetSpendRequest(filters=[chosen]))).groups] == [1]
+
+
 async def test_a_tenant_sees_its_own_spend_only(stub: Any) -> None:
     answer = await stub.GetSpend(pb.GetSpendRequest(group_by=[pb.SPEND_DIMENSION_TENANT]), metadata=ACME)
     assert [list(group.values) for group in answer.groups] == [["acme"]]

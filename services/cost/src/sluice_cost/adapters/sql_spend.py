@@ -11,6 +11,7 @@ from sluice_cost.adapters.database import Database
 from sluice_cost.adapters.moments import DAY_US, HOUR_US, from_microseconds, to_microseconds
 from sluice_cost.adapters.sql_entries import LEDGER_SUMS
 from sluice_cost.adapters.sql_ledger import read_positions
+from sluice_cost.domain.ledger import SYNTHETIC
 from sluice_cost.domain.spend import (
     MOST_GROUPS,
     Dimension,
@@ -73,10 +74,13 @@ def _sums(
     def chosen(dimension: Dimension, values: Sequence[str]) -> ColumnElement[bool]:
         return column(dimension).in_([_stored(dimension, value) for value in values])
 
+    wanted = [chosen(f.dimension, f.values) for f in query.filters]
+    if query.without_synthetic:
+        wanted.append(table.c.charge_kind != SYNTHETIC)
     grouped = [column(dimension).label(f"group_{i}") for i, dimension in enumerate(query.group_by)]
     return (
         select(*grouped, table.c.currency, *(value.label(name) for name, value in sums.items()))
-        .where(and_(moment >= start, moment < end, *(chosen(f.dimension, f.values) for f in query.filters)))
+        .where(and_(moment >= start, moment < end, *wanted))
         .group_by(*grouped, table.c.currency)
     )
 

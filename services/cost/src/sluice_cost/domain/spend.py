@@ -53,6 +53,8 @@ class SpendQuery:
     end: datetime
     filters: Sequence[SpendFilter] = ()
     group_by: Sequence[Dimension] = ()
+    without_synthetic: bool = False
+    """Leave out the mesh's self-tests."""
 
 
 @dataclass(slots=True)
