@@ -1,9 +1,11 @@
-"""The self-test model and the probes speak one language, though neither knows the other's code."""
+"""The self-test model, the probes and insight speak one language, though none knows the other's code."""
 
 import pytest
 from sluice_inference.domain import self_test
+from sluice_insight.domain import probes as counted
 from sluice_probes.domain import marks
-from sluice_probes.domain.canaries import canaries
+from sluice_probes.domain.canaries import KINDS, ORIGINS, canaries
+from sluice_probes.domain.findings import GUARDS
 
 
 def test_they_mean_the_same_by_the_same_words():
@@ -32,3 +34,7 @@ def test_no_part_of_a_replaced_value_is_in_the_report(number):
     assert told
     for canary in seeded:
         assert not marks.marks_of(canary.value) & told, canary.kind
+
+
+def test_insight_counts_every_guard_kind_and_origin_that_is_tried():
+    assert (counted.GUARDS, counted.KINDS, counted.ORIGINS) == (GUARDS, KINDS, ORIGINS)

@@ -14,6 +14,7 @@ from sluice.events.v1.cost_pb2 import CostRecorded
 from sluice.events.v1.drift_pb2 import DriftMeasured
 from sluice.events.v1.fairness_pb2 import FairnessCounted, FairnessMeasured
 from sluice.events.v1.mesh_pb2 import EventsLost
+from sluice.events.v1.probe_pb2 import ProbeMeasured
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice_kit import broker
 from sluice_kit.consumer import ConsumedEvent, EventConsumer
@@ -23,13 +24,16 @@ from sluice_kit.settings import MeshSettings
 
 from sluice_insight.adapters.comparisons import Comparisons
 from sluice_insight.adapters.events import charge_of, drift_part, fairness_part, quality_part
+from sluice_insight.adapters.probes import probe_parts
 from sluice_insight.adapters.sources import Sources
 from sluice_insight.domain.board import Board
 from sluice_insight.domain.costs import Charge, Costs
 from sluice_insight.domain.part import Part
 from sluice_insight.domain.watch import Watchers
 
-MEASURED: Sequence[type[Message]] = (QualityMeasured, DriftMeasured, FairnessCounted, FairnessMeasured, CostRecorded)
+MEASURED: Sequence[type[Message]] = (
+    QualityMeasured, DriftMeasured, FairnessCounted, FairnessMeasured, CostRecorded, ProbeMeasured,
+)  # fmt: skip
 EVENTS: Sequence[type[Message]] = (*MEASURED, EventsLost)
 COUNTED = frozenset(topic_of(event).name for event in MEASURED)
 """Topics whose gaps are explained by what their producers say."""
@@ -40,6 +44,8 @@ noting it, which are at most 500 rows at a time; a row has one key, and so comes
 
 TOPICS_WAIT_SECONDS = 600.0
 """The broker may start after us."""
+
+Fact = Part | Charge | EventsLost | tuple[Part, ...] | None
 
 PARTS = Counter("sluice_insight_parts", "Parts of windows read.", ["family"])
 
@@ -90,19 +96,22 @@ class Feed:
         is_known_by_id = isinstance(event.message, CostRecorded) and event.event_id
         return not is_known_by_id or self._rows[event.partition].is_new(event.event_id)
 
-    def _take(self, fact: Part | Charge | EventsLost | None, now: int) -> None:
+    def _take(self, fact: Fact, now: int) -> None:
         if isinstance(fact, EventsLost):
             numbers = fact.first_sequence, fact.last_sequence
             at = fact.last_lost_at.ToMicroseconds()
             self._sources.lose(fact.lost_topic, fact.metadata.producer, numbers, at=at)
             return
-        part = self._costs.add(fact, now=now) if isinstance(fact, Charge) else fact
+        for part in fact if isinstance(fact, tuple) else (fact,):
+            self._put(self._costs.add(part, now=now) if isinstance(part, Charge) else part, now)
+
+    def _put(self, part: Part | None, now: int) -> None:
         if part is not None and self._board.put(part, now=now):
             PARTS.labels(part.family).inc()
             self._watchers.notice(part.family, part.start)
 
 
-def _fact(event: ConsumedEvent) -> Part | Charge | EventsLost | None:
+def _fact(event: ConsumedEvent) -> Fact:
     """What an event tells; None for what counts nowhere. Raises ValueError for one that contradicts itself."""
     message = event.message
     if isinstance(message, QualityMeasured):
@@ -111,6 +120,8 @@ def _fact(event: ConsumedEvent) -> Part | Charge | EventsLost | None:
         return drift_part(message)
     if isinstance(message, FairnessCounted):
         return fairness_part(message)
+    if isinstance(message, ProbeMeasured):
+        return probe_parts(message)
     if isinstance(message, CostRecorded) and not message.metadata.synthetic:
         return charge_of(message, partition=event.partition)
     if isinstance(message, EventsLost) and message.lost_topic in COUNTED:

@@ -8,8 +8,11 @@ from functools import cached_property
 from google.protobuf.message import Message
 from sluice.events.v1.drift_pb2 import DRIFT_VERDICT_INSUFFICIENT, DriftMeasured
 from sluice.events.v1.fairness_pb2 import FairnessMeasured
+from sluice.events.v1.probe_pb2 import ProbeMeasured
 
+from sluice_insight.adapters import name_origins
 from sluice_insight.domain.latest import Latest
+from sluice_insight.domain.name_origins import NameOrigins
 
 MOST_DRIFT = 5_000
 """Series kept; one takes about 3 KB."""
@@ -58,18 +61,26 @@ class FairnessMeasurement:
 
 
 class Comparisons:
-    """What is known of both."""
+    """What is known of both, and of the names that the self-tests sent."""
 
     def __init__(self, *, most_drift: int = MOST_DRIFT, most_fairness: int = MOST_FAIRNESS) -> None:
         self.drift: Latest[DriftComparison] = Latest(most_drift)
         self.fairness: Latest[FairnessMeasurement] = Latest(most_fairness)
+        self.name_origins = NameOrigins()
 
     def take(self, event: Message) -> None:
-        """Keeps an event that is one of the two; reading it again changes nothing."""
+        """Keeps an event that is one of these. Reading it again changes nothing, but a round of self-tests must come once."""
         if isinstance(event, DriftMeasured):
             self.drift.put(DriftComparison(event))
         elif isinstance(event, FairnessMeasured):
             self.fairness.put(FairnessMeasurement(event))
+        elif isinstance(event, ProbeMeasured):
+            name_origins.take(self.name_origins, event)
+
+    def of_name_origins(self, *, long_windows: bool) -> list[FairnessMeasurement]:
+        """Recall by name origin, over the hour or the minute up to the newest round."""
+        found = name_origins.measurements(self.name_origins, long_windows=long_windows)
+        return [FairnessMeasurement(event) for event in found]
 
 
 def _fields(series: Message) -> list[tuple[str, str]]:

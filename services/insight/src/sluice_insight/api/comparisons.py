@@ -57,7 +57,8 @@ class ComparisonService(pb_grpc.ComparisonServiceServicer):
                 and (not request.attribute or event.attribute == request.attribute)
             )
 
-        found = self._comparisons.fairness.find(matches)
+        of_origins = filter(matches, self._comparisons.of_name_origins(long_windows=request.long_windows))
+        found = sorted((*self._comparisons.fairness.find(matches), *of_origins), key=lambda one: one.key)
         size = min(request.page_size or _FAIRNESS_PAGE, _LARGEST_FAIRNESS_PAGE)
         return pb.ListFairnessResponse(
             measurements=[one.event for one in found[:size]],

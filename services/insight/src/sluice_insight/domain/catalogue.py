@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from sluice_insight.domain import intervals
+from sluice_insight.domain import intervals, probes
 from sluice_insight.domain.part import Totals
 
 
@@ -70,6 +70,15 @@ def _count(field: str) -> Callable[[Totals], Value]:
 
     def compute(totals: Totals) -> Value:
         return Value(float(totals.counts[field]), sum(totals.counts[name] for name in whole))
+
+    return compute
+
+
+def _of(field: str, whole: str) -> Callable[[Totals], Value]:
+    """A count, of so many others."""
+
+    def compute(totals: Totals) -> Value:
+        return Value(float(totals.counts[field]), totals.counts[whole])
 
     return compute
 
@@ -265,7 +274,7 @@ def _catalogue() -> Mapping[str, Metric]:
             found.append(Metric(f"{name}.{label}", "quality", unit, f"{text} {label}.", _quantile(sketch, q, scale)))
     rating = _ratio("feedback.rating_sum_milli", "feedback.ratings", 1e-3)
     found.append(Metric("quality.rating_mean", "quality", "points", "Mean rating, 1 to 5.", rating))
-    found += _cost_metrics() + _drift_metrics() + _fairness_metrics()
+    found += _cost_metrics() + _drift_metrics() + _fairness_metrics() + _probe_metrics()
     return {each.name: each for each in found}
 
 
@@ -300,6 +309,22 @@ def _fairness_metrics() -> list[Metric]:
                 counted = tuple(tuple(f"{prefix}.{name}" for name in names) for names in (part, whole))
                 description = text.format(attribute.replace("_", " "), group)
                 found.append(Metric(f"{prefix}.{label}", "fairness", "ratio", description, _share(*counted)))
+    return found
+
+
+def _probe_metrics() -> list[Metric]:
+    found = [Metric("probe.rounds", "probe", "1", "Rounds of self-tests.", _of(probes.ROUNDS, probes.ROUNDS))]
+    for state, (whole, text) in probes.COUNTS.items():
+        found.append(Metric(f"probe.{state}", "probe", "1", text, _of(state, whole)))
+        for guard in probes.GUARDS:
+            compute = _of(probes.guard_count(guard, state), probes.guard_count(guard, whole))
+            found.append(Metric(f"probe.{state}_by_guard.{guard}", "probe", "1", f"{guard}: {text}", compute))
+    names = {"recall": ("", ""), **{f"recall_by_kind.{kind.lower()}": (kind, "") for kind in probes.KINDS}}
+    names |= {f"recall_by_name_origin.{origin}": ("PERSON", origin) for origin in probes.ORIGINS}
+    for name, of in names.items():
+        hidden, sought = probes.found(*of)
+        text = "Seeded values of which no part reached the model, of those sent."
+        found.append(Metric(f"probe.{name}", "probe", "ratio", text, _share((hidden,), (sought,))))
     return found
 
 

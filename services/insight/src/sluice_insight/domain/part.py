@@ -53,7 +53,7 @@ class Part:
 
     key: str
     family: str
-    """`quality`, `drift`, `fairness` or `cost`."""
+    """`quality`, `drift`, `fairness`, `cost` or `probe`."""
     series: Series
     start: int
     length: int

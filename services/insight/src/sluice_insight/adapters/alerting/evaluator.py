@@ -14,8 +14,8 @@ from sluice_insight.adapters.alerting.events import event_of
 from sluice_insight.adapters.alerting.interventions import Interventions
 from sluice_insight.adapters.alerting.log import AlertLog
 from sluice_insight.adapters.sources import Sources
-from sluice_insight.domain.alerting.conditions import complete_moment, signals
-from sluice_insight.domain.alerting.rules import MissingEvents, Rule
+from sluice_insight.domain.alerting.conditions import complete_moment, moment_of, signals
+from sluice_insight.domain.alerting.rules import Rule
 from sluice_insight.domain.alerting.states import Alert, Alerts
 from sluice_insight.domain.board import MINUTE, Board
 
@@ -116,6 +116,5 @@ class Evaluator:
         return range(max(self._judged + MINUTE, end - MOST_STEPS * MINUTE), end + 1, MINUTE)
 
     def _step(self, rule: Rule, at: int, now: int) -> list[Alert]:
-        # What is missing is missing now, and holds the event time back: it is judged by the clock.
-        moment = now - now % MINUTE if isinstance(rule.condition, MissingEvents) else at
+        moment = moment_of(rule, complete=at, now=now)
         return self._alerts.step(rule, signals(rule, self.board, self.sources.snapshot(), at=moment), at=moment)

@@ -12,6 +12,7 @@ from sluice_insight.domain.board import MINUTE, Board, Point, Query
 from sluice_insight.domain.catalogue import metric
 from sluice_insight.domain.part import Series
 
+SECOND = 1_000_000
 NO_NEWS = 10 * MINUTE
 """After so long without a newer watermark nothing more is waited for: a mesh that fell silent has no traffic."""
 
@@ -43,6 +44,17 @@ def complete_moment(board: Board, held_back_to: int | None, *, now: int) -> int:
         complete = min(complete, held_back_to)
     moment = max(complete, now - NO_NEWS)
     return moment - moment % MINUTE
+
+
+def moment_of(rule: Rule, *, complete: int, now: int) -> int:
+    """The moment at which a rule is judged: that up to which all is in, but for what nothing later can change."""
+    # What is missing is missing now, and holds the event time back: it is judged by the clock.
+    if isinstance(rule.condition, MissingEvents):
+        return now - now % MINUTE
+    # A round of self-tests is whole when it comes: to wait for its minute, or for slower traffic, would only be late.
+    if metric(rule.metric).family == "probe":
+        return now - now % SECOND
+    return complete
 
 
 def signals(rule: Rule, board: Board, gaps: Iterable[Gaps], *, at: int) -> list[Signal]:
