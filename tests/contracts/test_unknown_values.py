@@ -12,7 +12,7 @@ from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice.events.v1.inference_pb2 import InferenceMeasured
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice_cost.consumer import completion_of
-from sluice_drift.adapters.events import observation_of
+from sluice_drift.adapters.facts import observations_of
 from sluice_events.topics import event_topics
 from sluice_events.wire import encode
 from sluice_feedback.consumer import CompletionConsumer
@@ -85,8 +85,10 @@ def test_quality_counts_events_with_values_it_does_not_know(message_class):
 
 
 def test_drift_observes_events_with_values_it_does_not_know():
-    seen = observation_of(from_the_future(InferenceMeasured), partition=0, offset=7, record_time=NOW + 60_000_000)
-    assert seen is not None
+    seen, everybody = observations_of(
+        from_the_future(InferenceMeasured), partition=0, offset=7, record_time=NOW + 60_000_000
+    )
+    assert everybody.series.tenant_id == ""
     assert seen.series.model == "sluice-small"
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sluice.events.v1.inference_pb2 import InferenceMeasured
-from sluice_drift.adapters.events import observations_of
+from sluice_drift.adapters.facts import observations_of
 from sluice_drift.domain.causes import Cause, causes_of
 from sluice_drift.domain.comparison import Comparer, Detection
 from sluice_drift.domain.observation import Observation, Profile, Series, pack_embedding

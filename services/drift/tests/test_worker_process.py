@@ -20,6 +20,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from sluice.events.v1 import drift_pb2
 from sluice.events.v1.drift_pb2 import DriftMeasured
+from sluice.events.v1.gateway_pb2 import REQUEST_OUTCOME_COMPLETED, RequestCompleted
 from sluice.events.v1.inference_pb2 import InferenceMeasured
 from sluice_drift.settings import DriftSettings
 from sluice_kit import broker
@@ -85,6 +86,16 @@ def generation(rng: np.random.Generator, number: int, *, at: int, drifted: bool)
     return event
 
 
+def completed(generation: InferenceMeasured) -> RequestCompleted:
+    """The request that the generation was made for: one in ten is refused."""
+    number = int(generation.metadata.request_id.rpartition("-")[2])
+    event = RequestCompleted(model="alias", served_model="small", outcome=REQUEST_OUTCOME_COMPLETED)
+    event.metadata.CopyFrom(generation.metadata)
+    event.metadata.event_id = f"completed-{number}"
+    event.refusal = number % 10 == 0
+    return event
+
+
 def traffic() -> list[InferenceMeasured]:
     """A reference and two quiet windows, then one with another language and other topics."""
     rng = np.random.default_rng(5)
@@ -99,8 +110,9 @@ def traffic() -> list[InferenceMeasured]:
 async def send(kafka: str, events: list[InferenceMeasured]) -> None:
     async with AIOKafkaProducer(bootstrap_servers=kafka, acks="all") as producer:
         for event in events:
-            record = encode(event)
-            await producer.send(record.topic, record.value, key=record.key, headers=record.headers)
+            for message in (event, completed(event)):
+                record = encode(message)
+                await producer.send(record.topic, record.value, key=record.key, headers=record.headers)
         await producer.flush()
 
 
@@ -177,10 +189,14 @@ def check_windows(ordered: list[DriftMeasured], events: int, log: str) -> None:
     assert {(each.reference.version, each.reference.pinned, each.reference.observations) for each in ordered} == {
         (1, True, REFERENCE)
     }
+    assert {(each.reference.requests, each.reference.requests_pinned) for each in ordered} == {(REFERENCE, True)}
+    counted = [each for window in ordered for each in window.features if each.feature == "request.outcome"]
+    assert sum(each.observations for each in counted) == events - REFERENCE, log
     last = ordered[-1]
     assert last.verdict == drift_pb2.DRIFT_VERDICT_DRIFTED
     drifted = {each.feature for each in last.features if each.verdict == drift_pb2.DRIFT_VERDICT_DRIFTED}
-    assert drifted == {"prompt.language", "answer.language", "prompt.embedding", "answer.embedding"}
+    topics = {"prompt.topic", "answer.topic"}  # cut from the same embeddings, so they may move with them
+    assert drifted - topics == {"prompt.language", "answer.language", "prompt.embedding", "answer.embedding"}
     assert all(each.verdict != drift_pb2.DRIFT_VERDICT_DRIFTED for each in ordered[:-1])
     assert {each.feature for each in last.causes} == drifted
     for feature in drifted:

@@ -1,9 +1,10 @@
-"""The stream processor: one agent sends observations to the owner of their series, one merges them, a timer publishes."""
+"""The stream processor: agents send observations to the owner of their series, one merges them, a timer publishes."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice.events.v1.inference_pb2 import InferenceMeasured
 from sluice_kit.events import topic_of
 from sluice_kit.streams.dead_letters import DeadLetters
@@ -15,6 +16,9 @@ from sluice_drift.adapters.processor import Processor
 from sluice_drift.adapters.router import Router
 from sluice_drift.domain.comparison import Detection
 from sluice_drift.domain.partition import Rules
+
+SOURCES = tuple(topic_of(event).name for event in (InferenceMeasured, RequestCompleted))
+"""What is observed; both topics have the same partitions."""
 
 OBSERVATIONS_TOPIC = "sluice-drift-observations"
 """Internal to this service, keyed by series: no contract, so no event of the protos."""
@@ -28,7 +32,6 @@ def declare(
     runner: Runner, *, rules: Rules, detection: Detection, publish: Callable[..., Awaitable[None]]
 ) -> Processor:
     """Declare table, agents, timer and pages of the drift processor on a runner."""
-    source = topic_of(InferenceMeasured).name
     series = runner.table(SERIES_TABLE)
     processor = Processor(
         windows=series,
@@ -40,9 +43,9 @@ def declare(
             target=runner.sender(OBSERVATIONS_TOPIC), dead_letters=DeadLetters(runner, parked=telemetry.DEAD_LETTERS)
         ),
     )
-    runner.read(source, processor.route, rhythm=RHYTHM)
+    for source in SOURCES:
+        runner.read(source, processor.route, rhythm=RHYTHM)
     runner.read(OBSERVATIONS_TOPIC, processor.absorb, rhythm=RHYTHM)
     runner.follow_assignment(processor.holding, [OBSERVATIONS_TOPIC])
-    both = [source, OBSERVATIONS_TOPIC]
-    runner.publish_by_timer(processor.holding, both, processor.publish_due, rhythm=RHYTHM)
+    runner.publish_by_timer(processor.holding, [*SOURCES, OBSERVATIONS_TOPIC], processor.publish_due, rhythm=RHYTHM)
     return processor

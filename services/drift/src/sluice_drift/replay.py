@@ -22,8 +22,9 @@ from sluice_kit.streams.windows_compared import Windows
 from sluice_kit.streams.windows_replayed import FOR_EVER, Start, Stored, WindowReplay, command
 
 from sluice_drift.adapters import records
-from sluice_drift.adapters.events import measured, observations_of
-from sluice_drift.agents import OBSERVATIONS_TOPIC, SERIES_TABLE
+from sluice_drift.adapters.events import measured
+from sluice_drift.adapters.facts import observations_of
+from sluice_drift.agents import OBSERVATIONS_TOPIC, SERIES_TABLE, SOURCES
 from sluice_drift.domain.causes import causes_of
 from sluice_drift.domain.comparison import Comparer, Detection
 from sluice_drift.domain.observation import Observation, Series
@@ -121,9 +122,18 @@ def alike(live: DriftMeasured, replayed: DriftMeasured) -> bool:
     is said of it is left out; and a window of an earlier embedding model that was published later was compared with nothing.
     """
     replaced = live.reference.version > replayed.reference.version and not live.features
+    if not live.reference.requests_pinned:  # none of the window's requests are in its sample
+        live, replayed = _without_requests(live), _without_requests(replayed)
     if live.reference.pinned and not replaced:
         return windows_compared.same(live, replayed)
     return windows_compared.same(_bare(live, replaced), _bare(replayed, replaced))
+
+
+def _without_requests(event: DriftMeasured) -> DriftMeasured:
+    bare = DriftMeasured()
+    bare.CopyFrom(event)
+    bare.reference.requests, bare.reference.requests_pinned = 0, False
+    return bare
 
 
 def _bare(event: DriftMeasured, is_replaced: bool) -> DriftMeasured:
@@ -155,7 +165,7 @@ def replay_of(settings: DriftSettings) -> WindowReplay:
         settings=settings,
         group=settings.group,
         folder=settings.data_dir,
-        sources=(SOURCE.name,),
+        sources=SOURCES,
         measured=DriftMeasured,
         table=SERIES_TABLE,
         records=records,

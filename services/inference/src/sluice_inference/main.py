@@ -104,7 +104,9 @@ class Service:
         self._server = GrpcServer(service="inference", settings=settings)
         self._publisher = EventPublisher(producer=f"sluice-inference/{settings.instance}", settings=settings)
         self._recorder = Recorder(
-            publisher=self._publisher, profile=partial(profile, detector=Langid(), embedder=embedder)
+            publisher=self._publisher,
+            profile=partial(profile, detector=Langid(), embedder=embedder),
+            told_tools=settings.told_tool_names,
         )
         self._died: asyncio.Future[EngineDied] = asyncio.get_running_loop().create_future()
         self._meter = ShareMeter(cpu_clock=time.process_time, clock=time.monotonic)

@@ -45,6 +45,12 @@ class InferenceSettings(GrpcServiceSettings):
     """Messages of a chat."""
     max_input_characters: int = Field(65_536, ge=1, le=10_000_000)
     """Code points of an input, checked before it is tokenised."""
+    told_tools: str = Field("", pattern=r"^[A-Za-z0-9_, -]{0,8000}$")
+    """Names of tools that may stand in events when a model calls them, separated by commas; any other is `(other)`."""
+
+    @property
+    def told_tool_names(self) -> frozenset[str]:
+        return frozenset(name.strip() for name in self.told_tools.split(",") if name.strip())
 
     @field_validator("backend")
     @classmethod

@@ -134,6 +134,8 @@ class DriftReference(_message.Message):
     FIRST_OBSERVED_AT_FIELD_NUMBER: _builtins.int
     LAST_OBSERVED_AT_FIELD_NUMBER: _builtins.int
     EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    REQUESTS_PINNED_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version, counted from 1; a new embedding model begins a new one."""
     observations: _builtins.int
@@ -142,6 +144,10 @@ class DriftReference(_message.Message):
     """False while still collecting; verdicts are then insufficient."""
     embedding_model: _builtins.str
     """Digest of the embedding model."""
+    requests: _builtins.int
+    """Requests pinned so far, of which only how they ended is counted (`request.outcome`)."""
+    requests_pinned: _builtins.bool
+    """False while requests are still collected."""
     @_builtins.property
     def first_observed_at(self) -> _timestamp_pb2.Timestamp:
         """Event time of the first observation."""
@@ -159,10 +165,12 @@ class DriftReference(_message.Message):
         first_observed_at: _timestamp_pb2.Timestamp | None = ...,
         last_observed_at: _timestamp_pb2.Timestamp | None = ...,
         embedding_model: _builtins.str = ...,
+        requests: _builtins.int = ...,
+        requests_pinned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["first_observed_at", b"first_observed_at", "last_observed_at", b"last_observed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_model", b"embedding_model", "first_observed_at", b"first_observed_at", "last_observed_at", b"last_observed_at", "observations", b"observations", "pinned", b"pinned", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_model", b"embedding_model", "first_observed_at", b"first_observed_at", "last_observed_at", b"last_observed_at", "observations", b"observations", "pinned", b"pinned", "requests", b"requests", "requests_pinned", b"requests_pinned", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -188,7 +196,7 @@ class FeatureDrift(_message.Message):
     REFERENCE_BIN_COUNTS_FIELD_NUMBER: _builtins.int
     LARGEST_CHANGE_FIELD_NUMBER: _builtins.int
     feature: _builtins.str
-    """Feature, such as `prompt.language`, `answer.words`, `prompt.embedding`."""
+    """Feature, such as `prompt.language`, `answer.words`, `prompt.embedding`, `prompt.topic`, `answer.vocabulary`, `answer.variety`, `answer.tools`, `request.outcome`."""
     statistic: _builtins.str
     """Test statistic, such as `chi_squared`, `mean_shift`."""
     value: _builtins.float

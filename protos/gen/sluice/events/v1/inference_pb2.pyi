@@ -3,9 +3,11 @@
 isort:skip_file
 Facts published by the inference service."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from sluice.events.v1 import metadata_pb2 as _metadata_pb2
 from sluice.types.v1 import finish_reason_pb2 as _finish_reason_pb2
 from sluice.types.v1 import text_profile_pb2 as _text_profile_pb2
@@ -97,6 +99,7 @@ class InferenceMeasured(_message.Message):
     ROUTE_FIELD_NUMBER: _builtins.int
     PROMPT_VERSION_FIELD_NUMBER: _builtins.int
     EXPERIMENT_ARM_FIELD_NUMBER: _builtins.int
+    CALLED_TOOLS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model id."""
     backend: _builtins.str
@@ -155,6 +158,10 @@ class InferenceMeasured(_message.Message):
     def answer_profile(self) -> _text_profile_pb2.TextProfile:
         """Profile of the answer as the model gave it (it has seen redacted text only)."""
 
+    @_builtins.property
+    def called_tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tools the model asked to call, each once, in their order: the names that the operator listed in SLUICE_INFERENCE_TOLD_TOOLS, `(other)` for any other. Empty when it asked for none."""
+
     def __init__(
         self,
         *,
@@ -178,10 +185,11 @@ class InferenceMeasured(_message.Message):
         route: _builtins.str = ...,
         prompt_version: _builtins.str = ...,
         experiment_arm: _builtins.str = ...,
+        called_tools: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["answer_profile", b"answer_profile", "metadata", b"metadata", "prefill_time", b"prefill_time", "prompt_profile", b"prompt_profile", "queue_time", b"queue_time", "time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token", "total_time", b"total_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "accelerator_seconds", b"accelerator_seconds", "answer_profile", b"answer_profile", "backend", b"backend", "cpu_seconds", b"cpu_seconds", "experiment_arm", b"experiment_arm", "finish_reason", b"finish_reason", "mean_batch_occupancy", b"mean_batch_occupancy", "metadata", b"metadata", "model", b"model", "model_digest", b"model_digest", "prefill_time", b"prefill_time", "prompt_profile", b"prompt_profile", "prompt_version", b"prompt_version", "queue_time", b"queue_time", "route", b"route", "time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token", "total_time", b"total_time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aborted", b"aborted", "accelerator_seconds", b"accelerator_seconds", "answer_profile", b"answer_profile", "backend", b"backend", "called_tools", b"called_tools", "cpu_seconds", b"cpu_seconds", "experiment_arm", b"experiment_arm", "finish_reason", b"finish_reason", "mean_batch_occupancy", b"mean_batch_occupancy", "metadata", b"metadata", "model", b"model", "model_digest", b"model_digest", "prefill_time", b"prefill_time", "prompt_profile", b"prompt_profile", "prompt_version", b"prompt_version", "queue_time", b"queue_time", "route", b"route", "time_per_output_token", b"time_per_output_token", "time_to_first_token", b"time_to_first_token", "total_time", b"total_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,13 +24,13 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sluice/types/v1/text_profile.proto\x12\x0fsluice.types.v1\"u\n\x0bTextProfile\x12\x10\n\x08language\x18\x01 \x01(\t\x12\x12\n\ncharacters\x18\x02 \x01(\r\x12\r\n\x05words\x18\x03 \x01(\r\x12\x11\n\tembedding\x18\x04 \x03(\x02\x12\x1e\n\x16\x65mbedding_model_digest\x18\x05 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"sluice/types/v1/text_profile.proto\x12\x0fsluice.types.v1\"\xb5\x01\n\x0bTextProfile\x12\x10\n\x08language\x18\x01 \x01(\t\x12\x12\n\ncharacters\x18\x02 \x01(\r\x12\r\n\x05words\x18\x03 \x01(\r\x12\x11\n\tembedding\x18\x04 \x03(\x02\x12\x1e\n\x16\x65mbedding_model_digest\x18\x05 \x01(\t\x12\x16\n\x0eprofiled_words\x18\x06 \x01(\r\x12\x0e\n\x06pieces\x18\x07 \x01(\r\x12\x16\n\x0e\x64istinct_words\x18\x08 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sluice.types.v1.text_profile_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TEXTPROFILE']._serialized_start=55
-  _globals['_TEXTPROFILE']._serialized_end=172
+  _globals['_TEXTPROFILE']._serialized_start=56
+  _globals['_TEXTPROFILE']._serialized_end=237
 # @@protoc_insertion_point(module_scope)

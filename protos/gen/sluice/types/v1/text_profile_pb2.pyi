@@ -29,6 +29,9 @@ class TextProfile(_message.Message):
     WORDS_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
     EMBEDDING_MODEL_DIGEST_FIELD_NUMBER: _builtins.int
+    PROFILED_WORDS_FIELD_NUMBER: _builtins.int
+    PIECES_FIELD_NUMBER: _builtins.int
+    DISTINCT_WORDS_FIELD_NUMBER: _builtins.int
     language: _builtins.str
     """ISO 639-1 code of the likeliest language; empty when too short to say."""
     characters: _builtins.int
@@ -37,6 +40,12 @@ class TextProfile(_message.Message):
     """Length in white-space separated words."""
     embedding_model_digest: _builtins.str
     """Digest (sha256:...) of the embedding model: profiles of different models are not comparable."""
+    profiled_words: _builtins.int
+    """Words of the beginning that is profiled (20,000 code points); 0 when not computed."""
+    pieces: _builtins.int
+    """Pieces into which the embedding model's tokenizer cuts that beginning: the rarer the words, the more pieces a word."""
+    distinct_words: _builtins.int
+    """Different words, in any case, among the first 100 words of that beginning."""
     @_builtins.property
     def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """L2-normalised embedding of the REDACTED text, reduced to a few dimensions (64); empty when not computed."""
@@ -49,10 +58,13 @@ class TextProfile(_message.Message):
         words: _builtins.int = ...,
         embedding: _abc.Iterable[_builtins.float] | None = ...,
         embedding_model_digest: _builtins.str = ...,
+        profiled_words: _builtins.int = ...,
+        pieces: _builtins.int = ...,
+        distinct_words: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "embedding", b"embedding", "embedding_model_digest", b"embedding_model_digest", "language", b"language", "words", b"words"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "distinct_words", b"distinct_words", "embedding", b"embedding", "embedding_model_digest", b"embedding_model_digest", "language", b"language", "pieces", b"pieces", "profiled_words", b"profiled_words", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

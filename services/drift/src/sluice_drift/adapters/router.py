@@ -10,13 +10,12 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 
-from sluice.events.v1.inference_pb2 import InferenceMeasured
 from sluice_kit.events import UndecodableEvent
 from sluice_kit.streams.dead_letters import DeadLetters, read
 from sluice_kit.streams.source import Sender, SourceEvent
 
 from sluice_drift.adapters import telemetry
-from sluice_drift.adapters.events import observations_of
+from sluice_drift.adapters.facts import observations_of
 from sluice_drift.adapters.records import encode_observations
 from sluice_drift.domain.observation import Observation, Series
 from sluice_drift.domain.reference import series_key
@@ -50,11 +49,8 @@ class Router:
     async def _observations(self, event: SourceEvent) -> list[Observation]:
         record = event.message
         try:
-            message = read(event)
-            if not isinstance(message, InferenceMeasured):
-                return []
             return observations_of(
-                message,
+                read(event),
                 partition=record.partition,
                 offset=record.offset,
                 record_time=round(record.timestamp * 1_000_000),  # int() would cut some short by a microsecond

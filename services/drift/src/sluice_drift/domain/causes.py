@@ -18,6 +18,9 @@ LEAST_EXPLAINED = 0.1
 """A dimension whose slices changed alike explains nothing; less than this is noise."""
 REST = "(rest)"
 
+_THE_SAME = {("language", "language"), ("tools", "finish_reason"), ("outcome", "finish_reason")}
+"""A language is no reason for a change of languages."""
+
 Vector = Callable[[Counts], np.ndarray]
 
 
@@ -56,8 +59,8 @@ def _of_feature(feature: Feature, window: DriftWindow, reference: Reference) -> 
         return ()
     found = []
     for dimension in sample.slices.keys() & base.slices.keys():
-        if dimension == what or not _is_whole(sample, dimension) or not _is_whole(base, dimension):
-            continue  # a language is no reason for a change of languages; a reference of an earlier release has no slices
+        if (what, dimension) in _THE_SAME or not _is_whole(sample, dimension) or not _is_whole(base, dimension):
+            continue  # a reference of an earlier release has no slices
         found.append(decompose(feature.name, dimension, sample, base, vector))
     told = [each for each in found if each and each[0].explained >= LEAST_EXPLAINED]
     told.sort(key=lambda causes: (-causes[0].explained, causes[0].dimension))
@@ -77,12 +80,11 @@ def _vector(what: str, sample: Counts, base: Counts) -> Vector | None:
         if not length or length != len(base.embedding_sum):
             return None
         return lambda counts: counts.mean_embedding() if len(counts.embedding_sum) == length else np.zeros(length // 8)
-    field = {"language": "languages", "words": "words"}.get(what)
-    if field is None:
+    bins = sorted({*sample.histogram(what), *base.histogram(what)})
+    if not bins:
         return None
-    bins = sorted({*getattr(sample, field), *getattr(base, field)})
-    scale = 1 / np.sqrt((_shares(getattr(sample, field), bins) + _shares(getattr(base, field), bins)) / 2)
-    return lambda counts: _shares(getattr(counts, field), bins) * scale
+    scale = 1 / np.sqrt((_shares(sample.histogram(what), bins) + _shares(base.histogram(what), bins)) / 2)
+    return lambda counts: _shares(counts.histogram(what), bins) * scale
 
 
 def _shares(counts: Mapping[str, int], bins: Sequence[str]) -> np.ndarray:
@@ -132,7 +134,9 @@ def decompose(feature: str, dimension: str, sample: TextSample, base: TextSample
 
 
 def _sizes(feature: str, counts: Counts) -> int:
-    return counts.embedded if feature.endswith(".embedding") else counts.observations
+    """Texts of which the feature is known."""
+    what = feature.partition(".")[2]
+    return counts.embedded if what == "embedding" else sum(counts.histogram(what).values())
 
 
 def _explained(causes: Sequence[Cause]) -> float:

@@ -85,14 +85,23 @@ class Comparer:
         if window.reference_version != reference.version:
             return Comparison(Verdict.INSUFFICIENT, ())
         features: list[Feature] = []
-        for side in ("prompt", "answer"):
+        for side in ("prompt", "answer", "request"):
             sample, base = getattr(window, side), getattr(reference, side)
-            ready = reference.pinned and sample.observations >= self._detection.minimum_observations
-            for name in ("languages", "words"):
-                label = f"{side}.{'language' if name == 'languages' else name}"
-                features.append(self._histogram(label, getattr(sample, name), getattr(base, name), window, ready))
-            features.append(self._embedding(side, sample, base, reference))
+            for name in self._histograms_of(side, sample):
+                pair = sample.histogram(name), base.histogram(name)
+                ready = reference.is_ready(side) and self._are_enough(*pair)
+                features.append(self._histogram(f"{side}.{name}", *pair, window, ready))
+            if side != "request":
+                features.append(self._embedding(side, sample, base, reference))
         return self._judge(features)
+
+    @staticmethod
+    def _histograms_of(side: str, sample: TextSample) -> list[str]:
+        """What every text has, and what is known of some text of the window."""
+        return ([] if side == "request" else ["language", "words"]) + sorted(sample.facts)
+
+    def _are_enough(self, window: Mapping[str, int], base: Mapping[str, int]) -> bool:
+        return sum(window.values()) >= self._detection.minimum_observations <= sum(base.values())
 
     def _histogram(
         self, name: str, window: Mapping[str, int], base: Mapping[str, int], owner: DriftWindow, ready: bool

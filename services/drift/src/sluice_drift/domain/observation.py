@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,11 +25,19 @@ class Profile:
     language: str
     words: int
     embedding: bytes = b""
+    facts: tuple[tuple[str, str], ...] = ()
+    """(feature, bin) of what else is counted of it, such as ("vocabulary", "1.25")."""
+
+    def told(self, name: str, value: str) -> Profile:
+        """With one fact more; as it is when the value is empty."""
+        return replace(self, facts=(*self.facts, (name, value))) if value else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """One generation. (`source_partition`, `offset`) is its place in the log; `at` event time in microseconds.
+    """One generation, or one request as it ended (`request`).
+
+    (`source_partition`, `offset`) is its place in the log; `at` event time in microseconds.
 
     `mark` is a hash of its event's id, by which a second copy in another place is known; 0 when there is none.
     """
@@ -44,6 +52,8 @@ class Observation:
     mark: int = 0
     slices: tuple[tuple[str, str], ...] = ()
     """(dimension, value): what a change of this observation's series may be explained by."""
+    request: Profile | None = None
+    """How a request ended, as a fact: there is no text to it, and no other observation has it."""
 
 
 def pack_embedding(values: list[float]) -> bytes:

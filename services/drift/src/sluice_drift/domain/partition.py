@@ -123,7 +123,7 @@ class Partition:
         if reference is None:
             self.dropped["old_model"] += 1
             return
-        if not reference.pinned and not reference.holds(observation):
+        if reference.collects(observation) and not reference.holds(observation):
             reference.add(observation, size=self._rules.reference_size)
             self._changed[0, reference.series] = reference
         window = self._window(observation)
@@ -131,7 +131,7 @@ class Partition:
             self.dropped["late"] += 1
             return
         collected = reference.holds(observation)
-        if not window.merge(observation, collected=collected, reference_version=reference.version):
+        if not window.merge(reference.placed(observation), collected=collected, reference_version=reference.version):
             self.dropped["replayed"] += 1
             return
         self._changed[1, window.identity] = window

@@ -44,7 +44,8 @@ class Recount(Partition):
         version = reference.series, reference.version
         found = self._found.get(version)
         if found is not None and reference.holds(observation) and not found.holds(observation):
-            found.add(observation, size=reference.observations)
+            size = reference.request.observations if observation.request else reference.observations
+            found.add(observation, size=size)
 
     def due_all(self) -> list[Due]:
         """Every window against its own reference."""
@@ -78,6 +79,7 @@ def _held(reference: Reference) -> tuple[object, ...]:
         reference.offsets,
         reference.prompt,
         reference.answer,
+        reference.request,
         sorted(reference.prompt_embeddings),
         sorted(reference.answer_embeddings),
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 import numpy as np
 
 from sluice_drift.domain.observation import EMBEDDING_SCALE, Observation, Series
 from sluice_drift.domain.sample import TextSample
+from sluice_drift.domain.topics import cut_topics, topic_of
 
 
 @dataclass(slots=True)
@@ -33,6 +35,14 @@ class Reference:
     answer: TextSample = field(default_factory=TextSample)
     prompt_embeddings: list[bytes] = field(default_factory=list)
     answer_embeddings: list[bytes] = field(default_factory=list)
+    request: TextSample = field(default_factory=TextSample)
+    """How the first requests ended; they are counted apart from the texts, and full by themselves."""
+    requests_pinned: bool = False
+    prompt_topics: list[bytes] = field(default_factory=list)
+    answer_topics: list[bytes] = field(default_factory=list)
+    """Centres of the topics, cut when the texts are full."""
+    uncounted: list[Observation] = field(default_factory=list)
+    """Texts of which the topics will be counted: the others cut them, and a cut fits best the texts that made it."""
 
     @property
     def key(self) -> str:
@@ -43,10 +53,39 @@ class Reference:
         """True when the observation was taken into the reference (or came before one that was)."""
         return observation.offset <= self.offsets.get(observation.source_partition, -1)
 
+    def collects(self, observation: Observation) -> bool:
+        """True while observations of this kind are wanted."""
+        return not (self.requests_pinned if observation.request else self.pinned)
+
+    def is_ready(self, side: str) -> bool:
+        """True when the side is full."""
+        return self.requests_pinned if side == "request" else self.pinned
+
     def add(self, observation: Observation, *, size: int) -> None:
-        """Take an observation in; pinned when `size` are there."""
+        """Take an observation in; its kind is full when `size` are there."""
         self.offsets[observation.source_partition] = observation.offset
+        if observation.request:
+            self.request.add(observation.request, observation.slices)
+            self.requests_pinned = self.request.observations >= size
+            return
+        self._add_texts(observation)
+        self.pinned = self.observations >= size
+        if self.pinned:
+            self._cut_topics()
+
+    def placed(self, observation: Observation) -> Observation:
+        """With the topics of its texts."""
+        prompt, answer = observation.prompt, observation.answer
+        return replace(
+            observation,
+            prompt=prompt and prompt.told("topic", topic_of(prompt.embedding, self.prompt_topics)),
+            answer=answer and answer.told("topic", topic_of(answer.embedding, self.answer_topics)),
+        )
+
+    def _add_texts(self, observation: Observation) -> None:
         self.observations += 1
+        if _is_counted(observation):
+            self.uncounted.append(replace(observation, request=None))
         self.first_at = min(self.first_at or observation.at, observation.at)
         self.last_at = max(self.last_at, observation.at)
         self.embedding_model = self.embedding_model or observation.embedding_model
@@ -56,7 +95,19 @@ class Reference:
             self.prompt_embeddings.append(observation.prompt.embedding)
         if observation.answer and observation.answer.embedding:
             self.answer_embeddings.append(observation.answer.embedding)
-        self.pinned = self.observations >= size
+
+    def _cut_topics(self) -> None:
+        """Some texts cut the topics, the others are counted in them: no text of a window cut them either."""
+        for side, centres in (("prompt", self.prompt_topics), ("answer", self.answer_topics)):
+            counted = [(each, profile) for each in self.uncounted if (profile := getattr(each, side)) is not None]
+            cutting = Counter(getattr(self, f"{side}_embeddings"))
+            cutting.subtract(Counter(profile.embedding for _, profile in counted if profile.embedding))
+            centres += cut_topics(cutting.elements())
+            for each, profile in counted:
+                topic = topic_of(profile.embedding, centres)
+                if topic:
+                    getattr(self, side).add_facts([("topic", topic)], profile, each.slices)
+        self.uncounted = []
 
     def successor(self, embedding_model: str) -> Reference:
         """An empty reference for another embedding model."""
@@ -67,6 +118,11 @@ class Reference:
             embedding_model=embedding_model,
             retired_models=[*self.retired_models, self.embedding_model][-8:],
         )
+
+
+def _is_counted(observation: Observation) -> bool:
+    """Every second text or so, by the hash of its event's id, which has nothing to do with the text."""
+    return bool((observation.mark or observation.offset) & 1)
 
 
 def embedding_matrix(embeddings: list[bytes]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -40,6 +40,24 @@ class Counts:
     words: dict[str, int] = field(default_factory=dict)
     embedded: int = 0
     embedding_sum: bytes = b""
+    facts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Other histograms, by feature."""
+
+    def histogram(self, name: str) -> dict[str, int]:
+        """Texts by bin of a feature."""
+        match name:
+            case "language":
+                return self.languages
+            case "words":
+                return self.words
+            case _:
+                return self.facts.get(name, {})
+
+    def count_facts(self, facts: Iterable[tuple[str, str]]) -> None:
+        """Count what is told of one text."""
+        for name, value in facts:
+            bins = self.facts.setdefault(name, {})
+            bins[value] = bins.get(value, 0) + 1
 
     def count(self, profile: Profile) -> None:
         """Count one text."""
@@ -48,6 +66,7 @@ class Counts:
         self.languages[language] = self.languages.get(language, 0) + 1
         length = words_bin(profile.words)
         self.words[length] = self.words.get(length, 0) + 1
+        self.count_facts(profile.facts)
         if profile.embedding:
             self._add_embedding(np.frombuffer(profile.embedding, dtype="<i2"))
 
@@ -65,7 +84,8 @@ class Counts:
     def count_all(self, other: Counts) -> None:
         """Count what another counted too."""
         self.observations += other.observations
-        for mine, theirs in ((self.languages, other.languages), (self.words, other.words)):
+        pairs = [(self.facts.setdefault(name, {}), theirs) for name, theirs in other.facts.items()]
+        for mine, theirs in (*pairs, (self.languages, other.languages), (self.words, other.words)):
             for name, number in theirs.items():
                 mine[name] = mine.get(name, 0) + number
         if other.embedded:
@@ -95,6 +115,14 @@ class TextSample(Counts):
         if slices:
             for dimension, value in (*slices, ("language", profile.language or UNKNOWN_LANGUAGE)):
                 _slice(self.slices.setdefault(dimension, {}), value).count(profile)
+
+    def add_facts(self, facts: Sequence[tuple[str, str]], profile: Profile, slices: Sequence[tuple[str, str]]) -> None:
+        """Count more of a text that was counted, where it was counted."""
+        self.count_facts(facts)
+        if slices:
+            for dimension, value in (*slices, ("language", profile.language or UNKNOWN_LANGUAGE)):
+                known = self.slices.get(dimension, {})
+                known.get(value, known.get(OTHER, Counts())).count_facts(facts)
 
 
 def _slice(known: dict[str, Counts], value: str) -> Counts:

@@ -29,6 +29,7 @@ class DriftWindow:
     answer: TextSample = field(default_factory=TextSample)
     marks: dict[int, int] = field(default_factory=dict)
     """Offset by mark of the newest observations, oldest first."""
+    request: TextSample = field(default_factory=TextSample)
 
     @property
     def end(self) -> int:
@@ -63,12 +64,13 @@ class DriftWindow:
         self._remember(observation)
         if reference_version != self.reference_version:
             self.reference_version = reference_version
-            self.prompt, self.answer = TextSample(), TextSample()
+            self.prompt, self.answer, self.request = TextSample(), TextSample(), TextSample()
         if collected:
-            self.collected += 1
+            self.collected += not observation.request
         else:
             self.prompt.add(observation.prompt, observation.slices)
             self.answer.add(observation.answer, observation.slices)
+            self.request.add(observation.request, observation.slices)
         return True
 
     def _remember(self, observation: Observation) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+
 from google.protobuf.duration_pb2 import Duration
 from sluice.events.v1 import inference_pb2, metadata_pb2
 from sluice.types.v1 import finish_reason_pb2, text_profile_pb2, usage_pb2
@@ -25,6 +27,7 @@ FINISH_REASONS = {
 # Labels of a request that its measurement passes on: what a change of the texts may be explained by.
 TOLD_LABELS = ("route", "prompt_version", "experiment_arm")
 LONGEST_LABEL = 200
+OTHER_TOOL = "(other)"
 
 
 def mean_token_seconds(measurement: Measurement) -> float | None:
@@ -56,6 +59,9 @@ def profile_message(profile: TextProfile) -> text_profile_pb2.TextProfile:
         words=profile.words,
         embedding=profile.embedding,
         embedding_model_digest=profile.embedding_model_digest,
+        profiled_words=profile.profiled_words,
+        pieces=profile.pieces,
+        distinct_words=profile.distinct_words,
     )
 
 
@@ -70,6 +76,11 @@ def loaded_event(model: ModelFacts, load_seconds: float) -> inference_pb2.ModelL
     )
 
 
+def called_tools(names: Iterable[str], told: Collection[str]) -> list[str]:
+    """Each once. A tool's name is the caller's text, so only those that the operator listed are told."""
+    return list(dict.fromkeys(name if name in told else OTHER_TOOL for name in names))
+
+
 def measured_event(
     measurement: Measurement,
     model: ModelFacts,
@@ -77,6 +88,7 @@ def measured_event(
     prompt: TextProfile,
     answer: TextProfile,
     context: RequestContext,
+    told_tools: Collection[str] = (),
 ) -> inference_pb2.InferenceMeasured:
     """The event; carries numbers and profiles, never text."""
     timings, mean = measurement.timings, mean_token_seconds(measurement)
@@ -107,5 +119,6 @@ def measured_event(
         prompt_profile=profile_message(prompt),
         answer_profile=profile_message(answer),
         aborted=measurement.reason is FinishReason.CANCELLED,
+        called_tools=called_tools(measurement.called_tools, told_tools),
         **{name: labels.get(name, "")[:LONGEST_LABEL] for name in TOLD_LABELS},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,8 +42,15 @@ class _Job:
 class Recorder:
     """One worker makes the profiles of all models' measurements; when it is behind, events go without them."""
 
-    def __init__(self, *, publisher: Publisher, profile: Callable[[str], TextProfile], queue_limit: int = 256) -> None:
-        self._publisher, self._profile = publisher, profile
+    def __init__(
+        self,
+        *,
+        publisher: Publisher,
+        profile: Callable[[str], TextProfile],
+        told_tools: Collection[str] = (),
+        queue_limit: int = 256,
+    ) -> None:
+        self._publisher, self._profile, self._told_tools = publisher, profile, frozenset(told_tools)
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue(maxsize=queue_limit)
         # Events of an overloaded worker, published without profiles: bounded too, by counting what is lost.
         self._hasty: set[asyncio.Task[None]] = set()
@@ -86,7 +93,14 @@ class Recorder:
         try:
             texts = (profiled_prompt(measurement.generation.input), measurement.answer)
             prompt, answer = await asyncio.to_thread(lambda: [make(text) for text in texts])
-            event = measured_event(measurement, job.model, prompt=prompt, answer=answer, context=job.context)
+            event = measured_event(
+                measurement,
+                job.model,
+                prompt=prompt,
+                answer=answer,
+                context=job.context,
+                told_tools=self._told_tools,
+            )
             with request_context.use(job.context):
                 await self._publisher.publish(event)
         except Exception as error:

@@ -24,6 +24,8 @@ class Measurement:
     token_seconds: tuple[float, ...]
     share: Share
     answer: str
+    called_tools: tuple[str, ...] = ()
+    """Names of the tools that the answer asked for, as the caller named them."""
 
 
 class Observer(Protocol):
@@ -56,4 +58,5 @@ def measure(session: Session, share: Share) -> Measurement:
         token_seconds=tuple(seconds for output in session.outputs for seconds in output.token_seconds),
         share=share,
         answer="\n".join("".join(output.sent) for output in session.outputs),
+        called_tools=tuple(name for output in session.outputs for name in output.called_tools),
     )

@@ -75,6 +75,7 @@ class Output:
         self.last_token_at = 0.0
         self.token_seconds: list[float] = []
         self.sent: list[str] = []
+        self.called_tools: list[str] = []
         self.end: OutputEnd | None = None
         self.run: EngineRun | None = None
         self._stop_token_ids = frozenset(generation.stopping.stop_token_ids)
@@ -125,6 +126,7 @@ class Output:
             return None
         delta = self._pending.take(self.index)
         self.sent.append(delta.text)
+        self.called_tools += [call.name for call in delta.tool_calls if call.name]
         return delta
 
     def _note_tokens(self, step: NewTokens, now: float) -> int:

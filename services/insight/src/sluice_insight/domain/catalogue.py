@@ -228,8 +228,14 @@ _DRIFT = {
     "drift.reference_observations": ("1", "Generations in the reference so far."),
     "drift.drifted": ("1", "1 when any feature drifted, 0 when stable; absent while insufficient."),
 }
-_DRIFT_FEATURES = tuple(
-    f"{side}.{what}" for side in ("prompt", "answer") for what in ("language", "words", "embedding")
+_DRIFT_FEATURES = (
+    *(
+        f"{side}.{what}"
+        for side in ("prompt", "answer")
+        for what in ("language", "words", "embedding", "topic", "vocabulary", "variety")
+    ),
+    "answer.tools",
+    "request.outcome",
 )
 _DRIFT_VALUES = {
     "p_value": ("1", "Chance of such a difference without drift: {}."),
