@@ -47,6 +47,9 @@ TOPICS_WAIT_SECONDS = 600.0
 
 Fact = Part | Charge | EventsLost | tuple[Part, ...] | None
 
+TOO_OLD = Counter(
+    "sluice_insight_too_old", "Parts and ledger rows far behind those before them: not in the history.", ["family"]
+)
 PARTS = Counter("sluice_insight_parts", "Parts of windows read.", ["family"])
 
 
@@ -72,6 +75,8 @@ class Feed:
         self._rows: defaultdict[int, SeenIds] = defaultdict(lambda: SeenIds(ROWS_REMEMBERED))
         self.positions: dict[tuple[str, int], int] = {}
         """The offset after the last that was read, by topic and partition."""
+        self.reached: dict[tuple[str, int], int] = {}
+        """The newest window start that was read, by topic and partition."""
 
     async def handle(self, events: Sequence[ConsumedEvent]) -> None:
         """Take a batch in. Reading an event again changes nothing."""
@@ -82,6 +87,7 @@ class Feed:
             if self._is_new(event):
                 self._take(fact, now)
                 self._comparisons.take(event.message)
+                self._note(fact, (event.topic, event.partition))
             self.positions[event.topic, event.partition] = event.offset + 1
         self._sources.watch()
 
@@ -95,6 +101,16 @@ class Feed:
             return False
         is_known_by_id = isinstance(event.message, CostRecorded) and event.event_id
         return not is_known_by_id or self._rows[event.partition].is_new(event.event_id)
+
+    def _note(self, fact: Fact, place: tuple[str, int]) -> None:
+        """How far a partition has come in event time."""
+        reached = self.reached.get(place, 0)
+        for one in fact if isinstance(fact, tuple) else (fact,):
+            if isinstance(one, Part | Charge):
+                start = one.at if isinstance(one, Charge) else one.start
+                self.reached[place] = max(start, self.reached.get(place, 0))
+                if start < reached - self._board.history:
+                    TOO_OLD.labels("cost" if isinstance(one, Charge) else one.family).inc()
 
     def _take(self, fact: Fact, now: int) -> None:
         if isinstance(fact, EventsLost):

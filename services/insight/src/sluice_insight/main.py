@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import time
 from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from sluice.insight.v1.request_service_pb2_grpc import add_RequestServiceService
 from sluice_kit import process, settings, telemetry
 from sluice_kit.configuration import ConfigurationRefused
 from sluice_kit.consumer import EventConsumer
+from sluice_kit.events import topic_of
 from sluice_kit.publisher import EventPublisher
 from sluice_kit.server import GrpcServer
 
@@ -26,8 +28,11 @@ from sluice_insight.adapters.alerting.interventions import Interventions
 from sluice_insight.adapters.alerting.log import AlertLog
 from sluice_insight.adapters.alerting.receivers import Receiver, read_receivers
 from sluice_insight.adapters.alerting.rule_check import checked
+from sluice_insight.adapters.alerting.topic_ends import topic_ends
 from sluice_insight.adapters.comparisons import Comparisons
 from sluice_insight.adapters.exposition import LiveWindows
+from sluice_insight.adapters.forgetting import Forgetting
+from sluice_insight.adapters.history import History, HistoryUnavailable
 from sluice_insight.adapters.sources import SourceGauges, Sources
 from sluice_insight.adapters.stories.events import STORY_EVENTS
 from sluice_insight.adapters.stories.feed import StoryFeed
@@ -43,6 +48,7 @@ from sluice_insight.api.requests import RequestService
 from sluice_insight.consumer import EVENTS, MEASURED, Feed, consume, follow_readiness, from_the_beginning
 from sluice_insight.domain.board import Board
 from sluice_insight.domain.costs import Costs
+from sluice_insight.domain.horizon import Horizon
 from sluice_insight.domain.watch import Watchers
 from sluice_insight.settings import InsightSettings
 
@@ -54,7 +60,11 @@ class _House:
 
     def __init__(self, configured: InsightSettings) -> None:
         history = configured.history_hours * HOUR
-        self.board, self.watchers = Board(history=history), Watchers(limit=configured.watchers_limit)
+        self.history = _history(configured)
+        self.horizon = Horizon(history, self.history.folded_up_to if self.history else None)
+        self.board = Board(history=history, horizon=self.horizon)
+        self.costs = Costs(history=history, horizon=self.horizon)
+        self.watchers = Watchers(limit=configured.watchers_limit)
         self.sources, self.comparisons = Sources(), Comparisons()
         changed = partial(self.watchers.notice, "alerts", 0)
         self.alert_log, self.interventions = AlertLog(changed=changed), Interventions(changed=changed)
@@ -62,7 +72,7 @@ class _House:
         self.story_feed = StoryFeed(self.stories)
         self.feed = Feed(
             board=self.board,
-            costs=Costs(history=history),
+            costs=self.costs,
             watchers=self.watchers,
             sources=self.sources,
             comparisons=self.comparisons,
@@ -73,7 +83,9 @@ class _House:
     def open_doors(self, server: GrpcServer, publisher: EventPublisher) -> Sequence[str]:
         """Adds the services; their names."""
         alerts = AlertView(self.alert_log, self.interventions)
-        servicer = InsightService(board=self.board, watchers=self.watchers, sources=self.sources, alert_view=alerts)
+        servicer = InsightService(
+            board=self.board, watchers=self.watchers, sources=self.sources, alert_view=alerts, history=self.history
+        )
         alert_service = AlertService(alerts, watchers=self.watchers, publish=publisher.publish)
         add_AlertServiceServicer_to_server(alert_service, server.grpc)
         add_InsightServiceServicer_to_server(servicer, server.grpc)
@@ -103,6 +115,24 @@ class _House:
             starting_offsets=self.story_feed.starting_offsets,
         )
 
+    async def forget(self, configured: InsightSettings) -> None:
+        """Moves minutes into the history of hours until cancelled; without one the board forgets by itself."""
+        if self.history is None:
+            return
+        topics = [topic_of(event).name for event in MEASURED]
+        forgetting = Forgetting(
+            board=self.board, costs=self.costs, horizon=self.horizon, history=self.history,
+            ends=lambda: topic_ends(configured, topics), positions=lambda: self.feed.positions,
+            reached=lambda: self.feed.reached,
+        )  # fmt: skip
+        await forgetting.for_ever()
+
+    def close(self) -> None:
+        """Closes the files."""
+        self.stories.close()
+        if self.history:
+            self.history.close()
+
 
 async def serve(configured: InsightSettings) -> None:
     """Serve until a signal."""
@@ -114,7 +144,7 @@ async def serve(configured: InsightSettings) -> None:
         topics=MEASURED, positions=lambda: house.feed.positions, interventions=house.interventions,
     )  # fmt: skip
     async with contextlib.AsyncExitStack() as closing:
-        closing.callback(house.stories.close)
+        closing.callback(house.close)
         await publisher.start()
         closing.push_async_callback(publisher.stop)
         client = await closing.enter_async_context(httpx2.AsyncClient(follow_redirects=False))
@@ -126,9 +156,8 @@ async def serve(configured: InsightSettings) -> None:
             ),
         ]
         evaluating = alerting.evaluate_for_ever(judge, configured, every_seconds=configured.alert_seconds)
-        await _run(
-            configured, house, publisher, alert_consumers, [evaluating, rules.watch(), house.story_feed.keep_bounded()]
-        )
+        for_ever = [evaluating, rules.watch(), house.story_feed.keep_bounded(), house.forget(configured)]
+        await _run(configured, house, publisher, alert_consumers, for_ever)
 
 
 async def _run(
@@ -158,6 +187,17 @@ def _alert_files(configured: InsightSettings) -> tuple[alerting.Rules, Sequence[
         return alerting.watched_rules(configured.alert_rules), read_receivers(configured.alert_receivers_file)
     except ConfigurationRefused as refused:
         raise process.StartFailed(str(refused)) from None
+
+
+def _history(configured: InsightSettings) -> History | None:
+    if not configured.history_days:
+        return None
+    path = configured.home / f"insight-history-{configured.instance}.db"
+    now = int(time.time() * 1_000_000)
+    try:
+        return History(path, days=configured.history_days, most_series=configured.history_series, now=now)
+    except HistoryUnavailable as error:
+        raise process.StartFailed(str(error)) from None
 
 
 def _stories(configured: InsightSettings) -> Stories:

@@ -14,7 +14,11 @@ class InsightSettings(GrpcServiceSettings):
     model_config = settings_config("insight")
 
     history_hours: int = Field(default=24, ge=1, le=24 * 31)
-    """Windows older than this are forgotten."""
+    """Minutes older than this are forgotten, or moved into the history of hours and days."""
+    history_days: int = Field(default=31, ge=0, le=366)
+    """Hours and days of metrics are kept on disk for so long; 0 keeps none."""
+    history_series: int = Field(default=2_000, ge=10)
+    """Series of an hour that the history keeps apart in each family of metrics; the rest are added up as `(other)`."""
     watchers_limit: int = Field(default=200, ge=1)
     """More watch streams are refused."""
     requests_days: int = Field(default=30, ge=1, le=366)

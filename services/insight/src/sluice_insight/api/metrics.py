@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -13,6 +15,7 @@ from sluice.insight.v1 import insight_service_pb2_grpc as pb_grpc
 from sluice.types.v1 import metric_pb2
 from sluice_kit.errors import InvalidInput, ResourceExhausted
 
+from sluice_insight.adapters.history import History, TooMuchHistory
 from sluice_insight.adapters.sources import SHOWN_RANGES, Source, Sources
 from sluice_insight.api import alerts
 from sluice_insight.domain.board import MINUTE, Board, Point, Query
@@ -50,11 +53,12 @@ class InsightService(pb_grpc.InsightServiceServicer):
         watchers: Watchers,
         sources: Sources | None = None,
         alert_view: alerts.AlertView | None = None,
+        history: History | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._alerts = alert_view or alerts.AlertView()
         self._sources = sources or Sources(now=now)
-        self._board = board
+        self._board, self._history = board, history
         self._watchers = watchers
         self._now = now
 
@@ -65,7 +69,7 @@ class InsightService(pb_grpc.InsightServiceServicer):
         query = self._query(request)
         first = _page_start(request.page_token)
         size = min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
-        points = self._board.points(query)
+        points = await self._points(query)
         more = first + size < len(points)
         return pb.QueryMetricsResponse(
             points=[_point(point) for point in points[first : first + size]],
@@ -118,13 +122,46 @@ class InsightService(pb_grpc.InsightServiceServicer):
         update = pb.MetricUpdate(points=points, coalesced=coalesced, complete_up_to=self._complete_up_to())
         return pb.WatchMetricsResponse(update=update)
 
+    async def _points(self, query: Query) -> list[Point]:
+        """Of minutes, and of the hours and days that are left of those before."""
+        history = self._history
+        since = history.folded_up_to if history else 0
+        if history is None or query.start >= since or not query.is_of_whole_hours:
+            return self._board.points(query, since=since)
+        families = frozenset(metric(name).family for name in query.metrics)
+        try:
+            older = await history.parts(query, families, before=since)
+        except TooMuchHistory:
+            raise InvalidInput(
+                f"the answer is made of more than {history.most_parts} hours; ask for windows of a day, fewer days, or filter",
+                reason="TOO_MUCH_HISTORY",
+                field="query",
+            ) from None
+        return await asyncio.to_thread(self._board.points, query, older=older, since=since)
+
+    def _clipped(self, start: int, selection: dict) -> int:
+        """The first window of an answer. Minutes are gone before the history begins: a window that would lack some is left out."""
+        first = _first_window(start, selection)
+        begin = self._history.folded_up_to if self._history else 0
+        if first >= begin or Query(**selection).is_of_whole_hours:
+            return first
+        if start < begin:
+            moment = datetime.fromtimestamp(begin / 1e6, tz=UTC).isoformat()
+            raise InvalidInput(
+                f"before {moment} values are kept by the hour: begin there, or ask for windows (and hops) of whole hours",
+                reason="KEPT_BY_THE_HOUR",
+                field="start_time",
+            )
+        hop = int(selection["hop"])
+        return -(-begin // hop) * hop
+
     def _query(self, request: pb.QueryMetricsRequest) -> Query:
         selection = _selection(request.query)
         end = request.end_time.ToMicroseconds() if request.HasField("end_time") else self._microseconds()
         start = request.start_time.ToMicroseconds() if request.HasField("start_time") else end - _HOUR
         if start >= end:
             raise InvalidInput("start_time must be before end_time", field="start_time")
-        return Query(**selection, start=_first_window(start, selection), end=end)
+        return Query(**selection, start=self._clipped(start, selection), end=end)
 
     def _complete_up_to(self) -> Timestamp | None:
         moment = self._board.complete_up_to(self._microseconds())

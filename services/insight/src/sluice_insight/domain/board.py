@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sluice_insight.domain.catalogue import Metric, Value, metric
+from sluice_insight.domain.folding import currency
+from sluice_insight.domain.horizon import Horizon
 from sluice_insight.domain.part import Part, Series, Totals
 
 MINUTE = 60_000_000
@@ -32,6 +35,11 @@ class Query:
     def group(self, series: Series) -> Series:
         """The series with only the dimensions grouped by."""
         return Series(**{name: getattr(series, name) for name in self.group_by})
+
+    @property
+    def is_of_whole_hours(self) -> bool:
+        """True when hours are enough to answer it."""
+        return self.window % (60 * MINUTE) == 0 and self.step % (60 * MINUTE) == 0
 
     @property
     def step(self) -> int:
@@ -71,14 +79,19 @@ class Point:
 
 
 class Board:
-    """Parts by key, the newest revision of each, for `history` microseconds of event time."""
+    """Parts by key, the newest revision of each, for `history` microseconds of event time or until the horizon lets them go."""
 
-    def __init__(self, *, history: int) -> None:
-        self._history = history
+    def __init__(self, *, history: int, horizon: Horizon | None = None) -> None:
+        self._horizon = horizon or Horizon(history)
         self._parts: dict[str, Part] = {}
         self._by_start: defaultdict[int, dict[str, Part]] = defaultdict(dict)
         self._newest = 0
         self._heard: dict[tuple[str, int], tuple[int, int]] = {}
+
+    @property
+    def history(self) -> int:
+        """How much of event time is kept at least, in microseconds."""
+        return self._horizon.history
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -87,17 +100,21 @@ class Board:
         """All parts that are kept."""
         return list(self._parts.values())
 
+    def starting(self, start: int, end: int) -> list[Part]:
+        """The parts that start from `start` on and before `end`."""
+        return [part for one in list(self._by_start) if start <= one < end for part in self._by_start[one].values()]
+
     def put(self, part: Part, *, now: int) -> bool:
         """Take a part in; False when it is not newer than what is known, or too old to keep."""
         self._hear(part, now)
         known = self._parts.get(part.key)
-        if part.start < now - self._history or (known is not None and part.rank <= known.rank):
+        if part.start < self._horizon.first(now) or (known is not None and part.rank <= known.rank):
             return False
         self._parts[part.key] = part
         self._by_start[part.start][part.key] = part
         if part.start > self._newest:
             self._newest = part.start
-            self._forget(now - self._history)
+            self.forget(self._horizon.first(now))
         return True
 
     def complete_up_to(self, now: int) -> int:
@@ -105,13 +122,14 @@ class Board:
         recent = [watermark for watermark, heard in self._heard.values() if now - heard < MINUTE]
         return min(recent) if recent else max((watermark for watermark, _ in self._heard.values()), default=0)
 
-    def points(self, query: Query) -> list[Point]:
-        """Answers, by metric, series and start. Raises UnknownMetric."""
+    def points(self, query: Query, *, older: Sequence[Part] = (), since: int = 0) -> list[Point]:
+        """Answers, by metric, series and start, of the parts from `since` on and, before it, of the `older` given. Raises UnknownMetric."""
         metrics = [metric(name) for name in query.metrics]
         found: list[Point] = []
         for family in {each.family for each in metrics}:
             wanted = [each for each in metrics if each.family == family]
-            parts = self._matching(query, family)
+            before = [part for part in older if part.family == family]
+            parts = itertools.chain(before, self._matching(query, family, since))
             if family == "drift":
                 found += _readings(parts, wanted)
             else:
@@ -132,9 +150,9 @@ class Board:
             )
         return found
 
-    def _matching(self, query: Query, family: str) -> Iterable[Part]:
+    def _matching(self, query: Query, family: str, since: int = 0) -> Iterable[Part]:
         # Copies, because Prometheus asks from another thread.
-        starts = [start for start in list(self._by_start) if query.start <= start < query.end]
+        starts = [start for start in list(self._by_start) if max(query.start, since) <= start < query.end]
         for start in starts:
             for part in list(self._by_start.get(start, {}).values()):
                 if part.family == family and query.matches(part.series):
@@ -152,9 +170,9 @@ class Board:
         for part in parts:
             # A currency is no dimension of a series, but amounts of two currencies must never be added.
             for series, start in places(part):
-                groups[series, start, _currency(part)].append(part)
+                groups[series, start, currency(part)].append(part)
         found = []
-        for (series, start, currency), members in groups.items():
+        for (series, start, unit), members in groups.items():
             totals = Totals()
             for part in members:
                 totals.merge(part.totals)
@@ -166,7 +184,7 @@ class Board:
                 found.append(
                     Point(
                         metric=each.name,
-                        unit=f"nano-{currency}" if each.name == "cost.nano_units" and currency else each.unit,
+                        unit=f"nano-{unit}" if each.name == "cost.nano_units" and unit else each.unit,
                         series=series,
                         start=start,
                         length=length,
@@ -187,7 +205,8 @@ class Board:
             watermark, _ = self._heard.get(source, (0, 0))
             self._heard[source] = (max(watermark, part.complete_up_to), now)
 
-    def _forget(self, before: int) -> None:
+    def forget(self, before: int) -> None:
+        """Let go of what starts before."""
         for start in [start for start in self._by_start if start < before]:
             for key in self._by_start.pop(start):
                 del self._parts[key]
@@ -195,10 +214,6 @@ class Board:
 
 def _order(series: Series) -> tuple[str, ...]:
     return tuple(getattr(series, name) for name in Series.__dataclass_fields__)
-
-
-def _currency(part: Part) -> str:
-    return part.key.rsplit("|", 1)[1] if part.family == "cost" else ""
 
 
 def _readings(parts: Iterable[Part], metrics: Sequence[Metric]) -> list[Point]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from sluice_insight.domain.board import MINUTE
+from sluice_insight.domain.horizon import Horizon
 from sluice_insight.domain.part import Part, Series, Totals
 
 
@@ -22,20 +23,22 @@ class Charge:
 
 
 class Costs:
-    """Minutes of cost by series and currency, for `history` microseconds. Every row is added that is given: whoever reads them
-    leaves copies out by number and id, for the offset of a row may have been another row's before."""
+    """Minutes of cost by series and currency, for `history` microseconds or until the horizon lets them go.
 
-    def __init__(self, *, history: int) -> None:
-        self._history = history
-        self._minutes: dict[str, Part] = {}
+    Every row is added that is given: whoever reads them leaves copies out by number and id, for the
+    offset of a row may have been another row's before."""
+
+    def __init__(self, *, history: int, horizon: Horizon | None = None) -> None:
+        self._horizon = horizon or Horizon(history)
+        self._minutes: defaultdict[int, dict[str, Part]] = defaultdict(dict)
 
     def add(self, charge: Charge, *, now: int) -> Part | None:
         """Count a row; the part it changed, or None when it is too old."""
         start = charge.at - charge.at % MINUTE
-        if start < now - self._history:
+        if start < (first := self._horizon.first(now)):
             return None
         key = "|".join(("cost", repr(charge.series), str(start), str(charge.partition), charge.currency))
-        known = self._minutes.get(key)
+        known = self._minutes[start].get(key)
         counts = Counter(known.totals.counts if known else {})
         counts.update(nano_units=charge.nano_units, records=1, unpriced=int(charge.unpriced))
         part = Part(
@@ -50,10 +53,11 @@ class Costs:
             totals=Totals(counts),
         )
         if known is None:
-            self._forget(now)
-        self._minutes[key] = part
+            self.forget(first)
+        self._minutes[start][key] = part
         return part
 
-    def _forget(self, now: int) -> None:
-        for key in [key for key, part in self._minutes.items() if part.start < now - self._history]:
-            del self._minutes[key]
+    def forget(self, before: int) -> None:
+        """Let go of what starts before."""
+        for start in [start for start in self._minutes if start < before]:
+            del self._minutes[start]

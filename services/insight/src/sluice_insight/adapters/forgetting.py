@@ -1,0 +1,88 @@
+"""Moves minutes that are old enough from memory into the history of hours."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from aiokafka.errors import KafkaError
+from prometheus_client import Counter, Gauge
+from sluice_kit.process import describe
+from sluice_kit.telemetry import logger
+
+from sluice_insight.adapters.history import HOUR, History
+from sluice_insight.domain.board import Board
+from sluice_insight.domain.costs import Costs
+from sluice_insight.domain.horizon import Horizon
+
+log = logger(__name__)
+FOLD_SECONDS = 300.0
+Place = tuple[str, int]
+FOLDED = Counter("sluice_insight_folded_hours", "Hours of metrics that were moved from memory to disk.")
+UP_TO = Gauge("sluice_insight_folded_up_to_seconds", "Event time (Unix) before which metrics are kept by the hour.")
+
+
+@dataclass
+class Forgetting:
+    """`round` is called again and again; nothing is forgotten that could still be restated by a record that waits to be read."""
+
+    board: Board
+    costs: Costs
+    horizon: Horizon
+    history: History
+    ends: Callable[[], Awaitable[Mapping[Place, int]]]
+    """Where the topics end now: the offset after the last, by topic and partition."""
+    positions: Callable[[], Mapping[Place, int]]
+    """The offset after the last that was read."""
+    reached: Callable[[], Mapping[Place, int]]
+    """The newest window start that was read, in microseconds."""
+    now: Callable[[], float] = time.time
+    patience_seconds: float = 600.0
+    """A record that cannot be read moves no position: a partition that has not moved for so long holds nothing up."""
+    _moved: dict[Place, tuple[int, float]] = field(default_factory=dict)
+
+    async def round(self) -> None:
+        """Folds every hour that is old enough. Raises KafkaError, OSError, sqlite3.Error."""
+        before = await self._before()
+        for hour in sorted({part.start - part.start % HOUR for part in self.board.parts()}):
+            if hour + HOUR > before:
+                break
+            await self.history.fold(self.board.starting(hour, hour + HOUR), hour=hour)
+            FOLDED.inc()
+            self._forget(self.history.folded_up_to)
+        if self.history.folded_up_to < before:
+            await self.history.skip(before)
+        self._forget(self.history.folded_up_to)
+
+    def _forget(self, before: int) -> None:
+        self.horizon.folded_up_to = before
+        self.board.forget(before)
+        self.costs.forget(before)
+        UP_TO.set(before / 1e6)
+
+    async def _before(self) -> int:
+        """The hour before which nothing is expected from any partition."""
+        now, ends, positions = self.now(), await self.ends(), self.positions()
+        moments = [int(now * 1_000_000)]
+        for place, end in ends.items():
+            position = positions.get(place, 0)
+            before, since = self._moved.get(place, (-1, now))
+            if position != before:
+                since = now
+            self._moved[place] = position, since
+            if position < end and now - since < self.patience_seconds:
+                moments.append(self.reached().get(place, 0))
+        oldest = min(moments) - self.horizon.history
+        return oldest - oldest % HOUR
+
+    async def for_ever(self) -> None:
+        """Until cancelled. A disk or a broker that is away is tried again: meanwhile nothing is forgotten."""
+        while True:
+            try:
+                await self.round()
+            except (KafkaError, OSError, sqlite3.Error) as error:
+                log.warning("history.not_folded", **describe(error))
+            await asyncio.sleep(FOLD_SECONDS)
