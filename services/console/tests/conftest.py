@@ -183,6 +183,7 @@ class Mesh(
         self.spend = [spent(name, 1_234_567 * (i + 1)) for i, name in enumerate(names)]
         self.drift = [drifted(name) for name in names]
         self.fairness = [measured(group, value) for group, value in (("none", 0.97), ("religion", 0.71), ("age", 0.95))]
+        self.fairness += [cohort(group, value) for group, value in (("free", 0.71), ("pro", 0.96))]
         now = datetime.now(UTC)
         self.alerts = [
             insight.Alert(
@@ -273,6 +274,12 @@ def drifted(tenant: str) -> drift_pb2.DriftMeasured:
             drift_pb2.FeatureDrift(feature="prompt.embedding", statistic="mean_shift", value=0.4),
         ],
     )
+
+
+def cohort(value: str, rate: float) -> fairness_pb2.FairnessMeasured:
+    made = measured(value, rate)
+    made.attribute, made.reference_group = "input_cohort.plan", "others"
+    return made
 
 
 def measured(group: str, value: float) -> fairness_pb2.FairnessMeasured:

@@ -214,6 +214,7 @@ async def test_a_mesh_in_which_nothing_happened_is_said_to_be_so(console: Consol
         "/alerts?state=odd",
         "/fairness?metric=x",
         "/fairness?windows=x",
+        "/fairness?attribute=shoe",
         "/?tenant=%C3%A9",
         "/cost?tenant=%FF",
         "/overview/live?tenant=%C3%A9",
@@ -224,6 +225,21 @@ async def test_an_address_that_does_not_fit_is_an_error_that_names_the_field(con
         page = await client.get(path)
     assert page.status_code == 400
     assert f"{path.split('?')[1].split('=')[0]} must be" in page.text
+
+
+async def test_declared_cohorts_are_offered_once_measured_and_compared_with_the_others(console: Console) -> None:
+    async with console.signed_in() as client:
+        assert "input_cohort" not in (await client.get("/fairness")).text
+        console.mesh.fill()
+        terms = await client.get("/fairness")
+        cohorts = await client.get("/fairness?attribute=input_cohort.plan")
+    assert "attribute=input_cohort.plan" in terms.text
+    assert "religion" in terms.text
+    assert ">free<" not in terms.text.replace(" ", "")
+    assert "plan, what callers wrote" in cohorts.text
+    assert "difference to others" in cohorts.text
+    assert ">free" in cohorts.text
+    assert ">religion" not in cohorts.text
 
 
 async def test_what_a_caller_named_is_text_and_never_markup(console: Console) -> None:

@@ -87,6 +87,38 @@ def test_without_enough_of_the_reference_groups_are_told_and_not_judged() -> Non
     assert measured["selection_rate", "none"].verdict is Verdict.INSUFFICIENT
 
 
+def test_a_declared_cohort_is_compared_with_all_others_together() -> None:
+    measured = found(
+        {
+            "input_cohort.plan/free": counts(300, 120),
+            "input_cohort.plan/pro": counts(200, 8),
+            "input_cohort.plan/team": counts(100, 4),
+        }
+    )
+    free, pro = measured["selection_rate", "free"], measured["selection_rate", "pro"]
+    assert (free.reference, free.verdict, free.is_below_four_fifths) == ("others", Verdict.DISPARATE, True)
+    assert free.compared is not None
+    assert free.compared.difference == pytest.approx(180 / 300 - 288 / 300)
+    assert pro.compared is not None
+    assert pro.compared.difference == pytest.approx(192 / 200 - 276 / 400)
+    assert measured["selection_rate_ratio", ""].value == pytest.approx(0.6 / 0.96)
+
+
+def test_a_cohort_alone_says_nothing_and_answers_count_by_what_callers_wrote() -> None:
+    assert found({"input_cohort.plan/free": counts(1000, 10)}) == {}
+    answered = {"refusals_judged": 100, "refusals": 40}
+    groups = {name: counts(100, 1, **answered) for name in ("output_cohort.plan/free", "output_cohort.plan/pro")}
+    assert ("refusal_rate", "free") not in found(groups)
+    assert ("refusal_rate", "free") in found({name.replace("output", "input"): c for name, c in groups.items()})
+
+
+def test_with_too_few_others_a_cohort_is_told_and_not_judged() -> None:
+    measured = found({"input_cohort.plan/free": counts(100, 50), "input_cohort.plan/pro": counts(29, 0)})
+    assert measured["selection_rate", "free"].verdict is Verdict.NONE
+    assert measured["selection_rate", "free"].reference == ""
+    assert measured["selection_rate", "pro"].verdict is Verdict.INSUFFICIENT
+
+
 def test_texts_that_mention_nobody_are_not_measured() -> None:
     assert found({"input_terms/none": counts(1000, 10), "output_terms/none": counts(1000, 0)}) == {}
 

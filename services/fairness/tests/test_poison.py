@@ -108,6 +108,13 @@ def with_score(value: float) -> Callable[[ContentModerated], None]:
     return spoil
 
 
+def with_cohort(attribute: str, value: str) -> Callable[[RequestCompleted], None]:
+    def spoil(event: RequestCompleted) -> None:
+        event.cohorts.add(attribute=attribute, value=value)
+
+    return spoil
+
+
 @pytest.mark.parametrize(
     ("made", "spoil", "reason"),
     [
@@ -115,6 +122,7 @@ def with_score(value: float) -> Callable[[ContentModerated], None]:
         (completion, with_time, "invalid_time"),
         (tally, with_start, "invalid_time"),
         (tally, with_length, "invalid_time"),
+        *[(completion, with_cohort(*pair), "invalid_cohort") for pair in (("a/b", "c"), ("", "c"), ("plan", ""))],
         *[(decision, with_score(value), "invalid_score") for value in (float("nan"), float("inf"), 1e300, -1.0)],
     ],
 )

@@ -40,6 +40,7 @@ def completion(request: int, at: int, **changes: object) -> Completion:
         "answer_characters": request * 31 % 500,
         "refusal": [None, True, False][request % 3],
         "tenant_id": "acme",
+        "cohorts": [(), (("plan", "free"),), (("plan", "pro"), ("site", "a"))][request % 3],
     }
     return Completion(at=BASE + at, request_id=f"r{request}", **(values | changes))
 
@@ -93,8 +94,9 @@ def by_hand(log: Log) -> dict[tuple[str, str, str, int], int]:
             continue
         assert isinstance(ended, Completion)
         minute = max(fact.at, ended.at) // (60 * SECOND)
-        for group in fact.groups or ("none",):
-            key = (ended.model, group, "input_terms", minute)
+        mentioned = [(group, "input_terms") for group in fact.groups or ("none",)]
+        for group, attribute in mentioned + [(value, f"input_cohort.{name}") for name, value in ended.cohorts]:
+            key = (ended.model, group, attribute, minute)
             found[key] = found.get(key, 0) + 1
     return found
 
@@ -152,7 +154,7 @@ def test_nobody_reviews_another_tenants_decision() -> None:
 
 
 def test_a_text_that_mentions_two_groups_counts_in_both_and_the_score_is_exact() -> None:
-    partition = run([("a", [decision(2, 0)]), ("b", [completion(2, 1)])])
+    partition = run([("a", [decision(2, 0)]), ("b", [completion(2, 1, cohorts=())])])
     [state] = partition.windows
     assert {key: (c.judged, c.score_sum, c.answers) for key, c in state.groups.items()} == {
         "input_terms/age": (1, 194, 1),
@@ -161,7 +163,7 @@ def test_a_text_that_mentions_two_groups_counts_in_both_and_the_score_is_exact()
 
 
 def test_a_skipped_decision_says_nothing_about_the_filter() -> None:
-    partition = run([("a", [decision(1, 0, skipped=True)]), ("b", [completion(1, 1)])])
+    partition = run([("a", [decision(1, 0, skipped=True)]), ("b", [completion(1, 1, cohorts=())])])
     [state] = partition.windows
     assert [(c.judged, c.allowed, c.skipped) for c in state.groups.values()] == [(0, 0, 1)]
 

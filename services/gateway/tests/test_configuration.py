@@ -1,5 +1,6 @@
 """The configuration file: what it means, and that every mistake is told at once."""
 
+import re
 from typing import Any
 
 import pytest
@@ -36,6 +37,38 @@ def test_a_model_is_found_only_for_its_task_and_an_empty_alias_means_the_first()
     configuration = configuration_of(_document())
     assert configuration.deployment("vec", Task.CHAT) is None
     assert configuration.deployment("", Task.EMBED) is configuration.deployments["vec"]
+
+
+def test_cohorts_stand_with_a_tenant_and_with_a_key() -> None:
+    cohorts = {"plan": ["free", "pro"], "channel": ["kiosk", "web"]}
+    key = {"id": "one", "sha256": "a" * 64, "tenant": "acme", "cohorts": {"channel": "kiosk"}}
+    configuration = configuration_of(_document(tenants=[{"id": "acme", "cohorts": cohorts}], api_keys=[key]))
+    assert configuration.tenants["acme"].cohorts == {"plan": ("free", "pro"), "channel": ("kiosk", "web")}
+
+
+@pytest.mark.parametrize(
+    ("cohorts", "told"),
+    [
+        (["plan"], "tenants[0].cohorts: must be a mapping of at most 4"),
+        ({name: ["a", "b"] for name in "abcde"}, "tenants[0].cohorts: must be a mapping of at most 4"),
+        ({"Plan Name": ["a", "b"]}, "tenants[0].cohorts: every attribute must match"),
+        ({"plan": ["free"]}, "tenants[0].cohorts.plan: must be a list of 2 to 12 different"),
+        ({"plan": ["free", "free"]}, "tenants[0].cohorts.plan: must be a list of 2 to 12 different"),
+        ({"plan": ["free", "others"]}, "tenants[0].cohorts.plan: must be a list of 2 to 12 different"),
+        ({"plan": ["free", ["x"]]}, "tenants[0].cohorts.plan: must be a list of 2 to 12 different"),
+        ({"plan": [f"v{i}" for i in range(13)]}, "tenants[0].cohorts.plan: must be a list of 2 to 12 different"),
+    ],
+)
+def test_mistakes_in_cohorts_are_told(cohorts: object, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
+        configuration_of(_document(tenants=[{"id": "acme", "cohorts": cohorts}]))
+
+
+@pytest.mark.parametrize("standing", [{"plan": "gold"}, {"site": "free"}, {"plan": ["free"]}, "free"])
+def test_a_key_stands_only_in_cohorts_of_its_tenant(standing: object) -> None:
+    key = {"id": "one", "sha256": "a" * 64, "tenant": "acme", "cohorts": standing}
+    with pytest.raises(ConfigurationError, match=re.escape("api_keys[0].cohorts: must be a mapping")):
+        configuration_of(_document(tenants=[{"id": "acme", "cohorts": {"plan": ["free", "pro"]}}], api_keys=[key]))
 
 
 def test_every_mistake_is_reported_and_no_value_is_quoted() -> None:

@@ -83,7 +83,7 @@ class FairnessMeasured(_message.Message):
     metric: _builtins.str
     """Metric, in Fairlearn's names, such as `selection_rate`."""
     attribute: _builtins.str
-    """Attribute the group is of, such as `identity_term`."""
+    """Attribute the group is of: `input_terms`, `output_terms`, `input_cohort.<attribute>`, `output_cohort.<attribute>`."""
     group: _builtins.str
     """The group."""
     value: _builtins.float
@@ -101,7 +101,7 @@ class FairnessMeasured(_message.Message):
     verdict: Global___FairnessVerdict.ValueType
     """What the comparison with the reference says."""
     reference_group: _builtins.str
-    """Group it is compared with; empty where nothing was compared."""
+    """Group it is compared with: `none` (texts without an identity term), `others` (all other cohorts of the attribute together); empty where nothing was compared."""
     difference: _builtins.float
     """Value minus the reference's value."""
     difference_lower: _builtins.float
@@ -285,9 +285,9 @@ class FairnessGroupCounts(_message.Message):
     UPHELD_PASSES_FIELD_NUMBER: _builtins.int
     MISSES_FIELD_NUMBER: _builtins.int
     attribute: _builtins.str
-    """Where the terms stood: `input_terms` or `output_terms`."""
+    """Where the terms stood, `input_terms` or `output_terms`, or which declared cohort and direction, `input_cohort.<attribute>` or `output_cohort.<attribute>`."""
     group: _builtins.str
-    """Group of moderation's list of identity terms, such as `religion`; `none` for texts without a term."""
+    """Group of moderation's list of identity terms, such as `religion`, `none` for texts without a term; or the cohort's value."""
     judged: _builtins.int
     """Decisions that were made."""
     allowed: _builtins.int

@@ -19,10 +19,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -147,6 +147,32 @@ CONTENT_CAPTURE_REDACTED: ContentCapture.ValueType  # 2
 Global___ContentCapture: _TypeAlias = ContentCapture  # noqa: Y015
 
 @_typing.final
+class Cohort(_message.Message):
+    """A group of requests that a caller declared, or that stands with its API key: names of the configuration, never free text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    """Attribute, such as `plan`."""
+    value: _builtins.str
+    """Value, one of those configured for the tenant, such as `free`."""
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cohort: _TypeAlias = Cohort  # noqa: Y015
+
+@_typing.final
 class RequestCompleted(_message.Message):
     """A request ended. Exactly one for every authenticated request, however it ended."""
 
@@ -199,6 +225,7 @@ class RequestCompleted(_message.Message):
     REPETITION_PERMILLE_FIELD_NUMBER: _builtins.int
     CONTEXT_SENTENCES_FIELD_NUMBER: _builtins.int
     GROUNDED_SENTENCES_FIELD_NUMBER: _builtins.int
+    COHORTS_FIELD_NUMBER: _builtins.int
     outcome: Global___RequestOutcome.ValueType
     """How it ended."""
     reason: _builtins.str
@@ -321,6 +348,10 @@ class RequestCompleted(_message.Message):
     def encrypted_answer(self) -> _encrypted_text_pb2.EncryptedText:
         """Redacted answer, encrypted with the subject's key; only where the tenant's content_capture is `redacted`."""
 
+    @_builtins.property
+    def cohorts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cohort]:
+        """Cohorts the request belongs to, by attribute; fairness compares them."""
+
     def __init__(
         self,
         *,
@@ -371,10 +402,11 @@ class RequestCompleted(_message.Message):
         repetition_permille: _builtins.int | None = ...,
         context_sentences: _builtins.int = ...,
         grounded_sentences: _builtins.int = ...,
+        cohorts: _abc.Iterable[Global___Cohort] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer", "_encrypted_answer", b"_encrypted_answer", "_encrypted_prompt", b"_encrypted_prompt", "_input_action", b"_input_action", "_language_mismatch", b"_language_mismatch", "_output_action", b"_output_action", "_redacted_answer", b"_redacted_answer", "_redacted_prompt", b"_redacted_prompt", "_refusal", b"_refusal", "_repetition_permille", b"_repetition_permille", "empty_answer", b"empty_answer", "encrypted_answer", b"encrypted_answer", "encrypted_prompt", b"encrypted_prompt", "generation_time", b"generation_time", "input_action", b"input_action", "input_filter_time", b"input_filter_time", "language_mismatch", b"language_mismatch", "latency", b"latency", "metadata", b"metadata", "output_action", b"output_action", "redacted_answer", b"redacted_answer", "redacted_prompt", b"redacted_prompt", "refusal", b"refusal", "repetition_permille", b"repetition_permille", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer", "_encrypted_answer", b"_encrypted_answer", "_encrypted_prompt", b"_encrypted_prompt", "_input_action", b"_input_action", "_language_mismatch", b"_language_mismatch", "_output_action", b"_output_action", "_redacted_answer", b"_redacted_answer", "_redacted_prompt", b"_redacted_prompt", "_refusal", b"_refusal", "_repetition_permille", b"_repetition_permille", "api_key_id", b"api_key_id", "blocked_categories", b"blocked_categories", "budget_limited", b"budget_limited", "budget_unchecked", b"budget_unchecked", "content_capture", b"content_capture", "context_sentences", b"context_sentences", "cost_hold_id", b"cost_hold_id", "decision_ids", b"decision_ids", "empty_answer", b"empty_answer", "encrypted_answer", b"encrypted_answer", "encrypted_prompt", b"encrypted_prompt", "experiment_arm", b"experiment_arm", "finish_reason", b"finish_reason", "generation_time", b"generation_time", "grounded_sentences", b"grounded_sentences", "input_action", b"input_action", "input_characters", b"input_characters", "input_filter_time", b"input_filter_time", "input_language", b"input_language", "language_mismatch", b"language_mismatch", "latency", b"latency", "message_count", b"message_count", "metadata", b"metadata", "model", b"model", "moderation_policies", b"moderation_policies", "operation", b"operation", "outcome", b"outcome", "output_action", b"output_action", "output_characters", b"output_characters", "output_language", b"output_language", "prompt_version", b"prompt_version", "protocol", b"protocol", "reason", b"reason", "redacted_answer", b"redacted_answer", "redacted_input", b"redacted_input", "redacted_output", b"redacted_output", "redacted_prompt", b"redacted_prompt", "refusal", b"refusal", "repetition_permille", b"repetition_permille", "route", b"route", "served_model", b"served_model", "skipped_filters", b"skipped_filters", "status_code", b"status_code", "streamed", b"streamed", "text_left_out", b"text_left_out", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer", "_encrypted_answer", b"_encrypted_answer", "_encrypted_prompt", b"_encrypted_prompt", "_input_action", b"_input_action", "_language_mismatch", b"_language_mismatch", "_output_action", b"_output_action", "_redacted_answer", b"_redacted_answer", "_redacted_prompt", b"_redacted_prompt", "_refusal", b"_refusal", "_repetition_permille", b"_repetition_permille", "api_key_id", b"api_key_id", "blocked_categories", b"blocked_categories", "budget_limited", b"budget_limited", "budget_unchecked", b"budget_unchecked", "cohorts", b"cohorts", "content_capture", b"content_capture", "context_sentences", b"context_sentences", "cost_hold_id", b"cost_hold_id", "decision_ids", b"decision_ids", "empty_answer", b"empty_answer", "encrypted_answer", b"encrypted_answer", "encrypted_prompt", b"encrypted_prompt", "experiment_arm", b"experiment_arm", "finish_reason", b"finish_reason", "generation_time", b"generation_time", "grounded_sentences", b"grounded_sentences", "input_action", b"input_action", "input_characters", b"input_characters", "input_filter_time", b"input_filter_time", "input_language", b"input_language", "language_mismatch", b"language_mismatch", "latency", b"latency", "message_count", b"message_count", "metadata", b"metadata", "model", b"model", "moderation_policies", b"moderation_policies", "operation", b"operation", "outcome", b"outcome", "output_action", b"output_action", "output_characters", b"output_characters", "output_language", b"output_language", "prompt_version", b"prompt_version", "protocol", b"protocol", "reason", b"reason", "redacted_answer", b"redacted_answer", "redacted_input", b"redacted_input", "redacted_output", b"redacted_output", "redacted_prompt", b"redacted_prompt", "refusal", b"refusal", "repetition_permille", b"repetition_permille", "route", b"route", "served_model", b"served_model", "skipped_filters", b"skipped_filters", "status_code", b"status_code", "streamed", b"streamed", "text_left_out", b"text_left_out", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__empty_answer: _TypeAlias = _typing.Literal["empty_answer"]  # noqa: Y015
     _WhichOneofArgType__empty_answer: _TypeAlias = _typing.Literal["_empty_answer", b"_empty_answer"]  # noqa: Y015

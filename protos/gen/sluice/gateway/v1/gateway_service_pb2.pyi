@@ -143,7 +143,7 @@ class ChatSpec(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free labels of the caller; at most 16, no personal data."""
+        """Free labels of the caller; at most 16, no personal data. `cohort.<attribute>` declares a cohort: attribute and value must be configured for the tenant."""
 
     def __init__(
         self,

@@ -41,14 +41,11 @@ class ComparisonReader:
         answer = await self._insight.ask(self._stub.ListDrift, request, tenant=tenant)
         return Found([_series(one) for one in answer.comparisons], answer.left_out, moment(answer, "newest_at"))
 
-    async def fairness(
-        self, *, tenant: str, metric: str, attribute: str, long_windows: bool
-    ) -> Found[GroupMeasurement]:
-        """The newest measurement of every group."""
+    async def fairness(self, *, tenant: str, metric: str, long_windows: bool) -> Found[GroupMeasurement]:
+        """The newest measurement of every group of every attribute."""
         request = pb.ListFairnessRequest(
             tenant_id=tenant,
             metric=metric,
-            attribute=attribute,
             long_windows=long_windows,
             page_size=_MOST_MEASUREMENTS,
         )

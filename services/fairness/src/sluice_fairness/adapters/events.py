@@ -18,6 +18,8 @@ from sluice_fairness.domain.facts import SCORE_SCALE, Completion, Decision, Revi
 _ANSWERED = {RequestOutcome.REQUEST_OUTCOME_COMPLETED, RequestOutcome.REQUEST_OUTCOME_BLOCKED_OUTPUT}
 _BLOCKED = {verdict_pb2.ACTION_BLOCK, verdict_pb2.ACTION_HOLD}
 _OVERTURNED = {"overturned": True, "upheld": False}
+MOST_COHORTS = 16
+"""A producer that sends more of one request is broken: each is a group in every window."""
 COUNTS = tuple(GroupCounts.__dataclass_fields__)
 
 
@@ -51,7 +53,15 @@ def _completion(event: RequestCompleted, at: int) -> Completion:
         answered=event.outcome in _ANSWERED,
         answer_characters=event.output_characters,
         refusal=event.refusal if event.HasField("refusal") else None,
+        cohorts=_cohorts(event),
     )
+
+
+def _cohorts(event: RequestCompleted) -> tuple[tuple[str, str], ...]:
+    found = {each.attribute: each.value for each in event.cohorts}
+    if any(not name or not value or "/" in name for name, value in found.items()) or len(found) > MOST_COHORTS:
+        raise UndecodableEvent("invalid_cohort")
+    return tuple(sorted(found.items()))
 
 
 def _decision(event: ContentModerated, at: int) -> Decision:

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
-from sluice_fairness.domain.facts import INPUT_TERMS, NO_GROUP, OUTPUT_TERMS, Completion, Decision, Review
+from sluice_fairness.domain.facts import (
+    INPUT_COHORT,
+    INPUT_TERMS,
+    NO_GROUP,
+    OUTPUT_COHORT,
+    OUTPUT_TERMS,
+    Completion,
+    Decision,
+    Review,
+)
 
 
 @dataclass(slots=True)
@@ -66,10 +75,16 @@ Groups = dict[str, GroupCounts]
 """By `attribute/group`."""
 
 
-def group_keys(decision: Decision) -> list[str]:
-    """The groups a decision counts in."""
-    attribute = OUTPUT_TERMS if decision.output else INPUT_TERMS
-    return [f"{attribute}/{group}" for group in decision.groups or (NO_GROUP,)]
+def group_keys(decision: Decision, completion: Completion) -> list[str]:
+    """The groups a decision on a request counts in: those its texts mention, and the declared ones."""
+    terms, cohort = (OUTPUT_TERMS, OUTPUT_COHORT) if decision.output else (INPUT_TERMS, INPUT_COHORT)
+    mentioned = [f"{terms}/{group}" for group in decision.groups or (NO_GROUP,)]
+    return mentioned + [f"{cohort}{attribute}/{value}" for attribute, value in completion.cohorts]
+
+
+def is_of_inputs(attribute: str) -> bool:
+    """True when the groups are of what callers wrote, which is what answers and refusals are counted by."""
+    return attribute == INPUT_TERMS or attribute.startswith(INPUT_COHORT)
 
 
 def merged(parts: Iterable[Mapping[str, GroupCounts]]) -> Groups:

@@ -8,6 +8,11 @@ INPUT_TERMS = "input_terms"
 OUTPUT_TERMS = "output_terms"
 NO_GROUP = "none"
 """Texts that mention no identity term: what the others are compared with."""
+INPUT_COHORT = "input_cohort."
+OUTPUT_COHORT = "output_cohort."
+"""What the attributes begin with that callers declare."""
+OTHERS = "others"
+"""All other cohorts of an attribute together: what a declared one is compared with. None of them is the normal one."""
 
 SCORE_SCALE = 10_000
 
@@ -55,6 +60,8 @@ class Completion:
     answer_characters: int = 0
     refusal: bool | None = None
     """None: nobody judged it."""
+    cohorts: tuple[tuple[str, str], ...] = ()
+    """(attribute, value): what the caller declared, or stands with the API key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

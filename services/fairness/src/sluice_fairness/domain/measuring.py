@@ -1,16 +1,16 @@
-"""What a merged window says: metrics by group, compared with texts that mention nobody."""
+"""What a merged window says: metrics by group, compared with texts that mention nobody, or with all other cohorts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from sluice_fairness.domain import frames
 from sluice_fairness.domain.board import Frame
-from sluice_fairness.domain.comparison import Compared, compare_means, compare_rates, mean_interval, slope
-from sluice_fairness.domain.counts import GroupCounts
-from sluice_fairness.domain.facts import INPUT_TERMS, NO_GROUP, OUTPUT_TERMS
+from sluice_fairness.domain.comparison import Compared, Sample, compare_means, compare_rates, mean_interval, slope
+from sluice_fairness.domain.counts import GroupCounts, is_of_inputs
+from sluice_fairness.domain.facts import INPUT_TERMS, NO_GROUP, OTHERS, OUTPUT_TERMS
 from sluice_fairness.domain.intervals import holm, wilson
 from sluice_fairness.domain.metrics import MEANS, RATES, Moments, Rate
 
@@ -51,14 +51,11 @@ class Measurement:
     interval: tuple[float, float] = (0.0, 0.0)
     verdict: Verdict = Verdict.NONE
     compared: Compared | None = None
+    reference: str = ""
+    """The group it was compared with."""
     adjusted_p_value: float | None = None
     trend: tuple[float, float, float] | None = None
     """Change per hour with its 95 % interval."""
-
-    @property
-    def reference(self) -> str:
-        """The group it was compared with."""
-        return NO_GROUP if self.compared is not None else ""
 
     @property
     def is_below_four_fifths(self) -> bool:
@@ -68,23 +65,41 @@ class Measurement:
 
 
 def measure(frame: Frame, judging: Judging) -> list[Measurement]:
-    """Everything that is told of a window. Nothing where no text mentions a group: there is nothing to compare."""
+    """Everything that is told of a window. Nothing where no text mentions a group, or all are of one cohort: there is nothing to compare."""
     found: list[Measurement] = []
-    for attribute in (INPUT_TERMS, OUTPUT_TERMS):
+    for attribute in sorted({key.split("/", 1)[0] for key in frame.groups}):
         groups = _of(frame.groups, attribute)
-        if not groups.keys() - {NO_GROUP}:
+        if not _is_comparable(attribute, groups):
             continue
         for name, rate in RATES.items():
-            if attribute in rate.attributes:
+            if is_of_inputs(attribute) or not rate.inputs_only:
                 found += _rate(name, attribute, groups, rate, judging)
         for name, moments in MEANS.items():
-            if attribute in moments.attributes:
+            if is_of_inputs(attribute) or not moments.inputs_only:
                 found += _mean(name, attribute, groups, moments, judging)
     return [_with_trend(each, frame, judging) for each in _judged(found, judging)]
 
 
 def _of(groups: ByGroup, attribute: str) -> dict[str, GroupCounts]:
     return {key.split("/", 1)[1]: counts for key, counts in sorted(groups.items()) if key.startswith(f"{attribute}/")}
+
+
+def _is_comparable(attribute: str, groups: ByGroup) -> bool:
+    return bool(groups.keys() - {NO_GROUP}) if attribute in (INPUT_TERMS, OUTPUT_TERMS) else len(groups) > 1
+
+
+def _reference(attribute: str, group: str, groups: ByGroup) -> tuple[str, GroupCounts] | None:
+    """What a group is compared with; None for texts that mention nobody, and where there are none of them."""
+    if attribute not in (INPUT_TERMS, OUTPUT_TERMS):
+        return OTHERS, _sum(counts for other, counts in groups.items() if other != group)
+    return (NO_GROUP, groups[NO_GROUP]) if group != NO_GROUP and NO_GROUP in groups else None
+
+
+def _sum(counts: Iterable[GroupCounts]) -> GroupCounts:
+    total = GroupCounts()
+    for each in counts:
+        total.merge(each)
+    return total
 
 
 def _rate(name: str, attribute: str, groups: ByGroup, rate: Rate, judging: Judging) -> list[Measurement]:
@@ -94,14 +109,15 @@ def _rate(name: str, attribute: str, groups: ByGroup, rate: Rate, judging: Judgi
     if not enough:
         return found
     disparity = frames.rates_by_group(enough)
-    reference = enough.get(NO_GROUP)
-    for group, (successes, trials) in enough.items():
-        tested = rate.is_tested and reference is not None and group != NO_GROUP
+    for group, own in enough.items():
+        reference, against = _reference(attribute, group, groups) or ("", GroupCounts())
+        other = rate.successes(against), rate.trials(against)
+        tested = rate.is_tested and other[1] >= judging.minimum_observations
         found.append(
             Measurement(
-                metric=name, attribute=attribute, group=group, sample_count=trials,
-                value=disparity.by_group[group], interval=wilson(successes, trials),
-                compared=compare_rates((successes, trials), reference) if tested and reference else None,
+                metric=name, attribute=attribute, group=group, sample_count=own[1],
+                value=disparity.by_group[group], interval=wilson(*own),
+                compared=compare_rates(own, other) if tested else None, reference=reference if tested else "",
             )
         )  # fmt: skip
     return found + _between(name, attribute, disparity, sum(n for _, n in enough.values()))
@@ -114,18 +130,24 @@ def _mean(name: str, attribute: str, groups: ByGroup, moments: Moments, judging:
     found = _insufficient(name, attribute, few)
     if not enough:
         return found
-    sample = {group: (moments.mean(c), moments.deviation(c), moments.count(c)) for group, c in enough.items()}
+    sample = {group: _sample(moments, c) for group, c in enough.items()}
     disparity = frames.means_by_group({group: (mean, n) for group, (mean, _, n) in sample.items()})
-    reference = sample.get(NO_GROUP)
     for group, own in sample.items():
-        compared = compare_means(own, reference) if reference and group != NO_GROUP else None
+        reference, against = _reference(attribute, group, groups) or ("", GroupCounts())
+        tested = moments.count(against) >= judging.minimum_observations
         found.append(
             Measurement(
                 metric=name, attribute=attribute, group=group, sample_count=own[2],
-                value=disparity.by_group[group], interval=mean_interval(*own), compared=compared,
+                value=disparity.by_group[group], interval=mean_interval(*own),
+                compared=compare_means(own, _sample(moments, against)) if tested else None,
+                reference=reference if tested else "",
             )
         )  # fmt: skip
     return found + _between(name, attribute, disparity, sum(n for _, _, n in sample.values()))
+
+
+def _sample(moments: Moments, counts: GroupCounts) -> Sample:
+    return moments.mean(counts), moments.deviation(counts), moments.count(counts)
 
 
 def _insufficient(name: str, attribute: str, few: Mapping[str, int]) -> list[Measurement]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 from sluice_fairness.domain.counts import GroupCounts
-from sluice_fairness.domain.facts import INPUT_TERMS, OUTPUT_TERMS, SCORE_SCALE
+from sluice_fairness.domain.facts import SCORE_SCALE
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Rate:
     successes: Callable[[GroupCounts], int]
     trials: Callable[[GroupCounts], int]
     is_tested: bool = True
-    attributes: tuple[str, ...] = (INPUT_TERMS, OUTPUT_TERMS)
+    inputs_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Moments:
     sum: Callable[[GroupCounts], int]
     square_sum: Callable[[GroupCounts], int]
     scale: float = 1.0
-    attributes: tuple[str, ...] = (INPUT_TERMS, OUTPUT_TERMS)
+    inputs_only: bool = False
 
     def mean(self, counts: GroupCounts) -> float:
         """The mean; there must be observations."""
@@ -47,7 +47,7 @@ RATES: Mapping[str, Rate] = {
     # What selection_rate says from the other side: testing it too would only cost power.
     "block_rate": Rate(lambda c: c.blocked, lambda c: c.judged, is_tested=False),
     "flag_rate": Rate(lambda c: c.flagged, lambda c: c.judged),
-    "refusal_rate": Rate(lambda c: c.refusals, lambda c: c.refusals_judged, attributes=(INPUT_TERMS,)),
+    "refusal_rate": Rate(lambda c: c.refusals, lambda c: c.refusals_judged, inputs_only=True),
     "false_positive_rate": Rate(lambda c: c.false_blocks, lambda c: c.false_blocks + c.upheld_passes),
     "false_negative_rate": Rate(lambda c: c.misses, lambda c: c.misses + c.upheld_blocks),
 }
@@ -57,6 +57,6 @@ MEANS: Mapping[str, Moments] = {
         lambda c: c.answers,
         lambda c: c.answer_characters_sum,
         lambda c: c.answer_characters_square_sum,
-        attributes=(INPUT_TERMS,),
+        inputs_only=True,
     ),
 }

@@ -172,10 +172,10 @@ class Partition:
         state = self._window(decision, completion, max(decision.at, completion.at))
         if state is None:
             return
-        for counts in self._take(state, f"decision|{decision.decision_id}", decision):
+        for counts in self._take(state, f"decision|{decision.decision_id}", decision, completion):
             counts.add_decision(decision)
         if completion.answered and decision.decision_id == completion.input_decision_id:
-            for counts in self._take(state, f"answer|{decision.decision_id}", decision):
+            for counts in self._take(state, f"answer|{decision.decision_id}", decision, completion):
                 counts.add_answer(completion)
 
     def _count_review(self, review: Review, decision: Decision, completion: Completion) -> None:
@@ -184,11 +184,11 @@ class Partition:
             return
         state = self._window(decision, completion, max(review.at, decision.at, completion.at))
         if state is not None:
-            for counts in self._take(state, f"review|{review.review_id}", decision):
+            for counts in self._take(state, f"review|{review.review_id}", decision, completion):
                 counts.add_review(review, decision)
 
-    def _take(self, state: WindowState, what: str, decision: Decision) -> list[GroupCounts]:
-        counts = state.take(what, group_keys(decision))
+    def _take(self, state: WindowState, what: str, decision: Decision, completion: Completion) -> list[GroupCounts]:
+        counts = state.take(what, group_keys(decision, completion))
         if counts is None:
             self.dropped["duplicate"] += 1
             return []

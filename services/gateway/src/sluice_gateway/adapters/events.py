@@ -182,6 +182,7 @@ def event_of(completion: Completion) -> gateway_pb2.RequestCompleted:
         budget_unchecked=completion.budget_unchecked,
         text_left_out=completion.text_left_out,
         content_capture=_CAPTURES[completion.content_capture],
+        cohorts=[gateway_pb2.Cohort(attribute=a, value=v) for a, v in sorted(completion.cohorts.items())],
     )
     _add_times(event, completion)
     return event

@@ -24,6 +24,7 @@ from sluice_gateway.domain.chat import (
     ToolDefinition,
     Usage,
 )
+from sluice_gateway.domain.cohorts import cohort_labels
 from sluice_gateway.domain.completion import Completion, KindCount
 from sluice_gateway.domain.completion import Protocol as Door
 from sluice_gateway.domain.gateway import Gateway
@@ -269,6 +270,7 @@ def _chat_request(spec: pb.ChatSpec, *, streamed: bool) -> ChatRequest:
         user=spec.user,
         streamed=streamed,
         capture_declined=spec.capture_declined,
+        cohorts=cohort_labels(spec.labels),
     )
 
 

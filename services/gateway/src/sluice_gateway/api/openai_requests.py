@@ -17,6 +17,7 @@ from sluice_gateway.domain.chat import (
     ToolCall,
     ToolDefinition,
 )
+from sluice_gateway.domain.cohorts import cohort_labels
 from sluice_gateway.domain.rejection import Kind, Rejection, invalid
 
 
@@ -189,6 +190,7 @@ def chat_request(body: bytes) -> tuple[ChatRequest, bool]:
         user=wire.user or wire.safety_identifier or "",
         streamed=bool(wire.stream),
         capture_declined=wire.store is False,
+        cohorts=cohort_labels(wire.metadata),
     )
     return request, bool(wire.stream_options and wire.stream_options.include_usage)
 

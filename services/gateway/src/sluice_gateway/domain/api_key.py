@@ -4,8 +4,8 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 PREFIX = "sk-sluice-"
 # 32 random bytes in hexadecimal. Because every secret has 256 bits of entropy (any other shape is refused), a plain
@@ -25,6 +25,8 @@ class ApiKey:
     project_id: str
     enabled: bool = True
     synthetic: bool = False
+    cohorts: Mapping[str, str] = field(default_factory=dict)
+    """Attribute to value: what every request with this key belongs to."""
 
 
 def mint(key_id: str = "") -> tuple[str, str]:

@@ -42,4 +42,5 @@ def begin(arrival: Arrival, identity: Identity, operation: Operation) -> Complet
         project_id=identity.key.project_id,
         streamed=arrival.streamed,
         content_capture=identity.tenant.content_capture,
+        cohorts=identity.key.cohorts,
     )

@@ -1,5 +1,6 @@
 """What is asked of a model and what it used: values shared by both doors."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -106,6 +107,8 @@ class ChatRequest:
     streamed: bool = False
     capture_declined: bool = False
     """No text of it may be captured, whatever the tenant's terms are."""
+    cohorts: Mapping[str, str] = field(default_factory=dict)
+    """Attribute to value, as the caller declared them."""
 
 
 @dataclass(frozen=True, slots=True)

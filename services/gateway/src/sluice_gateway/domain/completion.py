@@ -115,6 +115,7 @@ class Completion:
     redacted_answer: str | None = None
     # Why there is no text though the tenant wants it: CALLER_DECLINED or NOT_REDACTED.
     text_left_out: str = ""
+    cohorts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def labels(self) -> Mapping[str, str]:

@@ -14,6 +14,11 @@ _KEY_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,30}", re.ASCII)
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _FREE = re.compile(r"[^\x00-\x1f]{0,128}")
+_COHORT_ATTRIBUTE = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
+# `none` and `others` are what fairness calls its references.
+_COHORT_VALUE = re.compile(r"(?!(?:none|others)$)[A-Za-z0-9][A-Za-z0-9._-]{0,39}", re.ASCII)
+MOST_COHORT_ATTRIBUTES = 4
+MOST_COHORT_VALUES = 12
 
 
 class ConfigurationError(ValueError):
@@ -59,6 +64,8 @@ class Tenant:
     fail_open: bool = False
     budget_fail_open: bool = False
     limits: Limits = field(default_factory=Limits)
+    cohorts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Attribute to values: the cohorts its callers may declare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +124,9 @@ _TENANT_FIELDS = {
     "fail_open",
     "budget_fail_open",
     "limits",
+    "cohorts",
 }
-_KEY_FIELDS = {"id", "sha256", "tenant", "project", "enabled", "synthetic"}
+_KEY_FIELDS = {"id", "sha256", "tenant", "project", "enabled", "synthetic", "cohorts"}
 _MODEL_FIELDS = {"alias", "target", "owned_by", "max_output_tokens", "tasks"}
 
 
@@ -138,7 +146,33 @@ def _tenant(entry: "_Section") -> Tenant:
             concurrency=limits.whole("concurrency", default.concurrency, 1, 100_000),
             max_tokens=limits.whole("max_tokens", default.max_tokens, 1, 10_000_000),
         ),
+        cohorts=_cohorts(entry),
     )
+
+
+def _cohorts(entry: "_Section") -> dict[str, tuple[str, ...]]:
+    declared = entry.raw.get("cohorts", {})
+    if not isinstance(declared, dict) or len(declared) > MOST_COHORT_ATTRIBUTES:
+        entry.mistake("cohorts", f"must be a mapping of at most {MOST_COHORT_ATTRIBUTES} attributes to their values")
+        return {}
+    found = {}
+    for attribute, values in declared.items():
+        if not isinstance(attribute, str) or not _COHORT_ATTRIBUTE.fullmatch(attribute):
+            entry.mistake("cohorts", f"every attribute must match {_COHORT_ATTRIBUTE.pattern}")
+        elif not _are_cohort_values(values):
+            entry.mistake(
+                f"cohorts.{attribute}",
+                f"must be a list of 2 to {MOST_COHORT_VALUES} different values that match {_COHORT_VALUE.pattern}",
+            )
+        else:
+            found[attribute] = tuple(values)
+    return found
+
+
+def _are_cohort_values(values: object) -> bool:
+    if not isinstance(values, list) or not 2 <= len(values) <= MOST_COHORT_VALUES:
+        return False
+    return all(isinstance(v, str) and _COHORT_VALUE.fullmatch(v) for v in values) and len(set(values)) == len(values)
 
 
 def _key(entry: "_Section", tenants: Mapping[str, Tenant]) -> ApiKey:
@@ -153,7 +187,17 @@ def _key(entry: "_Section", tenants: Mapping[str, Tenant]) -> ApiKey:
         project_id=entry.text("project", _NAME, default=tenant.project_id if tenant else "default"),
         enabled=entry.flag("enabled", default=True),
         synthetic=entry.flag("synthetic", default=False),
+        cohorts=_standing_cohorts(entry, tenant),
     )
+
+
+def _standing_cohorts(entry: "_Section", tenant: Tenant | None) -> dict[str, str]:
+    standing = entry.raw.get("cohorts", {})
+    allowed = tenant.cohorts if tenant else {}
+    if not isinstance(standing, dict) or any(value not in allowed.get(name, ()) for name, value in standing.items()):
+        entry.mistake("cohorts", "must be a mapping of attributes to values that stand in the tenant's cohorts")
+        return {}
+    return dict(standing)
 
 
 def _model(entry: "_Section") -> Deployment:

@@ -11,6 +11,7 @@ from sluice_gateway.domain.answer import LanguageDetector, judge
 from sluice_gateway.domain.arrival import Arrival, Identity, begin
 from sluice_gateway.domain.budgets import Caller
 from sluice_gateway.domain.chat import ChatRequest, EmbedRequest, FinishReason, Usage, Vectors
+from sluice_gateway.domain.cohorts import cohorts_of
 from sluice_gateway.domain.completion import Completion, Operation, Outcome
 from sluice_gateway.domain.configuration import Configuration, Deployment, Task, Tenant
 from sluice_gateway.domain.guard import Guard
@@ -122,6 +123,9 @@ class Gateway:
         self, request: ChatRequest, identity: Identity, arrival: Arrival, completion: Completion, audience: ChatAudience
     ) -> None:
         tenant = identity.tenant
+        completion.cohorts = cohorts_of(
+            request.cohorts, identity.key.cohorts, allowed=tenant.cohorts, door=completion.protocol
+        )
         deployment = self._route(request.model, Task.CHAT, completion)
         validation.check_chat(request, self._bounds)
         most = validation.tokens_allowed(

@@ -1,9 +1,10 @@
-"""Fairness: groups that texts mention, with intervals, beside texts that mention nobody."""
+"""Fairness: groups that texts mention beside texts that mention nobody, declared cohorts beside all others; with intervals."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -24,7 +25,8 @@ METRICS = {
     "mean_score": "mean of the highest score",
     "mean_answer_characters": "mean length of the answer",
 }
-ATTRIBUTES = {"input_terms": "what callers wrote", "output_terms": "what models answered"}
+TERMS = {"input_terms": "what callers wrote", "output_terms": "what models answered"}
+_COHORT = re.compile(r"(input|output)_cohort\.([a-z][a-z0-9_]{0,31})", re.ASCII)
 MOST_SERIES = 20
 
 
@@ -37,16 +39,17 @@ def routes(site: Site) -> list[Route]:
         windows = query.get("windows", "hour")
         if metric not in METRICS:
             raise BadScope(f"metric must be one of {', '.join(METRICS)}")
-        if attribute not in ATTRIBUTES:
-            raise BadScope(f"attribute must be one of {', '.join(ATTRIBUTES)}")
+        if attribute not in TERMS and not _COHORT.fullmatch(attribute):
+            raise BadScope(f"attribute must be one of {', '.join(TERMS)}, input_cohort.<name>, output_cohort.<name>")
         if windows not in ("hour", "minute"):
             raise BadScope("windows must be hour or minute")
         found = await parts(
             groups=site.comparisons.fairness(
-                tenant=person_of(request).tenant_id, metric=metric, attribute=attribute, long_windows=windows == "hour"
+                tenant=person_of(request).tenant_id, metric=metric, long_windows=windows == "hour"
             )
         )
-        series = [] if found["groups"].problem else _by_series(found["groups"].value.items, METRICS[metric])
+        known = [] if found["groups"].problem else found["groups"].value.items
+        series = _by_series([one for one in known if one.attribute == attribute], METRICS[metric])
         return site.page(
             request,
             "fairness.html",
@@ -56,11 +59,20 @@ def routes(site: Site) -> list[Route]:
             metric=metric,
             metrics=METRICS,
             attribute=attribute,
-            attributes=ATTRIBUTES,
+            attributes=_attributes({attribute, *(one.attribute for one in known)}),
+            is_cohort=attribute not in TERMS,
             windows=windows,
         )
 
     return [Route("/fairness", show, methods=["GET"])]
+
+
+def _attributes(seen: Iterable[str]) -> dict[str, str]:
+    """Attribute to title: the two that are always there, and the cohorts that were measured."""
+    cohorts = {name: found for name in sorted(seen) if (found := _COHORT.fullmatch(name))}
+    return TERMS | {
+        name: f"{found[2].replace('_', ' ')}, {TERMS[f'{found[1]}_terms']}" for name, found in cohorts.items()
+    }
 
 
 def _by_series(measurements: Sequence[GroupMeasurement], title: str) -> list[dict[str, Any]]:
