@@ -151,9 +151,7 @@ def mesh(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             "mesh", "up", "--detach", "--timeout", str(START_SECONDS - 40), SLUICE_PROBES_INTERVAL_SECONDS="0"
         )
         assert up.returncode == 0, up.stdout + up.stderr
-        _report(
-            request, f"mesh on {request.param} Kafka: ready in {time.monotonic() - begun:.0f} s\n{_lines(up.stdout)}"
-        )
+        note(request, f"mesh on {request.param} Kafka: ready in {time.monotonic() - begun:.0f} s\n{_lines(up.stdout)}")
         yield mesh
     finally:
         mesh.sluice("mesh", "down")
@@ -168,7 +166,7 @@ def _lines(output: str) -> str:
 REPORTS = pytest.StashKey[list[str]]()
 
 
-def _report(request: pytest.FixtureRequest, text: str) -> None:
+def note(request: pytest.FixtureRequest, text: str) -> None:
     request.config.stash.setdefault(REPORTS, []).append(text)
 
 

@@ -168,15 +168,18 @@ async def test_a_broker_that_is_away_is_one_sentence(tmp_path: Path) -> None:
 
 
 class Ledger(cost_service_pb2_grpc.CostServiceServicer):
-    """Tells of so many requests, read up to these offsets."""
+    """Tells of so many requests, read up to these offsets; one of them is a self-test, which only who asks for kinds is told of."""
 
     def __init__(self, requests: int, offsets: dict[int, int]) -> None:
         self._requests, self._offsets = requests, offsets
 
     def GetSpend(self, request: Any, context: Any) -> Any:
-        group = cost_service_pb2.SpendGroup(request_count=self._requests, row_count=self._requests)
+        probes = min(1, self._requests)
+        counts = {"inference": self._requests - probes}
+        if cost_service_pb2.SPEND_DIMENSION_CHARGE_KIND in request.group_by:
+            counts["synthetic"] = probes
         return cost_service_pb2.GetSpendResponse(
-            groups=[group],
+            groups=[cost_service_pb2.SpendGroup(values=[k], request_count=n, row_count=n) for k, n in counts.items()],
             complete_up_to=[
                 cost_service_pb2.LedgerPosition(topic=COMPLETED, partition=partition, next_offset=offset)
                 for partition, offset in self._offsets.items()

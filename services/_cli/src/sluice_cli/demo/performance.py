@@ -117,7 +117,9 @@ async def _report(
         )
     if any(count > number for _, count, number in rows):
         console.print("  [dim]More than sent: others use this mesh at the same time.[/]")
-    console.print("  [dim]Marked self-tests try every filter on every route all the while, and count nowhere: `sluice probe`.[/]")
+    console.print(
+        "  [dim]Marked self-tests try every filter on every route all the while, and count nowhere: `sluice probe`.[/]"
+    )
     return not of_status(outcomes, "failed") and all(count == number for _, count, number in rows)
 
 
