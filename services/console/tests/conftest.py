@@ -72,6 +72,7 @@ class Mesh(
     """Tenant to requests a minute."""
     drift: list[drift_pb2.DriftMeasured] = field(default_factory=list)
     fairness: list[fairness_pb2.FairnessMeasured] = field(default_factory=list)
+    drift_next_page: str = ""
     alerts: list[insight.Alert] = field(default_factory=list)
     sources: list[insight.Source] = field(default_factory=list)
     spend: list[cost.SpendGroup] = field(default_factory=list)
@@ -137,7 +138,9 @@ class Mesh(
 
     async def ListDrift(self, request, context):
         await self._note("insight", request, context)
-        return comparison.ListDriftResponse(comparisons=self.drift, left_out=3 if len(self.drift) > 100 else 0)
+        return comparison.ListDriftResponse(
+            comparisons=self.drift, left_out=3 if self.drift_next_page else 0, next_page_token=self.drift_next_page
+        )
 
     async def ListFairness(self, request, context):
         await self._note("insight", request, context)

@@ -136,6 +136,9 @@ def test_a_key_that_is_not_enabled_opens_nothing() -> None:
     [
         (wording.share(None), "\N{EM DASH}"),
         (wording.share(0), "0 %"),
+        (wording.chance(None), "\N{EM DASH}"),
+        (wording.chance(0.0123), "0.0123"),
+        (wording.chance(0.00001), "< 0.0001"),
         (wording.share(0.0004), "0.04 %"),
         (wording.share(0.194), "19.4 %"),
         (wording.seconds(0.0008), "0.8 ms"),

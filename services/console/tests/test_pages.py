@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from sluice.cost.v1 import cost_service_pb2 as cost
+from sluice.insight.v1 import comparison_service_pb2 as comparison
 from sluice.insight.v1 import insight_service_pb2 as insight
 from sluice.types.v1 import metric_pb2, money_pb2
 from sluice_console.domain.people import Person, Role
@@ -225,6 +226,18 @@ async def test_an_address_that_does_not_fit_is_an_error_that_names_the_field(con
         page = await client.get(path)
     assert page.status_code == 400
     assert f"{path.split('?')[1].split('=')[0]} must be" in page.text
+
+
+async def test_a_series_of_a_later_page_is_found_by_its_model_and_pages_follow_on_one_another(console: Console) -> None:
+    console.mesh.fill()
+    console.mesh.drift_next_page = "200"
+    async with console.signed_in() as client:
+        first = await client.get("/drift")
+        await client.get("/drift?page=200&tenant=acme&model=sluice-small")
+        assert (await client.get("/drift?page=x")).status_code == 400
+    assert 'href="?page=200" rel="next"' in first.text
+    asked = [request for _, request, _ in console.mesh.asked if isinstance(request, comparison.ListDriftRequest)]
+    assert [(one.model, one.page_token) for one in asked[-2:]] == [("", "200"), ("sluice-small", "")]
 
 
 async def test_declared_cohorts_are_offered_once_measured_and_compared_with_the_others(console: Console) -> None:

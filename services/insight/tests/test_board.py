@@ -121,6 +121,10 @@ def test_an_unknown_metric_names_the_known_ones() -> None:
     with pytest.raises(UnknownMetric) as caught:
         board().points(query("quality.happiness"))
     assert "quality.requests" in caught.value.known
+    assert all(name.startswith("quality.") for name in caught.value.known)
+    with pytest.raises(UnknownMetric) as caught:
+        board().points(query("happiness"))
+    assert caught.value.known == ["cost.*", "drift.*", "fairness.*", "probe.*", "quality.*"]
 
 
 def test_every_metric_can_be_asked_for_and_says_what_it_is() -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
+import pytest
 import pytest_asyncio
 from google.protobuf.timestamp_pb2 import Timestamp
 from sluice.events.v1 import drift_pb2, fairness_pb2
@@ -99,6 +100,27 @@ async def test_drifted_series_come_first_and_what_is_left_out_is_counted(stub_an
     answer = await stub.ListDrift(pb.ListDriftRequest(page_size=5))
     assert [one.series.tenant_id for one in answer.comparisons] == ["t09", "t00", "t01", "t02", "t03"]
     assert (answer.left_out, answer.newest_at) == (7, at(0))
+
+
+async def test_pages_follow_on_one_another_and_end(stub_and_comparisons) -> None:
+    stub, comparisons = stub_and_comparisons
+    for i in range(12):
+        comparisons.take(drift(f"t{i:02}", 0, DRIFTED if i == 9 else STABLE))
+        comparisons.take(fairness(f"t{i:02}", "age", 0))
+    told, groups, sizes = [], [], []
+    request, asked = pb.ListDriftRequest(page_size=5), pb.ListFairnessRequest(page_size=5)
+    for _ in range(3):
+        answer, measured = await stub.ListDrift(request), await stub.ListFairness(asked)
+        told += [one.series.tenant_id for one in answer.comparisons]
+        groups += [one.series.tenant_id for one in measured.measurements]
+        sizes.append((answer.left_out, measured.left_out))
+        request.page_token, asked.page_token = answer.next_page_token, measured.next_page_token
+    assert (request.page_token, asked.page_token, sizes) == ("", "", [(7, 7), (2, 2), (0, 0)])
+    assert told[0] == "t09"
+    assert sorted(told) == groups == [f"t{i:02}" for i in range(12)]
+    for token in ("-1", "x", "\u0663", "9" * 10):
+        with pytest.raises(grpc.aio.AioRpcError, match="page_token must come from an earlier answer"):
+            await stub.ListDrift(pb.ListDriftRequest(page_token=token))
 
 
 async def test_hours_and_minutes_of_fairness_are_kept_apart(stub_and_comparisons) -> None:

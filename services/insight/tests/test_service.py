@@ -24,6 +24,7 @@ from sluice_insight.adapters.exposition import DRIFT, EXPOSED, LiveWindows
 from sluice_insight.api.metrics import SERVICE_NAME, InsightService
 from sluice_insight.consumer import Feed
 from sluice_insight.domain.board import MINUTE, Board
+from sluice_insight.domain.catalogue import METRICS
 from sluice_insight.domain.costs import Costs
 from sluice_insight.domain.watch import Watchers
 from sluice_insight.settings import InsightSettings
@@ -189,9 +190,10 @@ async def test_bad_questions_get_a_clear_answer(
     assert violation.field_violations[0].field == field
 
 
-async def test_the_longest_error_fits_into_the_trailers_that_grpc_lets_through(mesh: Mesh) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await mesh.stub.QueryMetrics(asked("quality.happiness"))
+@pytest.mark.parametrize("family", sorted({name.partition(".")[0] for name in METRICS} | {"no"}))
+async def test_the_longest_error_fits_into_the_trailers_that_grpc_lets_through(mesh: Mesh, family: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="unknown metric; known are: ") as caught:
+        await mesh.stub.QueryMetrics(asked(f"{family}.happiness"))
     trailers = sum(len(key) + len(value) for key, value in caught.value.trailing_metadata() or ())
     # Above 8,192 bytes gRPC turns away the answer at random; binary values are a third longer on the wire.
     assert 4 / 3 * trailers + len(quote(caught.value.details() or "")) < 8_000

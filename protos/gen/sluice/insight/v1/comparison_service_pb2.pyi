@@ -30,22 +30,26 @@ class ListDriftRequest(_message.Message):
     TENANT_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Only this tenant; empty means every one. Callers on behalf of a tenant (`x-sluice-tenant-id`) get that tenant's only."""
     model: _builtins.str
     """Only this model; empty means every one."""
     page_size: _builtins.int
     """Most to return; 0 means 100, at most 1,000."""
+    page_token: _builtins.str
+    """next_page_token of the answer before; empty begins. What changes between two pages may be missed or told twice."""
     def __init__(
         self,
         *,
         tenant_id: _builtins.str = ...,
         model: _builtins.str = ...,
         page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -60,8 +64,11 @@ class ListDriftResponse(_message.Message):
     COMPARISONS_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
     NEWEST_AT_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     left_out: _builtins.int
-    """How many more there are than were returned."""
+    """How many more there are after these."""
+    next_page_token: _builtins.str
+    """Gets the next page; empty when there is none."""
     @_builtins.property
     def comparisons(self) -> _containers.RepeatedCompositeFieldContainer[_drift_pb2.DriftMeasured]:
         """Drifted ones first, then by tenant and model."""
@@ -76,10 +83,11 @@ class ListDriftResponse(_message.Message):
         comparisons: _abc.Iterable[_drift_pb2.DriftMeasured] | None = ...,
         left_out: _builtins.int = ...,
         newest_at: _timestamp_pb2.Timestamp | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["newest_at", b"newest_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "left_out", b"left_out", "newest_at", b"newest_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "left_out", b"left_out", "newest_at", b"newest_at", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -96,6 +104,8 @@ class ListFairnessRequest(_message.Message):
     ATTRIBUTE_FIELD_NUMBER: _builtins.int
     LONG_WINDOWS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Only this tenant; empty means every one. Callers on behalf of a tenant (`x-sluice-tenant-id`) get that tenant's only."""
     metric: _builtins.str
@@ -106,6 +116,10 @@ class ListFairnessRequest(_message.Message):
     """True for the long windows (an hour), false for the short ones (a minute)."""
     page_size: _builtins.int
     """Most to return; 0 means 500, at most 5,000."""
+    model: _builtins.str
+    """Only this model; empty means every one."""
+    page_token: _builtins.str
+    """next_page_token of the answer before; empty begins. What changes between two pages may be missed or told twice."""
     def __init__(
         self,
         *,
@@ -114,10 +128,12 @@ class ListFairnessRequest(_message.Message):
         attribute: _builtins.str = ...,
         long_windows: _builtins.bool = ...,
         page_size: _builtins.int = ...,
+        model: _builtins.str = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "long_windows", b"long_windows", "metric", b"metric", "page_size", b"page_size", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "long_windows", b"long_windows", "metric", b"metric", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -132,8 +148,11 @@ class ListFairnessResponse(_message.Message):
     MEASUREMENTS_FIELD_NUMBER: _builtins.int
     LEFT_OUT_FIELD_NUMBER: _builtins.int
     NEWEST_AT_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     left_out: _builtins.int
-    """How many more there are than were returned."""
+    """How many more there are after these."""
+    next_page_token: _builtins.str
+    """Gets the next page; empty when there is none."""
     @_builtins.property
     def measurements(self) -> _containers.RepeatedCompositeFieldContainer[_fairness_pb2.FairnessMeasured]:
         """By tenant, project, model, policy, attribute, metric, group."""
@@ -148,10 +167,11 @@ class ListFairnessResponse(_message.Message):
         measurements: _abc.Iterable[_fairness_pb2.FairnessMeasured] | None = ...,
         left_out: _builtins.int = ...,
         newest_at: _timestamp_pb2.Timestamp | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["newest_at", b"newest_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_out", b"left_out", "measurements", b"measurements", "newest_at", b"newest_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_out", b"left_out", "measurements", b"measurements", "newest_at", b"newest_at", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

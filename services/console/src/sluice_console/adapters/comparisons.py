@@ -35,11 +35,16 @@ class ComparisonReader:
         self._stub = rpc.ComparisonServiceStub(channel)
         self._insight = Neighbour("insight", "the comparisons", seconds)
 
-    async def drift(self, *, tenant: str) -> Found[DriftedSeries]:
-        """The newest comparison of every series, drifted ones first."""
-        request = pb.ListDriftRequest(tenant_id=tenant, page_size=_MOST_SERIES)
+    async def drift(self, *, tenant: str, model: str = "", token: str = "") -> Found[DriftedSeries]:
+        """The newest comparison of every series, drifted ones first; `model` empty means every one."""
+        request = pb.ListDriftRequest(tenant_id=tenant, model=model, page_size=_MOST_SERIES, page_token=token)
         answer = await self._insight.ask(self._stub.ListDrift, request, tenant=tenant)
-        return Found([_series(one) for one in answer.comparisons], answer.left_out, moment(answer, "newest_at"))
+        return Found(
+            [_series(one) for one in answer.comparisons],
+            answer.left_out,
+            moment(answer, "newest_at"),
+            answer.next_page_token,
+        )
 
     async def fairness(self, *, tenant: str, metric: str, long_windows: bool) -> Found[GroupMeasurement]:
         """The newest measurement of every group of every attribute."""

@@ -21,6 +21,8 @@ class Found(Generic[T]):
     items: Sequence[T]
     left_out: int
     newest_at: datetime | None
+    next_page: str = ""
+    """What gets the rest; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)

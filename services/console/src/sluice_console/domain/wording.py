@@ -31,6 +31,13 @@ def share(value: float | None) -> str:
     return f"{value * 100:.{digits}f} %"
 
 
+def chance(value: float | None) -> str:
+    """A p-value: 0.0123, and < 0.0001 for what four digits cannot tell from nothing."""
+    if value is None:
+        return NOTHING
+    return f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
+
+
 def seconds(value: float | None) -> str:
     """0.8 ms, 320 ms, 1.25 s, 3 min."""
     if value is None:

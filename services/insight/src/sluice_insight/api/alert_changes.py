@@ -25,7 +25,8 @@ from sluice_kit.errors import (
 
 from sluice_insight.adapters.alerting.events import Told, moment
 from sluice_insight.adapters.alerting.interventions import MOST_SILENCES, ended, silenced
-from sluice_insight.api.alerts import AlertView, Matches, chosen, matching, page
+from sluice_insight.api.alerts import DEFAULT_PAGE, LARGEST_PAGE, AlertView, Matches, chosen, matching
+from sluice_insight.api.paging import page
 from sluice_insight.domain.alerting.silences import BadSilence, Silence
 from sluice_insight.domain.watch import Watcher, Watchers
 
@@ -120,8 +121,10 @@ class AlertService(pb_grpc.AlertServiceServicer):
         states = set(request.states) - {pb.SILENCE_STATE_UNSPECIFIED}
         found = [_silence(one, now) for one in self._view.interventions.silences()]
         found = [one for one in found if not states or one.state in states]
-        first, last, more = page(len(found), request.page_size, request.page_token)
-        return pb.ListSilencesResponse(silences=found[first:last], next_page_token=more)
+        shown = page(
+            found, size=request.page_size, default=DEFAULT_PAGE, largest=LARGEST_PAGE, token=request.page_token
+        )
+        return pb.ListSilencesResponse(silences=shown.items, next_page_token=shown.next_token)
 
     async def AcknowledgeAlert(
         self, request: pb.AcknowledgeAlertRequest, context: grpc.aio.ServicerContext

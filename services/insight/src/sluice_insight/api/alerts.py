@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice_kit import context
-from sluice_kit.errors import InvalidInput
 
 from sluice_insight.adapters.alerting.events import Told, moment
 from sluice_insight.adapters.alerting.interventions import Interventions
 from sluice_insight.adapters.alerting.log import AlertLog
+from sluice_insight.api.paging import page
 
 DEFAULT_PAGE = 100
 LARGEST_PAGE = 1000
@@ -87,19 +87,10 @@ def listed(view: AlertView, request: pb.ListAlertsRequest) -> pb.ListAlertsRespo
     states = chosen(request.states)
     matches = matching(rule=request.rule, severity=request.severity, tenant_id=request.tenant_id)
     found = view.log.find(lambda told: (not states or told.event.state in states) and matches(told))
-    first, last, more = page(len(found), request.page_size, request.page_token)
-    return pb.ListAlertsResponse(alerts=[view.alert(told) for told in found[first:last]], next_page_token=more)
+    shown = page(found, size=request.page_size, default=DEFAULT_PAGE, largest=LARGEST_PAGE, token=request.page_token)
+    return pb.ListAlertsResponse(alerts=[view.alert(told) for told in shown.items], next_page_token=shown.next_token)
 
 
 def chosen(states: Sequence[int]) -> frozenset[str]:
     """Names of states; empty means any."""
     return frozenset(name for name, value in STATES.items() if value in states)
-
-
-def page(count: int, size: int, token: str) -> tuple[int, int, str]:
-    """First and last of a page, and the token of the next. InvalidInput for a page token that is none."""
-    if token and not (token.isascii() and token.isdigit()):
-        raise InvalidInput("page_token must come from an earlier answer", field="page_token")
-    first = min(int(token[:9] or 0), count)
-    last = first + min(size or DEFAULT_PAGE, LARGEST_PAGE)
-    return first, last, str(last) if last < count else ""

@@ -13,6 +13,7 @@ from sluice.insight.v1 import comparison_service_pb2_grpc as pb_grpc
 from sluice_kit import context
 
 from sluice_insight.adapters.comparisons import Comparisons, DriftComparison, FairnessMeasurement
+from sluice_insight.api.paging import page
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ComparisonService"].full_name
 _DRIFT_PAGE, _LARGEST_DRIFT_PAGE = 100, 1_000
@@ -35,11 +36,14 @@ class ComparisonService(pb_grpc.ComparisonServiceServicer):
 
         found = _newest_that_says(self._comparisons.drift.find(matches))
         found.sort(key=lambda one: one.event.verdict != DRIFT_VERDICT_DRIFTED)
-        size = min(request.page_size or _DRIFT_PAGE, _LARGEST_DRIFT_PAGE)
+        shown = page(
+            found, size=request.page_size, default=_DRIFT_PAGE, largest=_LARGEST_DRIFT_PAGE, token=request.page_token
+        )
         return pb.ListDriftResponse(
-            comparisons=[one.event for one in found[:size]],
-            left_out=max(0, len(found) - size),
+            comparisons=[one.event for one in shown.items],
+            left_out=shown.left_out,
             newest_at=_newest(found),
+            next_page_token=shown.next_token,
         )
 
     async def ListFairness(
@@ -55,15 +59,23 @@ class ComparisonService(pb_grpc.ComparisonServiceServicer):
                 and (not tenant or event.series.tenant_id == tenant)
                 and (not request.metric or event.metric == request.metric)
                 and (not request.attribute or event.attribute == request.attribute)
+                and (not request.model or event.series.model == request.model)
             )
 
         of_origins = filter(matches, self._comparisons.of_name_origins(long_windows=request.long_windows))
         found = sorted((*self._comparisons.fairness.find(matches), *of_origins), key=lambda one: one.key)
-        size = min(request.page_size or _FAIRNESS_PAGE, _LARGEST_FAIRNESS_PAGE)
+        shown = page(
+            found,
+            size=request.page_size,
+            default=_FAIRNESS_PAGE,
+            largest=_LARGEST_FAIRNESS_PAGE,
+            token=request.page_token,
+        )
         return pb.ListFairnessResponse(
-            measurements=[one.event for one in found[:size]],
-            left_out=max(0, len(found) - size),
+            measurements=[one.event for one in shown.items],
+            left_out=shown.left_out,
             newest_at=_newest(found),
+            next_page_token=shown.next_token,
         )
 
 

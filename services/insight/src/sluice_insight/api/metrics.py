@@ -18,6 +18,7 @@ from sluice_kit.errors import InvalidInput, ResourceExhausted
 from sluice_insight.adapters.history import History, TooMuchHistory
 from sluice_insight.adapters.sources import SHOWN_RANGES, Source, Sources
 from sluice_insight.api import alerts
+from sluice_insight.api.paging import check_token, page
 from sluice_insight.domain.board import MINUTE, Board, Point, Query
 from sluice_insight.domain.catalogue import UnknownMetric, metric
 from sluice_insight.domain.part import DIMENSIONS, Series
@@ -67,14 +68,18 @@ class InsightService(pb_grpc.InsightServiceServicer):
     ) -> pb.QueryMetricsResponse:
         """One page of points. INVALID_ARGUMENT on an unknown metric or dimension, a bad window, range or page token."""
         query = self._query(request)
-        first = _page_start(request.page_token)
-        size = min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
-        points = await self._points(query)
-        more = first + size < len(points)
+        check_token(request.page_token)
+        shown = page(
+            await self._points(query),
+            size=request.page_size,
+            default=DEFAULT_PAGE,
+            largest=LARGEST_PAGE,
+            token=request.page_token,
+        )
         return pb.QueryMetricsResponse(
-            points=[_point(point) for point in points[first : first + size]],
+            points=[_point(point) for point in shown.items],
             complete_up_to=self._complete_up_to(),
-            next_page_token=str(first + size) if more else "",
+            next_page_token=shown.next_token,
         )
 
     async def WatchMetrics(
@@ -232,14 +237,6 @@ def _first_window(moment: int, selection: dict) -> int:
     """Start of the first window that ends after a moment."""
     hop = int(selection["hop"])
     return int(moment - moment % hop - selection["window"] + hop)
-
-
-def _page_start(token: str) -> int:
-    if not token:
-        return 0
-    if not token.isascii() or not token.isdigit() or len(token) > 9:
-        raise InvalidInput("page_token must come from an earlier answer", field="page_token")
-    return int(token)
 
 
 def _point(point: Point) -> metric_pb2.MetricPoint:

@@ -32,21 +32,28 @@ class Metric:
 
 
 class UnknownMetric(ValueError):
-    """Nobody measures this. `known` lists what is measured, names of one measure as one pattern: a gRPC error has to fit in the trailers."""
+    """Nobody measures this. `known` has the names of the family that was asked for, else the families: a gRPC error has to fit in the trailers."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"unknown metric {name!r}")
         self.name = name
-        by_measure: defaultdict[str, list[str]] = defaultdict(list)
-        for known, each in METRICS.items():
-            if each.family != "fairness":  # 121 names, and one pattern
-                measure, _, label = known.rpartition(".")
-                by_measure[measure if "." in measure else known].append(label)
-        patterns = (
-            measure if measure in METRICS else f"{measure}.<{'|'.join(labels)}>"
-            for measure, labels in by_measure.items()
-        )
-        self.known = [*sorted(patterns), _FAIRNESS_NAMES]
+        families = {each.partition(".")[0] for each in METRICS}
+        family = name.partition(".")[0]
+        self.known = _names_of(family) if family in families else [f"{each}.*" for each in sorted(families)]
+
+
+def _names_of(family: str) -> list[str]:
+    """The metrics of a family, names of one measure as one pattern."""
+    if family == "fairness":  # 121 names, and one pattern
+        return [_FAIRNESS_NAMES]
+    by_measure: defaultdict[str, list[str]] = defaultdict(list)
+    for known in METRICS:
+        if known.startswith(f"{family}."):
+            measure, _, label = known.rpartition(".")
+            by_measure[measure if "." in measure else known].append(label)
+    return sorted(
+        measure if measure in METRICS else f"{measure}.<{'|'.join(labels)}>" for measure, labels in by_measure.items()
+    )
 
 
 def metric(name: str) -> Metric:

@@ -41,4 +41,4 @@ class Latest(Generic[C]):
 
     def find(self, matches: Callable[[C], bool]) -> list[C]:
         """Those that match, by key."""
-        return [self._kept[key] for key in sorted(self._kept) if matches(self._kept[key])]
+        return sorted(filter(matches, self._kept.values()), key=lambda one: one.key)
