@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -46,6 +47,16 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def broker_port() -> int:
+    """A port that is free together with the next one, which Apache Kafka's controller takes; none that the kernel gives to clients."""
+    for port in random.sample(range(20_000, 32_000), 1_000):
+        with socket.socket() as one, socket.socket() as next_, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            next_.bind(("127.0.0.1", port + 1))
+            return port
+    raise AssertionError("no two free ports side by side")
 
 
 @contextlib.contextmanager
@@ -156,7 +167,7 @@ class Mesh:
             await producer.stop()
 
     async def alerts(
-        self, enough: Callable[[list[AlertRaised]], bool], *, seconds: float = DEADLINE
+        self, enough: Callable[[list[AlertRaised]], bool], *, rule: str = "test.failing", seconds: float = DEADLINE
     ) -> list[AlertRaised]:
         """Everything that the topic says of our rule (the shipped ones fire, too), as soon as it is enough.
 
@@ -175,7 +186,7 @@ class Mesh:
                             event = decode(record.topic, record.value, record.headers)
                             assert isinstance(event, AlertRaised)
                             ids = {one.metadata.event_id for one in found}
-                            if event.rule == "test.failing" and event.metadata.event_id not in ids:
+                            if event.rule == rule and event.metadata.event_id not in ids:
                                 found.append(event)
         finally:
             await consumer.stop()

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sluice.events.v1 import drift_pb2
 from sluice.events.v1.drift_pb2 import DriftMeasured
+from sluice.events.v1.fairness_pb2 import FAIRNESS_VERDICT_COMPARABLE, FAIRNESS_VERDICT_DISPARATE, FairnessMeasured
+from sluice_insight.adapters.alerting.disparate import disparate
 from sluice_insight.adapters.alerting.events import Told, event_of
 from sluice_insight.adapters.alerting.log import AlertLog
+from sluice_insight.adapters.comparisons import Comparisons
 from sluice_insight.adapters.events import drift_part
-from sluice_insight.domain.alerting.conditions import complete_moment, signals
+from sluice_insight.domain.alerting.conditions import Beside, complete_moment, signals
 from sluice_insight.domain.alerting.rules import (
     Absence,
     Burn,
     BurnRate,
     Change,
     Condition,
+    DeadLetters,
+    Disparity,
     MissingEvents,
     Rule,
     Threshold,
@@ -208,6 +214,74 @@ def test_missing_events_are_told_by_topic_and_producer() -> None:
     [signal] = signals(its, board(), gaps, at=BEGIN)
     assert (dict(signal.labels), dict(signal.causes)) == ({"topic": "t", "producer": "p"}, {"missing=3": 1.0})
     assert signals(rule(MissingEvents(above=3), metric=""), board(), gaps, at=BEGIN) == []
+
+
+def disparity(group: str, ratio: float, **more: Any) -> FairnessMeasured:
+    event = FairnessMeasured(
+        metric="selection_rate", attribute="input_terms", group=group, reference_group="none", policy="general@3", value=ratio,
+        lower=ratio - 0.1, upper=ratio + 0.1, sample_count=200, verdict=FAIRNESS_VERDICT_DISPARATE, ratio=ratio,
+    )  # fmt: skip
+    event.series.tenant_id, event.series.model = "acme", "small"
+    event.window.start.FromMicroseconds(BEGIN)
+    event.window.length.FromMicroseconds(60 * MINUTE)
+    event.MergeFrom(FairnessMeasured(**more))
+    return event
+
+
+def unequal(*events: FairnessMeasured, at: int = BEGIN + 60 * MINUTE, **more: Any) -> list[Signal]:
+    comparisons = Comparisons()
+    for event in events:
+        comparisons.take(event)
+    its = rule(Disparity(rate="selection_rate", ratio_below=0.8), **({"metric": "", "window": 60 * MINUTE} | more))
+    return signals(its, board(), [], at=at, beside=Beside(disparate(comparisons)))
+
+
+def test_four_fifths_alarm_only_where_the_difference_stands_after_the_correction() -> None:
+    found = unequal(
+        disparity("religion", 0.7),
+        disparity("age", 0.9),
+        disparity("gender", 0.5, verdict=FAIRNESS_VERDICT_COMPARABLE),
+        disparity("body", 0.5, metric="flag_rate"),
+    )
+    assert [dict(signal.labels) for signal in found] == [
+        {
+            "tenant_id": "acme",
+            "model": "small",
+            "attribute": "input_terms",
+            "group": "religion",
+            "policy": "general@3",
+        }
+    ]
+    [signal] = found
+    [alert] = Alerts().step(rule(summary="$group: $value, $ratio of $reference"), [signal], at=BEGIN)
+    evidence = event_of(alert).evidence
+    assert alert.summary == "religion: 0.7, 0.70 of none"
+    assert (evidence.metric, evidence.verdict) == ("fairness.input_terms.religion.selection_rate", "disparate")
+    assert (evidence.value, evidence.sample_count) == (0.7, 200)
+    assert evidence.lower < evidence.value < evidence.upper
+
+
+def test_a_disparity_of_minutes_of_few_texts_or_of_long_ago_does_not_alarm() -> None:
+    short = disparity("religion", 0.7)
+    short.window.length.FromMicroseconds(MINUTE)
+    assert unequal(short) == []
+    event = disparity("religion", 0.7)
+    assert unequal(event, min_samples=201) == []
+    assert unequal(event, filters={"tenant_id": frozenset(["other"])}) == []
+    assert unequal(event, at=BEGIN + 119 * MINUTE)
+    assert unequal(event, at=BEGIN + 120 * MINUTE) == []
+    newer = disparity("religion", 0.95, revision=2, verdict=FAIRNESS_VERDICT_COMPARABLE)
+    assert unequal(event, newer) == [], "the newest revision says that it is over"
+
+
+def test_dead_letters_are_told_by_topic() -> None:
+    beside = Beside(dead_letters={15 * MINUTE: {"a.dlq": 3, "b.dlq": 1}})
+    its = rule(DeadLetters(above=1), metric="", window=15 * MINUTE, summary="$count on $topic")
+    [signal] = signals(its, board(), [], at=BEGIN, beside=beside)
+    assert (dict(signal.labels), dict(signal.causes)) == ({"topic": "a.dlq"}, {"dead_letters=3": 1.0})
+    assert signals(replace(its, window=MINUTE), board(), [], at=BEGIN, beside=beside) == []
+    [alert] = Alerts().step(its, [signal], at=BEGIN)
+    assert alert.summary == "3 on a.dlq"
 
 
 def test_nothing_is_judged_beyond_the_watermark_until_nothing_more_is_waited_for() -> None:

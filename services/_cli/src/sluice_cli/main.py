@@ -12,6 +12,7 @@ from rich.markup import escape
 from sluice_kit.errors import SluiceError, from_rpc_error
 
 from sluice_cli import cost, decision, probe, terminal
+from sluice_cli.alerts.commands import alerts
 from sluice_cli.event_commands import events
 from sluice_cli.mesh import demo_env, operation
 from sluice_cli.mesh.home import Home
@@ -30,6 +31,7 @@ app.add_typer(mesh, name="mesh")
 app.add_typer(events, name="events")
 app.add_typer(privacy, name="privacy")
 app.add_typer(cost.app, name="cost")
+app.add_typer(alerts, name="alerts")
 app.command("requests")(requests)
 
 console = terminal.console()

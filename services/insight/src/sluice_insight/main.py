@@ -141,7 +141,7 @@ async def serve(configured: InsightSettings) -> None:
     publisher = EventPublisher(producer=f"sluice-insight/{configured.instance}", settings=configured)
     judge = alerting.evaluator(
         board=house.board, sources=house.sources, rules=rules, publisher=publisher, settings=configured,
-        topics=MEASURED, positions=lambda: house.feed.positions, interventions=house.interventions,
+        topics=MEASURED, positions=lambda: house.feed.positions, interventions=house.interventions, comparisons=house.comparisons,
     )  # fmt: skip
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(house.close)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Gauge
 from sluice_kit.telemetry import logger
 
 from sluice_insight.adapters.alerting.events import event_of
+from sluice_insight.adapters.alerting.given_up import Counts
 from sluice_insight.adapters.alerting.interventions import Interventions
 from sluice_insight.adapters.alerting.log import AlertLog
 from sluice_insight.adapters.sources import Sources
-from sluice_insight.domain.alerting.conditions import complete_moment, moment_of, signals
-from sluice_insight.domain.alerting.rules import Rule
+from sluice_insight.domain.alerting.conditions import Beside, complete_moment, moment_of, signals
+from sluice_insight.domain.alerting.disparities import Measured
+from sluice_insight.domain.alerting.rules import DeadLetters, Rule
 from sluice_insight.domain.alerting.states import Alert, Alerts
 from sluice_insight.domain.board import MINUTE, Board
 
@@ -67,6 +69,9 @@ class Evaluator:
     """Events of ours that are not on their topic yet."""
     caught_up: CaughtUp
     interventions: Interventions = field(default_factory=Interventions)
+    disparities: Callable[[], Sequence[Measured]] = tuple
+    given_up: Callable[[Collection[int]], Awaitable[Counts]] | None = None
+    """Dead letters by window and topic."""
     now: Callable[[], float] = time.time
     _log: AlertLog | None = None
     _alerts: Alerts = field(default_factory=Alerts)
@@ -80,7 +85,8 @@ class Evaluator:
             self._begin(told)
         began = time.perf_counter()
         rules = self.rules()
-        changed = await asyncio.to_thread(self._judge, rules)
+        beside = await self._beside(rules)
+        changed = await asyncio.to_thread(self._judge, rules, beside)
         SECONDS.set(time.perf_counter() - began)
         if changed:
             await self.publish(*[event_of(alert) for alert in changed])
@@ -95,13 +101,18 @@ class Evaluator:
         self._alerts = Alerts(alert for each in told.told() if (alert := each.restored()) is not None)
         self._judged = 0
 
-    def _judge(self, rules: Sequence[Rule]) -> list[Alert]:
+    async def _beside(self, rules: Sequence[Rule]) -> Beside:
+        windows = {rule.window for rule in rules if isinstance(rule.condition, DeadLetters)}
+        counts = await self.given_up(windows) if self.given_up is not None and windows else {}
+        return Beside(self.disparities(), counts)
+
+    def _judge(self, rules: Sequence[Rule], beside: Beside) -> list[Alert]:
         now = int(self.now() * 1_000_000)
         end = complete_moment(self.board, self.sources.held_back_to(), now=now)
         changed = self._alerts.drop((rule.name for rule in rules), at=end)
         for at in self._moments(end):
             for rule in rules:
-                changed += self._step(rule, at, now)
+                changed += self._step(rule, at, now, beside)
         self._judged = max(end, self._judged)
         # By the clock: a silence is about receivers, who are told now.
         return self._alerts.hush(changed, lambda alert: self._silenced_by(alert, now), at=end)
@@ -115,6 +126,7 @@ class Evaluator:
             return [max(end, self._judged)]
         return range(max(self._judged + MINUTE, end - MOST_STEPS * MINUTE), end + 1, MINUTE)
 
-    def _step(self, rule: Rule, at: int, now: int) -> list[Alert]:
+    def _step(self, rule: Rule, at: int, now: int, beside: Beside) -> list[Alert]:
         moment = moment_of(rule, complete=at, now=now)
-        return self._alerts.step(rule, signals(rule, self.board, self.sources.snapshot(), at=moment), at=moment)
+        found = signals(rule, self.board, self.sources.snapshot(), at=moment, beside=beside)
+        return self._alerts.step(rule, found, at=moment)

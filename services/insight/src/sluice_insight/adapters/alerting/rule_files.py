@@ -24,6 +24,8 @@ from sluice_insight.domain.alerting.rules import (
     BurnRate,
     Change,
     Condition,
+    DeadLetters,
+    Disparity,
     MissingEvents,
     Rule,
     Threshold,
@@ -138,7 +140,21 @@ class MissingEventsFile(ConfigurationModel):
     above: Annotated[int, Field(ge=0)] = 0
 
 
-_KINDS = ("threshold", "change", "burn_rate", "absence", "missing_events")
+class DeadLettersFile(ConfigurationModel):
+    """`dead_letters: {above: 0}`."""
+
+    above: Annotated[int, Field(ge=0)] = 0
+
+
+class DisparityFile(ConfigurationModel):
+    """`disparity: {rate: selection_rate, ratio_below: 0.8}`."""
+
+    rate: Literal["selection_rate"] = "selection_rate"
+    ratio_below: Annotated[float, Field(gt=0, le=1)] = 0.8
+
+
+_KINDS = ("threshold", "change", "burn_rate", "absence", "missing_events", "dead_letters", "disparity")
+_WITHOUT_METRIC = ("missing_events", "dead_letters", "disparity")
 
 
 class RuleFile(ConfigurationModel):
@@ -162,14 +178,16 @@ class RuleFile(ConfigurationModel):
     burn_rate: BurnRateFile | None = None
     absence: AbsenceFile | None = None
     missing_events: MissingEventsFile | None = None
+    dead_letters: DeadLettersFile | None = None
+    disparity: DisparityFile | None = None
 
     @model_validator(mode="after")
     def _one_condition(self) -> RuleFile:
         given = [kind for kind in _KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of {', '.join(_KINDS)}; there are {len(given)}")
-        if (self.metric is None) is not (self.missing_events is not None):
-            raise ValueError("every rule but missing_events needs a metric, and that one has none")
+        if (self.metric is None) is not (given[0] in _WITHOUT_METRIC):
+            raise ValueError(f"every rule needs a metric, but {', '.join(_WITHOUT_METRIC)}, which have none")
         if self.burn_rate is not None and (self.metric is None or METRICS[self.metric].unit != "ratio"):
             raise ValueError("burn_rate needs a metric that is a ratio, such as quality.failed_ratio")
         return self
@@ -240,5 +258,9 @@ def _condition(file: RuleFile) -> Condition:
         return BurnRate(objective=file.burn_rate.objective, pairs=tuple(pairs))
     if file.absence is not None:
         return Absence(lookback=microseconds(file.absence.lookback))
+    if file.dead_letters is not None:
+        return DeadLetters(above=file.dead_letters.above)
+    if file.disparity is not None:
+        return Disparity(rate=file.disparity.rate, ratio_below=file.disparity.ratio_below)
     assert file.missing_events is not None
     return MissingEvents(above=file.missing_events.above)

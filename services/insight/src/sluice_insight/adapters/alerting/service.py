@@ -18,14 +18,17 @@ from sluice_kit.publisher import EventPublisher
 from sluice_kit.settings import MeshSettings
 
 from sluice_insight.adapters.alerting.delivery import Delivery
+from sluice_insight.adapters.alerting.disparate import disparate
 from sluice_insight.adapters.alerting.evaluator import CaughtUp, Evaluator
 from sluice_insight.adapters.alerting.events import OWN
+from sluice_insight.adapters.alerting.given_up import GivenUp
 from sluice_insight.adapters.alerting.interventions import INTERVENTIONS, Interventions
 from sluice_insight.adapters.alerting.lease import Lease
 from sluice_insight.adapters.alerting.log import AlertLog
 from sluice_insight.adapters.alerting.receivers import Receiver
 from sluice_insight.adapters.alerting.rule_files import SHIPPED, read_rules
 from sluice_insight.adapters.alerting.topic_ends import topic_ends
+from sluice_insight.adapters.comparisons import Comparisons
 from sluice_insight.adapters.sources import Sources
 from sluice_insight.domain.alerting.rules import Rule
 from sluice_insight.domain.board import Board
@@ -52,6 +55,7 @@ def evaluator(
     topics: Sequence[type[Message]],
     positions: Callable[[], Mapping[tuple[str, int], int]],
     interventions: Interventions,
+    comparisons: Comparisons,
 ) -> Evaluator:
     """An evaluator over the live board. Judged before the silences are read, alerts would be delivered in spite of them."""
     names = [topic_of(event).name for event in (*topics, *INTERVENTIONS)]
@@ -65,6 +69,8 @@ def evaluator(
             ends=lambda: topic_ends(settings, names), positions=lambda: {**positions(), **interventions.positions}
         ),
         interventions=interventions,
+        disparities=lambda: disparate(comparisons),
+        given_up=GivenUp(settings).counts,
     )
 
 

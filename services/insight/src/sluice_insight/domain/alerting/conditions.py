@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from sluice_insight.domain.alerting.rules import Absence, BurnRate, Change, MissingEvents, Rule, Threshold
+from sluice_insight.domain.alerting.disparities import Measured, unequal
+from sluice_insight.domain.alerting.rules import (
+    BY_THE_CLOCK,
+    Absence,
+    BurnRate,
+    Change,
+    DeadLetters,
+    Disparity,
+    MissingEvents,
+    Rule,
+    Threshold,
+)
 from sluice_insight.domain.alerting.states import Labels, Signal
 from sluice_insight.domain.board import MINUTE, Board, Point, Query
 from sluice_insight.domain.catalogue import metric
@@ -49,19 +60,33 @@ def complete_moment(board: Board, held_back_to: int | None, *, now: int) -> int:
 def moment_of(rule: Rule, *, complete: int, now: int) -> int:
     """The moment at which a rule is judged: that up to which all is in, but for what nothing later can change."""
     # What is missing is missing now, and holds the event time back: it is judged by the clock.
-    if isinstance(rule.condition, MissingEvents):
+    if isinstance(rule.condition, BY_THE_CLOCK):
         return now - now % MINUTE
     # A round of self-tests is whole when it comes: to wait for its minute, or for slower traffic, would only be late.
-    if metric(rule.metric).family == "probe":
+    if rule.metric and metric(rule.metric).family == "probe":
         return now - now % SECOND
     return complete
 
 
-def signals(rule: Rule, board: Board, gaps: Iterable[Gaps], *, at: int) -> list[Signal]:
+@dataclass(frozen=True)
+class Beside:
+    """What conditions look at beside the board."""
+
+    measured: Sequence[Measured] = ()
+    """Disparities, the newest of each."""
+    dead_letters: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    """How many were given up, by the length of the window until now, and by topic."""
+
+
+def signals(rule: Rule, board: Board, gaps: Iterable[Gaps], *, at: int, beside: Beside = Beside()) -> list[Signal]:
     """Those for whom the condition holds at this moment. Nothing after it is looked at."""
     match rule.condition:
         case MissingEvents(above=above):
             return _missing(gaps, above)
+        case DeadLetters(above=above):
+            return _given_up(beside.dead_letters.get(rule.window, {}), above)
+        case Disparity() as condition:
+            return unequal(rule, condition, beside.measured, at=at)
         case Threshold() as condition:
             return [
                 _signal(seen) for seen in _values(rule, board, at - rule.window, at) if condition.holds(_number(seen))
@@ -82,6 +107,14 @@ def _missing(gaps: Iterable[Gaps], above: int) -> list[Signal]:
             labels = (("producer", gap.producer), ("topic", gap.topic))
             found.append(Signal(labels=labels, causes={f"missing={count}": 1.0}))
     return found
+
+
+def _given_up(counts: Mapping[str, int], above: int) -> list[Signal]:
+    return [
+        Signal(labels=(("topic", topic),), causes={f"dead_letters={count}": 1.0}, words={"count": str(count)})
+        for topic, count in sorted(counts.items())
+        if count > above
+    ]
 
 
 def _changed(rule: Rule, condition: Change, board: Board, at: int) -> list[Signal]:

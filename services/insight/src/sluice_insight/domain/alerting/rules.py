@@ -79,7 +79,25 @@ class MissingEvents:
     above: int
 
 
-Condition = Threshold | Change | BurnRate | Absence | MissingEvents
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetters:
+    """More events than this of one topic were given up in the window."""
+
+    above: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disparity:
+    """A group's rate differs from the reference's after the correction for many tests, and is below this part of it."""
+
+    rate: str
+    """In Fairlearn's names, such as `selection_rate`."""
+    ratio_below: float
+
+
+Condition = Threshold | Change | BurnRate | Absence | MissingEvents | DeadLetters | Disparity
+BY_THE_CLOCK = (MissingEvents, DeadLetters)
+"""They look at the mesh, not at event time, which what is missing holds back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

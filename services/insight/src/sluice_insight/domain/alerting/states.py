@@ -21,6 +21,8 @@ class Signal:
     labels: Labels
     point: Point | None = None
     causes: Mapping[str, float] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
+    """More that the summary can say; labels say which alert it is, these only how it stands."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +137,7 @@ def _told(alert: Alert, rule: Rule, signal: Signal) -> Alert:
     return replace(
         alert,
         severity=rule.severity,
-        summary=rule.say(dict(signal.labels), value),
+        summary=rule.say({**signal.words, **dict(signal.labels)}, value),
         runbook=rule.runbook,
         point=signal.point,
         causes=signal.causes,
