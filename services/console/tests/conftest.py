@@ -20,6 +20,8 @@ from playwright.async_api import Browser, async_playwright
 from sluice.cost.v1 import cost_service_pb2 as cost
 from sluice.cost.v1 import cost_service_pb2_grpc as cost_rpc
 from sluice.events.v1 import drift_pb2, fairness_pb2, gateway_pb2
+from sluice.insight.v1 import alert_service_pb2 as alert
+from sluice.insight.v1 import alert_service_pb2_grpc as alert_rpc
 from sluice.insight.v1 import comparison_service_pb2 as comparison
 from sluice.insight.v1 import comparison_service_pb2_grpc as comparison_rpc
 from sluice.insight.v1 import insight_service_pb2 as insight
@@ -27,6 +29,7 @@ from sluice.insight.v1 import insight_service_pb2_grpc as insight_rpc
 from sluice.insight.v1 import request_service_pb2 as story
 from sluice.insight.v1 import request_service_pb2_grpc as story_rpc
 from sluice.types.v1 import feedback_pb2, metric_pb2, money_pb2, usage_pb2, verdict_pb2
+from sluice_console.adapters.alert_desk import AlertDesk
 from sluice_console.adapters.comparisons import ComparisonReader
 from sluice_console.adapters.cost import Cost
 from sluice_console.adapters.insight import Insight
@@ -62,6 +65,7 @@ def span(length: timedelta) -> Duration:
 @dataclass
 class Mesh(
     insight_rpc.InsightServiceServicer,
+    alert_rpc.AlertServiceServicer,
     comparison_rpc.ComparisonServiceServicer,
     story_rpc.RequestServiceServicer,
     cost_rpc.CostServiceServicer,
@@ -74,6 +78,9 @@ class Mesh(
     fairness: list[fairness_pb2.FairnessMeasured] = field(default_factory=list)
     drift_next_page: str = ""
     alerts: list[insight.Alert] = field(default_factory=list)
+    silences: list[alert.Silence] = field(default_factory=list)
+    refuses: str = ""
+    """What insight says to every action; empty while it does as it is told."""
     sources: list[insight.Source] = field(default_factory=list)
     spend: list[cost.SpendGroup] = field(default_factory=list)
     forecasts: list[cost.SpendForecast] = field(default_factory=list)
@@ -131,6 +138,36 @@ class Mesh(
     async def ListAlerts(self, request, context):
         await self._note("insight", request, context)
         return insight.ListAlertsResponse(alerts=self.alerts)
+
+    async def ListSilences(self, request, context):
+        await self._note("insight", request, context)
+        return alert.ListSilencesResponse(silences=self.silences)
+
+    async def _act(self, request, context):
+        await self._note("insight", request, context)
+        if self.refuses:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refuses)
+
+    async def CreateSilence(self, request, context):
+        await self._act(request, context)
+        made = alert.Silence(
+            silence_id=f"s-{len(self.silences)}", rule=request.rule, labels=request.labels, ends_at=request.ends_at,
+            set_by=request.set_by, reason=request.reason, state=alert.SILENCE_STATE_ACTIVE,
+        )  # fmt: skip
+        self.silences.append(made)
+        return alert.CreateSilenceResponse(silence=made)
+
+    async def ExpireSilence(self, request, context):
+        await self._act(request, context)
+        self.silences = [one for one in self.silences if one.silence_id != request.silence_id]
+        return alert.ExpireSilenceResponse(silence=alert.Silence(silence_id=request.silence_id))
+
+    async def AcknowledgeAlert(self, request, context):
+        await self._act(request, context)
+        for one in self.alerts:
+            if one.alert_id == request.alert_id:
+                one.acknowledgement.by, one.acknowledgement.reason = request.acknowledged_by, request.reason
+        return alert.AcknowledgeAlertResponse()
 
     async def ListSources(self, request, context):
         await self._note("insight", request, context)
@@ -197,6 +234,9 @@ class Mesh(
                 severity="critical",
                 summary="Three times as much is blocked as an hour ago.",
                 causes={"prompt_version=greeting@3": 0.8},
+                labels={"tenant_id": "acme", "model": "sluice-small"},
+                silenced_by=["s-0"],
+                acknowledgement=insight.Acknowledgement(by="rita", reason="INC-3", at=stamp(now)),
             ),
             insight.Alert(
                 alert_id="a2",
@@ -207,6 +247,19 @@ class Mesh(
                     metric="drift.drifted", series=metric_pb2.MetricSeries(tenant_id="acme"), value=1
                 ),
             ),
+        ]
+        self.silences = [
+            alert.Silence(
+                silence_id=f"s-{i}",
+                rule="blocked_ratio_jump",
+                labels={"tenant_id": names[i]},
+                starts_at=stamp(now),
+                ends_at=stamp(now + timedelta(hours=2)),
+                set_by="olga",
+                reason="OPS-7",
+                state=alert.SILENCE_STATE_ACTIVE,
+            )
+            for i in range(tenants)
         ]
         self.sources = [
             insight.Source(topic="sluice.quality.quality_measured.v1", producer="sluice-quality/0#1", missing_count=2)
@@ -379,6 +432,7 @@ async def console() -> AsyncIterator[Console]:
     mesh = Mesh()
     server = grpc.aio.server()
     insight_rpc.add_InsightServiceServicer_to_server(mesh, server)
+    alert_rpc.add_AlertServiceServicer_to_server(mesh, server)
     comparison_rpc.add_ComparisonServiceServicer_to_server(mesh, server)
     story_rpc.add_RequestServiceServicer_to_server(mesh, server)
     cost_rpc.add_CostServiceServicer_to_server(mesh, server)
@@ -399,6 +453,7 @@ async def console() -> AsyncIterator[Console]:
         comparisons=ComparisonReader(channel, seconds=10),
         cost=Cost(channel, seconds=10),
         stories=StoryReader(channel, seconds=10),
+        desk=AlertDesk(channel, seconds=10),
         keyring=keyring,
         sessions=Sessions(seconds=3600, idle_seconds=600, limit=100, now=now),
         throttle=Throttle(failures=5, seconds=60, limit=100, now=now),

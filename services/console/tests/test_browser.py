@@ -57,6 +57,36 @@ async def test_every_page_in_every_state_fits_works_and_can_be_used_by_everybody
     assert complaints == ([not_found] if state == "empty" else [])
 
 
+async def test_an_alert_is_silenced_and_taken_on_by_hand(console: Console, page: Page) -> None:
+    console.mesh.fill()
+    console.mesh.silences = []
+    complaints = await sign_in(page, console)
+    await page.goto(console.url + "/alerts")
+    row = page.locator("tr#a1")
+    await row.get_by_text("Act", exact=True).click()
+    found = await Axe().run(page)
+    serious = [one for one in found.response["violations"] if one["impact"] in ("serious", "critical")]
+    assert not serious, [(one["id"], one["nodes"][0]["html"][:200]) for one in serious]
+    overflow = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overflow <= 0
+    await row.get_by_label("silence for").select_option("1d")
+    why = row.get_by_label("why: a code or a ticket")
+    await why.fill("Maria said so")
+    await row.get_by_role("button", name="Silence", exact=True).click()
+    assert console.mesh.silences == [], "the browser keeps prose back"
+    await why.fill("OPS-9")
+    await row.get_by_role("button", name="Silence", exact=True).click()
+    await expect(page.locator("section", has=page.locator("#silences"))).to_contain_text("OPS-9")
+    [silence] = console.mesh.silences
+    assert dict(silence.labels) == {"tenant_id": "acme", "model": "sluice-small"}
+    await row.get_by_text("Act", exact=True).click()
+    await row.get_by_role("button", name="I take it on").click()
+    await expect(row).to_contain_text("olga has it")
+    await page.get_by_role("button", name="End the silence of blocked_ratio_jump, OPS-9").click()
+    await expect(page.get_by_text("Nothing is silenced.")).to_be_visible()
+    assert complaints == []
+
+
 async def test_the_overview_lives_without_being_loaded_again(console: Console, page: Page) -> None:
     console.mesh.fill()
     await sign_in(page, console)

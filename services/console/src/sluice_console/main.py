@@ -16,6 +16,7 @@ from sluice_kit.metrics import MetricsServer
 from sluice_kit.server import stop_on_signals
 from sluice_kit.settings import target_of
 
+from sluice_console.adapters.alert_desk import AlertDesk
 from sluice_console.adapters.comparisons import ComparisonReader
 from sluice_console.adapters.cost import Cost
 from sluice_console.adapters.insight import Insight
@@ -42,6 +43,7 @@ async def serve(configured: ConsoleSettings) -> None:
         comparisons=ComparisonReader(insight, seconds=seconds),
         cost=Cost(connect(target_of(configured, "cost"), configured), seconds=seconds),
         stories=StoryReader(insight, seconds=seconds),
+        desk=AlertDesk(insight, seconds=seconds),
         keyring=lambda: keys.current,
         sessions=Sessions(
             seconds=configured.session_hours * 3600,

@@ -138,4 +138,9 @@ def _alert(alert: pb.Alert) -> Alert:
         summary=alert.summary,
         runbook=alert.runbook,
         causes=dict(sorted(alert.causes.items(), key=lambda cause: -cause[1])[:_MOST_CAUSES]),
+        labels=dict(sorted(alert.labels.items())),
+        silenced_by=tuple(alert.silenced_by),
+        taken_by=alert.acknowledgement.by,
+        taken_for=alert.acknowledgement.reason,
+        taken_at=moment(alert.acknowledgement, "at"),
     )

@@ -14,6 +14,7 @@ from sluice_kit.telemetry import logger
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from sluice_console.adapters.alert_desk import AlertDesk
 from sluice_console.adapters.comparisons import ComparisonReader
 from sluice_console.adapters.cost import Cost
 from sluice_console.adapters.insight import Insight
@@ -55,6 +56,7 @@ class Site:
     comparisons: ComparisonReader
     cost: Cost
     stories: StoryReader
+    desk: AlertDesk
     keyring: Callable[[], Keyring]
     sessions: Sessions
     throttle: Throttle

@@ -15,6 +15,14 @@ class Away(Exception):
         self.service, self.reason = service, reason
 
 
+class Refused(Exception):
+    """A service will not do it; the message says why, and may be shown."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class NotThere(Exception):
     """What was asked for is not known, or is another tenant's."""
 
@@ -144,6 +152,32 @@ class Alert:
     runbook: str = ""
     causes: Mapping[str, float] = field(default_factory=dict)
     """What moved, with its share."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What it is about: with the rule, which alert it is."""
+    silenced_by: tuple[str, ...] = ()
+    taken_by: str = ""
+    """Who has taken it on; empty where nobody has."""
+    taken_for: str = ""
+    taken_at: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything can be done about it."""
+        return self.state in ("pending", "firing")
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Receivers are not told of alerts of a rule (of any, when it is empty) with these labels."""
+
+    id: str
+    rule: str
+    labels: Mapping[str, str]
+    set_by: str
+    reason: str
+    state: str
+    starts_at: datetime
+    ends_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

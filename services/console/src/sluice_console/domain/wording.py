@@ -86,6 +86,15 @@ def clock(at: datetime | None) -> str:
     return at.astimezone(UTC).strftime("%H:%M") if at else NOTHING
 
 
+def until(at: datetime, now: datetime) -> str:
+    """for 40 s, for 5 min, for 3 h, for 2 d."""
+    left = max(at - now, timedelta()).total_seconds()
+    for size, unit, word in ((86_400 * 2, 86_400, "d"), (7_200, 3_600, "h"), (120, 60, "min"), (0, 1, "s")):
+        if left >= size:
+            return f"for {left / unit:.0f} {word}"
+    return NOTHING
+
+
 def ago(at: datetime | None, now: datetime) -> str:
     """just now, 40 s ago, 5 min ago, 3 h ago, 2 d ago."""
     if at is None:

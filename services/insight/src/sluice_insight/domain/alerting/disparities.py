@@ -40,7 +40,7 @@ class Measured:
 
     @property
     def point(self) -> Point:
-        """The evidence, under the name that QueryMetrics knows it by."""
+        """The evidence, named as QueryMetrics names the rates of groups."""
         return Point(
             metric=f"fairness.{self.attribute}.{self.group}.{self.rate}", unit="ratio", series=self.series,
             start=self.start, length=self.length, revision=self.revision, closed=True, verdict="disparate",
