@@ -17,7 +17,7 @@ from sluice.gateway.v1 import gateway_service_pb2_grpc
 from sluice.types.v1 import chat_pb2, generation_pb2
 from sluice_cli.mesh import demo_env
 from sluice_cli.mesh.board import snippets
-from sluice_drift.adapters.events import observation_of
+from sluice_drift.adapters.facts import observations_of
 
 from .conftest import Mesh, eventually
 
@@ -100,9 +100,8 @@ def test_drift_slices_a_generation_by_the_route_that_its_request_took(mesh: Mesh
     assert measured, "no measurement of the answered request"
     assert measured["route"] == completed["route"] == f"{demo_env.MODEL}/{demo_env.MODEL_TARGET}"
     event = ParseDict(measured, inference_pb2.InferenceMeasured())
-    observation = observation_of(event, partition=0, offset=0, record_time=0)
-    assert observation is not None
-    assert dict(observation.slices)["route"] == completed["route"]
+    of_tenant, of_everybody = observations_of(event, partition=0, offset=0, record_time=0)
+    assert dict(of_tenant.slices)["route"] == dict(of_everybody.slices)["route"] == completed["route"]
 
 
 def _of_request(mesh: Mesh, name: str, request_id: str) -> dict[str, Any]:
