@@ -90,6 +90,7 @@ class Reading(ConsumerRebalanceListener):  # type: ignore[misc]
         self._in_hand: set[asyncio.Task[None]] = set()
         self._taken_up = asyncio.Event()
         self._assigned = asyncio.Event()
+        self._revocations = 0
         self._done: dict[TopicPartition, int] = {}
         self._committed_at = 0.0
         self.consumer = AIOKafkaConsumer(
@@ -115,6 +116,7 @@ class Reading(ConsumerRebalanceListener):  # type: ignore[misc]
         """What is in hand is ended while the partitions are still ours; then everything is forgotten."""
         self._taken_up.clear()
         self._assigned.clear()
+        self._revocations += 1
         if self._in_hand:
             await asyncio.wait(self._in_hand, timeout=RELEASE_SECONDS)
         await self._commit()
@@ -150,9 +152,11 @@ class Reading(ConsumerRebalanceListener):  # type: ignore[misc]
         except TimeoutError:
             return
         self._assigned.clear()
-        places = sorted(self.consumer.assignment())
+        places, before = sorted(self.consumer.assignment()), self._revocations
         await self._take_up(places)
-        if not self._assigned.is_set() and sorted(self.consumer.assignment()) == places:
+        # aiokafka shows the old assignment until the new one is there: taken away meanwhile, it would pass for taken up, and what
+        # is given out next, which may be the very same, would never be.
+        if self._revocations == before and sorted(self.consumer.assignment()) == places:
             self._taken_up.set()
             log.info("stream.ready", app=self._options.group, partitions=sorted({tp.partition for tp in places}))
 
