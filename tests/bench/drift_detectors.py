@@ -41,9 +41,9 @@ class Measured:
         """Everything about a window; `shuffled` adds permutation tests, `dear` the detectors that need the single texts."""
         window = DriftWindow(SERIES, len(self._recent), 1, 0)
         for each in self._population.observations(drawn, REFERENCE * 1000):
-            window.merge(each, collected=False, reference_version=1)
+            window.merge(self.reference.placed(each), collected=False, reference_version=1)
         self._recent = [*self._recent, window][-POOLED:]
-        names = ["bin", "mean", "psi", "js", "pool_bin", "pool_mean"] + ["chi", "pool_chi"] * shuffled
+        names = ["bin", "mean", "psi", "js", "pool_bin", "pool_mean"] + ["chi", "topic", "pool_chi"] * shuffled
         found: dict[str, list[float]] = {name: [] for name in names}
         for side in SIDES:
             self._cheap(found, side, getattr(window, side), shuffled=shuffled)
@@ -68,6 +68,9 @@ class Measured:
             found["bin"].append(largest_bin_test(*pair)[1])
             found["psi"].append(statistics.population_stability_index(*pair))
             found["js"].append(statistics.jensen_shannon_divergence(*pair))
+        if shuffled:
+            pair = sample.histogram("topic"), base.histogram("topic")
+            found["topic"].append(statistics.histogram_test(*pair, rng=self._rng)[1])
         value = _shift(sample, base)
         found["mean"].append(upper_tail(self._spectra[side], value))
 
@@ -132,8 +135,12 @@ def decide(found: dict[str, np.ndarray], *, day: int) -> dict[str, np.ndarray]:
     if "chi" in found:
         now = holm(join([found["chi"], found["mean"]]), 0.01)
         rules["chi-squared + mean shift, 1 % a window"] = now
-        rules["the same, 3 of the last 4 windows"] = k_of(now, 3, 4)
-        rules["the same of 6 pooled windows, 1 %"] = holm(join([found["pool_chi"], found["pool_mean"]]), 0.01)
+        rules["the same with topics, 1 % a window"] = holm(join([found["chi"], found["mean"], found["topic"]]), 0.01)
+        rules["topics alone, 1 % a window"] = holm(found["topic"], 0.01)
+        rules["chi-squared + mean shift, 3 of the last 4 windows"] = k_of(now, 3, 4)
+        rules["chi-squared + mean shift of 6 pooled windows, 1 %"] = holm(
+            join([found["pool_chi"], found["pool_mean"]]), 0.01
+        )
     rules["largest bin + mean shift, 1 % a window"] = holm(single, 0.01)
     for percent in (1, 5):
         rules[f"largest bin + mean shift, {percent} % a day"] = holm(single, percent / 100 / day)

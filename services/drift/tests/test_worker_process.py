@@ -22,6 +22,8 @@ from sluice.events.v1 import drift_pb2
 from sluice.events.v1.drift_pb2 import DriftMeasured
 from sluice.events.v1.gateway_pb2 import REQUEST_OUTCOME_COMPLETED, RequestCompleted
 from sluice.events.v1.inference_pb2 import InferenceMeasured
+from sluice_drift.domain.observation import Series
+from sluice_drift.pin import known
 from sluice_drift.settings import DriftSettings
 from sluice_kit import broker
 from sluice_kit.events import decode, encode, topic_of
@@ -181,6 +183,67 @@ async def test_a_killed_worker_counts_every_observation_once_and_finds_the_drift
     log = (tmp_path / "drift.log").read_text()[-3000:]
     for tenant in TENANTS:
         check_windows([each for (whose, _), each in sorted(windows.items()) if whose == tenant], len(events), log)
+
+
+async def test_a_reference_is_pinned_anew_by_command_through_a_kill(kafka: str, tmp_path: Path) -> None:
+    port = free_port()
+    environment = {
+        "SLUICE_HOME": str(tmp_path),
+        "SLUICE_KAFKA_BOOTSTRAP": kafka,
+        "SLUICE_KAFKA_EMBEDDED": "true",
+        "SLUICE_DRIFT_WEB_LISTEN": f"127.0.0.1:{port}",
+        "SLUICE_DRIFT_REFERENCE_OBSERVATIONS": str(REFERENCE),
+        "SLUICE_DRIFT_RETENTION_SECONDS": "86400",
+    }
+    settings = DriftSettings(SLUICE_KAFKA_BOOTSTRAP=kafka, SLUICE_KAFKA_EMBEDDED=True)  # type: ignore[call-arg]
+    await broker.ensure_topics(settings)
+    command = [sys.executable, "-c", "from sluice_drift.main import main; main()"]
+    events, before = traffic(), REFERENCE + EACH_WINDOW
+    windows: Windows = {}
+    topic = topic_of(DriftMeasured).name
+    async with AIOKafkaConsumer(topic, bootstrap_servers=kafka, auto_offset_reset="earliest") as consumer:
+        with process(command, environment, tmp_path / "drift.log") as first:
+            await wait_for_health(port)
+            await send(kafka, events[:before])
+            await read_until(consumer, windows, before)
+            await read_until_settled(consumer, windows)
+            assert "no series" in await asyncio.to_thread(pinned_anew, environment, "smal", code=1)
+            told = json.loads(await asyncio.to_thread(pinned_anew, environment, "small", code=0))
+            assert (told["version"], told["replaces"]) == (2, 1)
+            await send(kafka, events[before : before + EACH_WINDOW // 2])
+            await read_until(consumer, windows, before + 1)
+            first.send_signal(signal.SIGKILL)
+            await send(kafka, events[before + EACH_WINDOW // 2 : before + EACH_WINDOW])
+            first.wait(5)
+        with process(command, environment, tmp_path / "drift.log"):
+            await wait_for_health(port)
+            await wait_for_version(DriftSettings(**environment), 2)  # type: ignore[arg-type]
+            await send(kafka, events[before + EACH_WINDOW :])
+            await read_until(consumer, windows, len(events))
+            await read_until_settled(consumer, windows)
+    await asyncio.to_thread(check_a_replay, environment, tmp_path, len(windows))
+    told_by = [each for (whose, _), each in sorted(windows.items()) if whose == "acme"]
+    assert sum(each.observations for each in told_by) == len(events)
+    assert [each.reference.version for each in told_by] == [1, 1, 1, 2]
+    assert [bool(each.reference.command_id) for each in told_by] == [False, False, False, True]
+    assert told_by[-1].verdict == drift_pb2.DRIFT_VERDICT_DRIFTED
+    assert {each.reference.version for (whose, _), each in windows.items() if not whose} == {1}
+
+
+async def wait_for_version(settings: DriftSettings, version: int) -> None:
+    """Until it is the one in use: it needs requests as well as texts."""
+    deadline = time.monotonic() + 40
+    while (await known(settings))[Series("acme", "small")].current.version != version:
+        assert time.monotonic() < deadline, "the new version did not take over"
+        await asyncio.sleep(0.3)
+
+
+def pinned_anew(environment: dict[str, str], model: str, *, code: int) -> str:
+    """What the command prints: its JSON, or why not."""
+    command = [sys.executable, "-m", "sluice_drift.pin", model, "--tenant", "acme"]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stderr if code else done.stdout
 
 
 def check_windows(ordered: list[DriftMeasured], events: int, log: str) -> None:

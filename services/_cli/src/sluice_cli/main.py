@@ -13,6 +13,7 @@ from sluice_kit.errors import SluiceError, from_rpc_error
 
 from sluice_cli import cost, decision, probe, terminal
 from sluice_cli.alerts.commands import alerts
+from sluice_cli.drift import drift
 from sluice_cli.event_commands import events
 from sluice_cli.mesh import demo_env, operation
 from sluice_cli.mesh.home import Home
@@ -32,6 +33,7 @@ app.add_typer(events, name="events")
 app.add_typer(privacy, name="privacy")
 app.add_typer(cost.app, name="cost")
 app.add_typer(alerts, name="alerts")
+app.add_typer(drift, name="drift")
 app.command("requests")(requests)
 
 console = terminal.console()

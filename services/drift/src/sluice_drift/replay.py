@@ -45,7 +45,7 @@ class SeriesCounted:
         self._pinned: dict[Version, Reference] = {
             (each.series, each.version): each
             for each in start.stored.values()
-            if isinstance(each, Reference) and each.pinned
+            if isinstance(each, Reference) and (each.pinned or each.requests_pinned) and not each.proposed
         }
         self._is_partial = start.is_partial
         self._numbers = list(range(start.partitions.get(OBSERVATIONS_TOPIC) or SOURCE.partitions))

@@ -136,6 +136,7 @@ class DriftReference(_message.Message):
     EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
     REQUESTS_PINNED_FIELD_NUMBER: _builtins.int
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Version, counted from 1; a new embedding model begins a new one."""
     observations: _builtins.int
@@ -148,6 +149,8 @@ class DriftReference(_message.Message):
     """Requests pinned so far, of which only how they ended is counted (`request.outcome`)."""
     requests_pinned: _builtins.bool
     """False while requests are still collected."""
+    command_id: _builtins.str
+    """Id of the operator's command that asked for this version; empty for a first one, and for one that another embedding model began."""
     @_builtins.property
     def first_observed_at(self) -> _timestamp_pb2.Timestamp:
         """Event time of the first observation."""
@@ -167,10 +170,11 @@ class DriftReference(_message.Message):
         embedding_model: _builtins.str = ...,
         requests: _builtins.int = ...,
         requests_pinned: _builtins.bool = ...,
+        command_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["first_observed_at", b"first_observed_at", "last_observed_at", b"last_observed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_model", b"embedding_model", "first_observed_at", b"first_observed_at", "last_observed_at", b"last_observed_at", "observations", b"observations", "pinned", b"pinned", "requests", b"requests", "requests_pinned", b"requests_pinned", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_id", b"command_id", "embedding_model", b"embedding_model", "first_observed_at", b"first_observed_at", "last_observed_at", b"last_observed_at", "observations", b"observations", "pinned", b"pinned", "requests", b"requests", "requests_pinned", b"requests_pinned", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

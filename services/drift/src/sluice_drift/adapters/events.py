@@ -56,6 +56,7 @@ def _reference(reference: Reference) -> drift_pb2.DriftReference:
         embedding_model=reference.embedding_model,
         requests=reference.request.observations,
         requests_pinned=reference.requests_pinned,
+        command_id=reference.command,
     )
 
 

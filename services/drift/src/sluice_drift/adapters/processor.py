@@ -13,11 +13,11 @@ from sluice_kit.streams.source import SourceEvent, Table
 
 from sluice_drift.adapters import records, telemetry
 from sluice_drift.adapters.events import measured
-from sluice_drift.adapters.records import decode_observations
+from sluice_drift.adapters.records import decode_sent
 from sluice_drift.adapters.router import Router
 from sluice_drift.domain.causes import causes_of
 from sluice_drift.domain.comparison import Comparer, Detection
-from sluice_drift.domain.observation import Observation
+from sluice_drift.domain.observation import Observation, Pin
 from sluice_drift.domain.partition import Partition, Record, Rules
 
 
@@ -58,12 +58,14 @@ class Processor:
     async def absorb(self, events: Sequence[SourceEvent]) -> None:
         """Merge a batch of records of the internal topic; returns when the changelog has what it changed."""
         for partition, admitted in await self.holding.admitted(events):
-            observations = [each for event in admitted for each in _observations(event)]
+            observations = [each for event in admitted for each in _sent(event)]
             async with self.holding.turn(partition):
                 if self.holding.holds(partition):
                     await self._merge(partition, observations, last=admitted[-1])
 
-    async def _merge(self, partition: Partition, observations: Sequence[Observation], *, last: SourceEvent) -> None:
+    async def _merge(
+        self, partition: Partition, observations: Sequence[Observation | Pin], *, last: SourceEvent
+    ) -> None:
         changes = partition.absorb(observations, now=self._microseconds())
         changes |= partition.advance(last.message.topic, last.message.offset)
         await self.holding.write(changes, event=last)
@@ -95,9 +97,9 @@ class Processor:
         return int(self._now() * 1_000_000)
 
 
-def _observations(event: SourceEvent) -> list[Observation]:
+def _sent(event: SourceEvent) -> Sequence[Observation | Pin]:
     try:
-        return decode_observations(event.message.value or b"")
+        return decode_sent(event.message.value or b"")
     except msgspec.DecodeError:
         # Only this service writes here; a record it cannot read is a stranger's, and nobody waits for it.
         telemetry.DROPPED.labels("unreadable").inc()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sluice_drift.domain.observation import Observation
+from sluice_drift.domain.observation import Observation, Pin
 from sluice_drift.domain.partition import Record
 from sluice_drift.domain.reference import Reference
 from sluice_drift.domain.watermark import Marks
@@ -22,7 +22,7 @@ _DECODERS: dict[bytes, msgspec.msgpack.Decoder] = {
     b"reference": msgspec.msgpack.Decoder(Reference),
     b"marks": msgspec.msgpack.Decoder(Marks),
 }
-_decode_observations = msgspec.msgpack.Decoder(list[Observation]).decode
+_decode_sent = msgspec.msgpack.Decoder(list[Observation] | Pin).decode
 
 
 def encode(record: Record) -> bytes:
@@ -45,6 +45,17 @@ def encode_observations(observations: Sequence[Observation]) -> bytes:
     return _encode(observations)
 
 
+def encode_pin(pin: Pin) -> bytes:
+    """A command, for the internal topic."""
+    return _encode(pin)
+
+
+def decode_sent(value: bytes) -> list[Observation] | list[Pin]:
+    """The observations of a record of the internal topic, or its command. Raises msgspec.DecodeError."""
+    sent = _decode_sent(value)
+    return [sent] if isinstance(sent, Pin) else sent
+
+
 def decode_observations(value: bytes) -> list[Observation]:
-    """The observations of a record of the internal topic. Raises msgspec.DecodeError."""
-    return _decode_observations(value)
+    """The observations of a record of the internal topic; none of a command. Raises msgspec.DecodeError."""
+    return [each for each in decode_sent(value) if isinstance(each, Observation)]

@@ -56,6 +56,15 @@ class Observation:
     """How a request ended, as a fact: there is no text to it, and no other observation has it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """An operator's command: collect the reference of a series anew from here on."""
+
+    command: str
+    """Its id: a command that is read a second time does nothing."""
+    series: Series
+
+
 def pack_embedding(values: list[float]) -> bytes:
     """A float vector, shape (d,), of components in -1..1, as integers."""
     if not values:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sluice_drift.domain.observation import Observation, Series
+from sluice_drift.domain.observation import Observation, Pin, Series
 from sluice_drift.domain.reference import Reference
+from sluice_drift.domain.versions import Versions
 from sluice_drift.domain.watermark import Clock, Marks
 from sluice_drift.domain.window import DriftWindow
 
@@ -46,16 +47,17 @@ class Partition:
         kept = list(records)
         self.number = partition
         self._rules = rules
-        self._references = {each.series: each for each in kept if isinstance(each, Reference)}
+        self._versions = _by_series(each for each in kept if isinstance(each, Reference))
         self._windows = {each.identity: each for each in kept if isinstance(each, DriftWindow)}
         self._marks = next((each for each in kept if isinstance(each, Marks)), Marks(partition))
         self._clock = Clock(self._marks, idle_after=rules.idle_after, now=now)
         self._published: dict[tuple[Series, int], tuple[int, bool]] = {}
         self._unsettled = set(self._windows)
-        self._changed: dict[tuple[int, object], Record] = {}
+        self._changed: dict[tuple[int, str], Record] = {}
         self._deleted: list[str] = []
         self.dropped: Counter[str] = Counter()
-        """Observations that count nowhere, by reason: late, replayed, repeated, old_model."""
+        """Observations that count nowhere, by reason: late, replayed, repeated, old_model. And commands that do
+        nothing: unknown_series, asked_already, still_collecting."""
 
     @property
     def windows(self) -> Iterable[DriftWindow]:
@@ -64,8 +66,13 @@ class Partition:
 
     @property
     def references(self) -> Iterable[Reference]:
-        """All references."""
-        return self._references.values()
+        """The references in use, one a series."""
+        return [each.current for each in self._versions.values()]
+
+    @property
+    def all_references(self) -> list[Reference]:
+        """Also those of before, and those that are asked for."""
+        return [one for each in self._versions.values() for one in (*each.all, each.proposed) if one is not None]
 
     def next_offset(self, source: str) -> int | None:
         """The offset that follows on what is done with of a source topic; None when nothing is."""
@@ -84,13 +91,16 @@ class Partition:
         self._marks.frontier[source] = max(self._marks.frontier.get(source, 0), through + 1)
         return {self._marks.key: self._marks}
 
-    def absorb(self, observations: Sequence[Observation], *, now: int) -> dict[str, Record | None]:
-        """Merge observations, those of one source partition in the order of their offsets.
+    def absorb(self, observations: Sequence[Observation | Pin], *, now: int) -> dict[str, Record | None]:
+        """Merge observations, those of one source partition in the order of their offsets, and obey commands between them.
 
         Returns what must be stored. References first: if a crash keeps only a prefix of the writes, an observation of
         a lost window is merged again, but none can be in a window *and* in a reference that is collected anew.
         """
         for observation in observations:
+            if isinstance(observation, Pin):
+                self._propose(observation)
+                continue
             self._clock.hear(str(observation.source_partition), at=observation.at, now=now)
             self._merge(observation)
         self._forget(self._clock.watermark(now) - self._rules.lateness - self._rules.retention)
@@ -104,7 +114,7 @@ class Partition:
             window = self._windows[identity]
             closed = window.end + self._rules.lateness <= watermark
             if self._published.get(identity) != (window.revision, closed):
-                result.append(Due(window, self._references[window.series], window.revision, closed, watermark))
+                result.append(Due(window, self._reference_of(window), window.revision, closed, watermark))
         return result
 
     def mark_published(self, due: Due) -> None:
@@ -123,24 +133,28 @@ class Partition:
         if reference is None:
             self.dropped["old_model"] += 1
             return
-        if reference.collects(observation) and not reference.holds(observation):
-            reference.add(observation, size=self._rules.reference_size)
-            self._changed[0, reference.series] = reference
+        versions = self._versions[reference.series]
+        for each in (reference, versions.proposed):
+            if each is not None and each.collects(observation):
+                each.add(observation, size=self._rules.reference_size)
+                self._changed[0, each.key] = each
         window = self._window(observation)
+        if versions.proposed is not None and versions.proposed.replaces(reference):
+            self._take_over(versions, versions.proposed, at=observation.at)
         if window is None:
             self.dropped["late"] += 1
             return
+        reference = versions.at(window.start)
         collected = reference.holds(observation)
         if not window.merge(reference.placed(observation), collected=collected, reference_version=reference.version):
             self.dropped["replayed"] += 1
             return
-        self._changed[1, window.identity] = window
+        self._changed[1, window.key] = window
         self._unsettled.add(window.identity)
 
     def _reference_for(self, observation: Observation) -> Reference | None:
-        reference = self._references.get(observation.series)
-        if reference is None:
-            reference = self._begin(Reference(observation.series, self.number))
+        versions = self._versions.get(observation.series)
+        reference = versions.current if versions else self._begin(Reference(observation.series, self.number))
         model = observation.embedding_model
         if not model or not reference.embedding_model or model == reference.embedding_model:
             return reference
@@ -150,8 +164,40 @@ class Partition:
 
     def _begin(self, reference: Reference) -> Reference:
         """A version of a reference begins to be collected."""
-        self._references[reference.series] = reference
+        if reference.series in self._versions:
+            self._deleted += [each.key for each in self._versions[reference.series].begin(reference)]
+        else:
+            self._versions[reference.series] = Versions([reference])
         return reference
+
+    def _propose(self, pin: Pin) -> None:
+        """Collect a new version beside the one in use. What was seen already does not count for it."""
+        versions = self._versions.get(pin.series)
+        if versions is None:
+            self.dropped["unknown_series"] += 1
+            return
+        if versions.proposed is not None or versions.knows(pin.command):
+            self.dropped["asked_already"] += 1
+            return
+        if not (versions.current.pinned or versions.current.requests_pinned):
+            self.dropped["still_collecting"] += 1
+            return
+        after = dict(versions.current.offsets)
+        for window in self._windows.values():
+            if window.series == pin.series:
+                after |= {place: max(offset, after.get(place, -1)) for place, offset in window.offsets.items()}
+        versions.proposed = versions.current.proposal(pin.command, after)
+        self._changed[0, versions.proposed.key] = versions.proposed
+
+    def _take_over(self, versions: Versions, reference: Reference, *, at: int) -> None:
+        """It is full: windows that begin later than all of now are compared with it, and hold none of its observations."""
+        ends = [window.end for window in self._windows.values() if window.series == reference.series]
+        reference.since = max([at - at % self._rules.length + self._rules.length, *ends])
+        reference.proposed = False
+        self._deleted += [each.key for each in versions.begin(reference)]
+
+    def _reference_of(self, window: DriftWindow) -> Reference:
+        return self._versions[window.series].numbered(window.reference_version)
 
     def _window(self, observation: Observation) -> DriftWindow | None:
         start = observation.at - observation.at % self._rules.length
@@ -179,3 +225,10 @@ class Partition:
         changes[self._marks.key] = self._marks
         self._changed, self._deleted = {}, []
         return changes
+
+
+def _by_series(references: Iterable[Reference]) -> dict[Series, Versions]:
+    found: defaultdict[Series, list[Reference]] = defaultdict(list)
+    for each in references:
+        found[each.series].append(each)
+    return {series: Versions(kept) for series, kept in found.items()}

@@ -16,8 +16,8 @@ class Recount(Partition):
     """A partition that takes a pinned reference as it is, and shows that its observations are those of the log.
 
     Which observations are the first of a series depends on how its source partitions came together at the processor. Each
-    reference says which they were (the highest offset of every source partition), and with that everything else follows
-    from the observations alone. References that are not pinned are collected anew. Where the log is `partial`, a series
+    reference says which they were (the highest offset of every source partition, of those after a command the lowest too), and with
+    that everything else follows from the observations alone. References that are not pinned are collected anew. Where the log is `partial`, a series
     begins with the reference that it has now.
     """
 
@@ -26,7 +26,7 @@ class Recount(Partition):
     ) -> None:
         super().__init__(partition, rules, now=now)
         self._pinned = pinned
-        self._present = {series: reference for (series, _), reference in pinned.items()} if partial else {}
+        self._present = {series: self._first_of(series) for series, _ in pinned} if partial else {}
         self.versions: dict[Version, Reference] = {}
         """Every version that began."""
         self._found: dict[Version, Reference] = {}
@@ -37,15 +37,19 @@ class Recount(Partition):
         self.absorb([observation], now=now)
         if self.dropped["repeated"] > repeated:
             return
-        reference = self._references[observation.series]
+        reference = self._versions[observation.series].current
         model = observation.embedding_model
         if model and reference.embedding_model and model != reference.embedding_model:
             return  # of a model that was replaced: it counts nowhere
-        version = reference.series, reference.version
-        found = self._found.get(version)
-        if found is not None and reference.holds(observation) and not found.holds(observation):
-            size = reference.request.observations if observation.request else reference.observations
-            found.add(observation, size=size)
+        for each in self._versions[observation.series].all:
+            found = self._found.get((each.series, each.version))
+            if found is not None and each.took(observation) and not found.holds(observation):
+                found.add(observation, size=self._size_of(each, observation))
+
+    def _size_of(self, reference: Reference, observation: Observation) -> int:
+        if not reference.is_ready("request" if observation.request else "prompt"):
+            return self._rules.reference_size
+        return reference.request.observations if observation.request else reference.observations
 
     def due_all(self) -> list[Due]:
         """Every window against its own reference."""
@@ -62,12 +66,28 @@ class Recount(Partition):
     def _begin(self, reference: Reference) -> Reference:
         version = reference.series, reference.version
         pinned = self._present.get(reference.series) or self._pinned.get(version)
-        if pinned is not None and pinned.embedding_model == (reference.embedding_model or pinned.embedding_model):
-            version = pinned.series, pinned.version
-            self._found[version] = reference
-            reference = pinned
-        self.versions[version] = reference
-        return super()._begin(reference)
+        if pinned is None or pinned.embedding_model != (reference.embedding_model or pinned.embedding_model):
+            self.versions[version] = reference
+            return super()._begin(reference)
+        for each in self._line_of(pinned):  # those that commands asked for, each from its own windows on
+            self.versions[each.series, each.version] = each
+            self._found[each.series, each.version] = Reference(each.series, self.number, version=each.version)
+            current = super()._begin(each)
+        return current
+
+    def _line_of(self, first: Reference) -> list[Reference]:
+        """A pinned reference, and those that took over from it without another embedding model."""
+        line = [first]
+        while (after := self._pinned.get((first.series, line[-1].version + 1))) is not None and after.command:
+            line.append(after)
+        return line
+
+    def _first_of(self, series: Series) -> Reference:
+        """The oldest known of the embedding model that the series has now."""
+        reference = self._pinned[series, max(version for whose, version in self._pinned if whose == series)]
+        while reference.command and (series, reference.version - 1) in self._pinned:
+            reference = self._pinned[series, reference.version - 1]
+        return reference
 
 
 def _held(reference: Reference) -> tuple[object, ...]:

@@ -15,7 +15,9 @@ from sluice_drift.domain.topics import cut_topics, topic_of
 
 @dataclass(slots=True)
 class Reference:
-    """The first observations of a series. It never changes once it is full; a new embedding model begins a new version.
+    """The first observations of a series, or those after a command. It never changes once it is full.
+
+    A new embedding model begins a new version at once, a command one that takes over when it is full.
 
     `offsets` (highest by source partition) says which observations belong to it, also after a replay: an observation
     is either in the reference or in a window's sample, so that the two stay independent.
@@ -43,19 +45,36 @@ class Reference:
     """Centres of the topics, cut when the texts are full."""
     uncounted: list[Observation] = field(default_factory=list)
     """Texts of which the topics will be counted: the others cut them, and a cut fits best the texts that made it."""
+    command: str = ""
+    """Id of the command that asked for this version; empty for a first one."""
+    after: dict[int, int] = field(default_factory=dict)
+    """Highest offsets that were known at the command, by source partition."""
+    since: int = 0
+    """Windows that begin earlier are compared with the version before."""
+    proposed: bool = False
+    """True from the command until it takes over."""
 
     @property
     def key(self) -> str:
         """What tells it apart everywhere."""
-        return f"reference|{series_key(self.series)}|{self.partition}"
+        version = f"{self.version}|" if self.version > 1 else ""
+        return f"reference|{series_key(self.series)}|{version}{self.partition}"
 
     def holds(self, observation: Observation) -> bool:
         """True when the observation was taken into the reference (or came before one that was)."""
         return observation.offset <= self.offsets.get(observation.source_partition, -1)
 
+    def took(self, observation: Observation) -> bool:
+        """True when it lies between the first and the last that were taken."""
+        return observation.offset > self.after.get(observation.source_partition, -1) and self.holds(observation)
+
     def collects(self, observation: Observation) -> bool:
-        """True while observations of this kind are wanted."""
-        return not (self.requests_pinned if observation.request else self.pinned)
+        """True while observations of this kind are wanted, and this one is new."""
+        is_full = self.requests_pinned if observation.request else self.pinned
+        known = max(
+            self.offsets.get(observation.source_partition, -1), self.after.get(observation.source_partition, -1)
+        )
+        return not is_full and observation.offset > known
 
     def is_ready(self, side: str) -> bool:
         """True when the side is full."""
@@ -108,6 +127,24 @@ class Reference:
                 if topic:
                     getattr(self, side).add_facts([("topic", topic)], profile, each.slices)
         self.uncounted = []
+
+    def proposal(self, command: str, after: dict[int, int]) -> Reference:
+        """An empty reference that will take this one's place."""
+        return Reference(
+            series=self.series,
+            partition=self.partition,
+            version=self.version + 1,
+            embedding_model=self.embedding_model,
+            retired_models=list(self.retired_models),
+            command=command,
+            after=after,
+            proposed=True,
+        )
+
+    def replaces(self, current: Reference) -> bool:
+        """True when it is full of all that the current one is full of."""
+        missing = (current.pinned and not self.pinned) or (current.requests_pinned and not self.requests_pinned)
+        return self.proposed and not missing and (self.pinned or self.requests_pinned)
 
     def successor(self, embedding_model: str) -> Reference:
         """An empty reference for another embedding model."""
