@@ -11,8 +11,8 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.model_selection import StratifiedKFold
 from sluice_drift.domain import statistics
 from sluice_drift.domain.detectors.largest_bin import largest_bin_test
-from sluice_drift.domain.detectors.pooled import pool
 from sluice_drift.domain.detectors.weighted_chi_squares import upper_tail
+from sluice_drift.domain.pooled import pool
 from sluice_drift.domain.reference import Reference, embedding_matrix
 from sluice_drift.domain.sample import TextSample
 from sluice_drift.domain.window import DriftWindow

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sluice_drift.domain.detectors.budget import rate_of_a_window
 from sluice_drift.domain.detectors.largest_bin import largest_bin_test
-from sluice_drift.domain.detectors.pooled import pool
 from sluice_drift.domain.detectors.weighted_chi_squares import upper_tail
 from sluice_drift.domain.observation import Profile, pack_embedding
+from sluice_drift.domain.pooled import pool
 from sluice_drift.domain.sample import TextSample
 from sluice_drift.settings import DriftSettings
 

@@ -70,7 +70,7 @@ class SeriesCounted:
 
     def windows(self) -> dict[str, DriftMeasured]:
         """All windows, by part key."""
-        comparer, rate = Comparer(self._detection), self._detection.false_alarm_rate
+        comparer, rate = Comparer(self._detection, self._rules.trailing), self._detection.false_alarm_rate
         return {
             due.window.key: _event(due, comparer, rate)
             for partition in self._partitions.values()
@@ -111,7 +111,7 @@ class SeriesCounted:
 
 
 def _event(due: Due, comparer: Comparer, rate: float) -> DriftMeasured:
-    comparison = comparer.compare(due.window, due.reference)
+    comparison = comparer.compare(due.window, due.reference, due.before)
     return measured(due, comparison, causes_of(due.window, due.reference, comparison), false_alarm_rate=rate)
 
 

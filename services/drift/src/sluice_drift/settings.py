@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from sluice.events.v1.inference_pb2 import InferenceMeasured
 from sluice_kit.addresses import default_listen
 from sluice_kit.broker import client_options
@@ -16,6 +16,7 @@ from sluice_kit.streams.options import StreamSettings, WorkerOptions
 from sluice_drift.domain.comparison import Detection
 from sluice_drift.domain.detectors.budget import rate_of_a_window
 from sluice_drift.domain.partition import Rules
+from sluice_drift.domain.trailing import read_rules
 
 _SECOND = 1_000_000
 
@@ -47,6 +48,16 @@ class DriftSettings(StreamSettings):
     daily_false_alarm_rate: float = Field(default=0.0, ge=0.0, lt=0.5)
     """Chance that *any* window of 24 hours without drift is called drifted, in place of false_alarm_rate; 0: not used."""
 
+    trailing: str = Field(default="", max_length=4000)
+    """Features compared with the windows just before in place of the pinned reference: `prompt.language=12, acme|small/request.*=288`
+    (windows; the first rule that fits decides; `*` fits anything; 0: the pinned reference)."""
+
+    @field_validator("trailing")
+    @classmethod
+    def _trailing_can_be_read(cls, value: str) -> str:
+        read_rules(value)
+        return value
+
     @property
     def data_dir(self) -> Path:
         """Where this service keeps its files."""
@@ -60,6 +71,7 @@ class DriftSettings(StreamSettings):
             retention=self.retention_seconds * _SECOND,
             idle_after=self.idle_seconds * _SECOND,
             reference_size=self.reference_observations,
+            trailing=read_rules(self.trailing),
         )
 
     def detection(self) -> Detection:

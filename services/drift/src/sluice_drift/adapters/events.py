@@ -75,6 +75,7 @@ def _feature(feature: Feature) -> drift_pb2.FeatureDrift:
         bin_counts=[count for _, count, _ in feature.bins],
         reference_bin_counts=[count for _, _, count in feature.bins],
         largest_change=feature.largest_change,
+        trailing_windows=feature.trailing,
     )
 
 

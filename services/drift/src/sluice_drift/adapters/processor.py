@@ -37,7 +37,7 @@ class Processor:
     ) -> None:
         self._rules = rules
         self._detection = detection
-        self._comparer = Comparer(detection)
+        self._comparer = Comparer(detection, rules.trailing)
         self._publish = publish
         self._router = router
         self._now = now
@@ -83,7 +83,7 @@ class Processor:
     async def _publish_partition(self, partition: Partition) -> None:
         for due in partition.due(self._microseconds()):
             with telemetry.COMPARE_SECONDS.time():
-                comparison = self._comparer.compare(due.window, due.reference)
+                comparison = self._comparer.compare(due.window, due.reference, due.before)
                 causes = causes_of(due.window, due.reference, comparison)
             await self._publish(measured(due, comparison, causes, false_alarm_rate=self._detection.false_alarm_rate))
             partition.mark_published(due)

@@ -51,7 +51,7 @@ def causes_of(window: DriftWindow, reference: Reference, comparison: Comparison)
 
 def _of_feature(feature: Feature, window: DriftWindow, reference: Reference) -> Iterable[Cause]:
     side, _, what = feature.name.partition(".")
-    sample, base = getattr(window, side, None), getattr(reference, side, None)
+    sample, base = getattr(window, side, None), feature.base or getattr(reference, side, None)
     if not isinstance(sample, TextSample) or not isinstance(base, TextSample):
         return ()
     vector = _vector(what, sample, base)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
@@ -13,8 +13,10 @@ import numpy as np
 from sluice_drift.domain import statistics
 from sluice_drift.domain.detectors.largest_bin import largest_bin_test
 from sluice_drift.domain.detectors.weighted_chi_squares import upper_tail
+from sluice_drift.domain.pooled import pool
 from sluice_drift.domain.reference import Reference, embedding_matrix
 from sluice_drift.domain.sample import TextSample
+from sluice_drift.domain.trailing import ALWAYS_PINNED, TrailingRules
 from sluice_drift.domain.window import DriftWindow
 
 
@@ -61,6 +63,10 @@ class Feature:
     bins: tuple[tuple[str, int, int], ...] = ()
     """(name, count in the window, count in the reference)."""
     largest_change: str = ""
+    trailing: int = 0
+    """Windows before that it is compared with; 0: the pinned reference."""
+    base: TextSample | None = None
+    """What it is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,29 +77,55 @@ class Comparison:
     features: tuple[Feature, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Bases:
+    """What a window may be compared with."""
+
+    window: DriftWindow
+    reference: Reference
+    before: Sequence[DriftWindow]
+
+    def of(self, side: str, windows: int) -> TextSample:
+        """Texts of the windows before that are of the same version, or the reference's where there are none to be."""
+        if not windows:
+            found: TextSample = getattr(self.reference, side)
+            return found
+        oldest = self.window.start - windows * self.window.length
+        near = (each for each in self.before if each.start >= oldest)
+        return pool(getattr(each, side) for each in near if each.reference_version == self.window.reference_version)
+
+
 class Comparer:
     """Compares windows with references. Keeps the spectra of the references met last."""
 
     _KEPT = 256
 
-    def __init__(self, detection: Detection) -> None:
-        self._detection = detection
+    def __init__(self, detection: Detection, trailing: TrailingRules = ALWAYS_PINNED) -> None:
+        self._detection, self._trailing = detection, trailing
         self._spectra: OrderedDict[tuple[str, int, str], np.ndarray] = OrderedDict()
 
-    def compare(self, window: DriftWindow, reference: Reference) -> Comparison:
-        """Compare; the same window and reference give the same numbers (shuffles are seeded by the window's key)."""
+    def compare(self, window: DriftWindow, reference: Reference, before: Sequence[DriftWindow] = ()) -> Comparison:
+        """Compare with the reference, or with the windows before where the rules say so (newest first).
+
+        The same arguments give the same numbers: shuffles are seeded by the window's key.
+        """
         if window.reference_version != reference.version:
             return Comparison(Verdict.INSUFFICIENT, ())
-        features: list[Feature] = []
-        for side in ("prompt", "answer", "request"):
-            sample, base = getattr(window, side), getattr(reference, side)
-            for name in self._histograms_of(side, sample):
-                pair = sample.histogram(name), base.histogram(name)
-                ready = reference.is_ready(side) and self._are_enough(*pair)
-                features.append(self._histogram(f"{side}.{name}", *pair, window, ready))
-            if side != "request":
-                features.append(self._embedding(side, sample, base, reference))
-        return self._judge(features)
+        bases = _Bases(window, reference, before)
+        return self._judge([feature for side in ("prompt", "answer", "request") for feature in self._of(side, bases)])
+
+    def _of(self, side: str, bases: _Bases) -> Iterable[Feature]:
+        window, sample = bases.window, getattr(bases.window, side)
+        for name in self._histograms_of(side, sample):
+            windows = self._trailing.windows(window.series, f"{side}.{name}")
+            base = bases.of(side, windows)
+            pair = sample.histogram(name), base.histogram(name)
+            ready = bool(windows or bases.reference.is_ready(side)) and self._are_enough(*pair)
+            yield replace(self._histogram(f"{side}.{name}", *pair, window, ready), trailing=windows, base=base)
+        if side != "request":
+            windows = self._trailing.windows(window.series, f"{side}.embedding")
+            base = bases.of(side, windows)
+            yield replace(self._embedding(side, sample, base, bases.reference), trailing=windows, base=base)
 
     @staticmethod
     def _histograms_of(side: str, sample: TextSample) -> list[str]:

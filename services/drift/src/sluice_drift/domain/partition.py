@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from sluice_drift.domain.observation import Observation, Pin, Series
 from sluice_drift.domain.reference import Reference
+from sluice_drift.domain.trailing import ALWAYS_PINNED, TrailingRules
 from sluice_drift.domain.versions import Versions
 from sluice_drift.domain.watermark import Clock, Marks
 from sluice_drift.domain.window import DriftWindow
@@ -27,6 +28,7 @@ class Rules:
     retention: int = 1800 * _SECOND
     idle_after: int = 30 * _SECOND
     reference_size: int = 200
+    trailing: TrailingRules = ALWAYS_PINNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Due:
     revision: int
     closed: bool
     complete_up_to: int
+    before: tuple[DriftWindow, ...] = ()
+    """Windows of the series before it, newest first, where features are compared with them."""
 
 
 class Partition:
@@ -113,15 +117,17 @@ class Partition:
         for identity in self._unsettled:
             window = self._windows[identity]
             closed = window.end + self._rules.lateness <= watermark
-            if self._published.get(identity) != (window.revision, closed):
-                result.append(Due(window, self._reference_of(window), window.revision, closed, watermark))
+            before = self._before(window)
+            revision = window.revision + sum(each.revision for each in before)
+            if self._published.get(identity) != (revision, closed):
+                result.append(Due(window, self._reference_of(window), revision, closed, watermark, before))
         return result
 
     def mark_published(self, due: Due) -> None:
         """The window is out: it is due again only when it changes."""
         identity = due.window.identity
         self._published[identity] = (due.revision, due.closed)
-        if due.closed and due.window.revision == due.revision:
+        if due.closed and due.window.revision + sum(each.revision for each in due.before) == due.revision:
             self._unsettled.discard(identity)
 
     def _merge(self, observation: Observation) -> None:
@@ -151,6 +157,19 @@ class Partition:
             return
         self._changed[1, window.key] = window
         self._unsettled.add(window.identity)
+        self._unsettle_after(window)
+
+    def _unsettle_after(self, window: DriftWindow) -> None:
+        """Windows that were compared with this one are out of date as well."""
+        for number in range(1, self._rules.trailing.most(window.series) + 1):
+            identity = window.series, window.start + number * window.length
+            if identity in self._windows:
+                self._unsettled.add(identity)
+
+    def _before(self, window: DriftWindow) -> tuple[DriftWindow, ...]:
+        most = self._rules.trailing.most(window.series)
+        starts = (window.start - number * window.length for number in range(1, most + 1))
+        return tuple(self._windows[window.series, start] for start in starts if (window.series, start) in self._windows)
 
     def _reference_for(self, observation: Observation) -> Reference | None:
         versions = self._versions.get(observation.series)
@@ -213,10 +232,16 @@ class Partition:
         if horizon <= self._marks.forgotten_before:
             return
         self._marks.forgotten_before = horizon
-        for identity in [each.identity for each in self._windows.values() if each.end <= horizon]:
+        for identity in [
+            each.identity for each in self._windows.values() if each.end <= self._kept_from(each, horizon)
+        ]:
             if identity not in self._unsettled:
                 self._deleted.append(self._windows.pop(identity).key)
                 self._published.pop(identity, None)
+
+    def _kept_from(self, window: DriftWindow, horizon: int) -> int:
+        """Windows that are restated no more are kept while later ones, which may be, are compared with them."""
+        return horizon - self._rules.trailing.most(window.series) * self._rules.length
 
     def _take_changes(self) -> dict[str, Record | None]:
         ordered = sorted(self._changed.items(), key=lambda item: item[0][0])

@@ -56,7 +56,7 @@ class Recount(Partition):
         found = []
         for window in self.windows:
             reference = self.versions[window.series, window.reference_version]
-            found.append(Due(window, reference, window.revision, False, 0))
+            found.append(Due(window, reference, window.revision, False, 0, self._before(window)))
         return found
 
     def unlike(self) -> Iterable[Version]:

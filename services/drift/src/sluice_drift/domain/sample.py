@@ -114,7 +114,7 @@ class TextSample(Counts):
         self.count(profile)
         if slices:
             for dimension, value in (*slices, ("language", profile.language or UNKNOWN_LANGUAGE)):
-                _slice(self.slices.setdefault(dimension, {}), value).count(profile)
+                slice_of(self.slices.setdefault(dimension, {}), value).count(profile)
 
     def add_facts(self, facts: Sequence[tuple[str, str]], profile: Profile, slices: Sequence[tuple[str, str]]) -> None:
         """Count more of a text that was counted, where it was counted."""
@@ -125,7 +125,7 @@ class TextSample(Counts):
                 known.get(value, known.get(OTHER, Counts())).count_facts(facts)
 
 
-def _slice(known: dict[str, Counts], value: str) -> Counts:
+def slice_of(known: dict[str, Counts], value: str) -> Counts:
     """The counts of a value, or those it shares with others."""
     if value in known:
         return known[value]

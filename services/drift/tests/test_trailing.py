@@ -1,0 +1,177 @@
+"""A trailing reference is the windows just before: its rate is the stated one, and late data restate those that follow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from sluice_drift.adapters import records
+from sluice_drift.adapters.events import measured
+from sluice_drift.domain.causes import causes_of
+from sluice_drift.domain.comparison import Comparer, Comparison, Detection, Verdict
+from sluice_drift.domain.observation import Observation, Profile, Series, pack_embedding
+from sluice_drift.domain.partition import Due, Partition, Record, Rules
+from sluice_drift.domain.recount import Recount
+from sluice_drift.domain.trailing import read_rules
+from sluice_drift.settings import DriftSettings
+
+SECOND = 1_000_000
+LENGTH = 60 * SECOND
+BASE = 1_760_000_040 * SECOND
+SERIES = Series("acme", "small")
+RULES = Rules(length=LENGTH, reference_size=60, trailing=read_rules("prompt.*=3"))
+DETECTION = Detection(false_alarm_rate=0.05)
+
+
+def observation(rng: np.random.Generator, offset: int, at: int, *, german: float) -> Observation:
+    vector = rng.standard_normal(8)
+    profile = Profile(
+        "de" if rng.random() < german else "en",
+        int(rng.integers(5, 60)),
+        pack_embedding((vector / np.linalg.norm(vector)).tolist()),
+    )
+    return Observation(
+        source_partition=0,
+        offset=offset,
+        at=BASE + at,
+        series=SERIES,
+        prompt=profile,
+        answer=profile,
+        embedding_model="sha256:a",
+        mark=1 + offset,
+        slices=(("route", "a" if offset % 2 else "b"),),
+    )
+
+
+def traffic(seed: int, shares: list[float], each: int = 60) -> list[Observation]:
+    """So many a window, with these shares of German."""
+    rng = np.random.default_rng(seed)
+    return [
+        observation(rng, window * each + number, window * LENGTH + number * SECOND * 60 // each, german=german)
+        for window, german in enumerate(shares)
+        for number in range(each)
+    ]
+
+
+def run(log: list[Observation], rules: Rules = RULES) -> Partition:
+    partition = Partition(0, rules, now=0)
+    for each in log:
+        partition.absorb([each], now=0)
+    return partition
+
+
+def last_of(partition: Partition) -> Due:
+    return max(partition.due(0), key=lambda due: due.window.start)
+
+
+def compared(due: Due) -> Comparison:
+    return Comparer(DETECTION, RULES.trailing).compare(due.window, due.reference, due.before)
+
+
+def test_a_change_that_lasts_is_old_news_to_the_trailing_side_and_news_to_the_pinned_one() -> None:
+    due = last_of(run(traffic(1, [0.1, 0.1, 0.8, 0.8, 0.8, 0.8])))
+    features = {each.name: each for each in compared(due).features}
+    trailing, pinned = features["prompt.language"], features["answer.language"]
+    assert (trailing.trailing, trailing.reference_observations, trailing.verdict) == (3, 180, Verdict.STABLE)
+    assert (pinned.trailing, pinned.reference_observations, pinned.verdict) == (0, 60, Verdict.DRIFTED)
+
+
+def test_a_sudden_change_is_found_against_the_windows_before_and_its_causes_are_measured_from_them() -> None:
+    due = last_of(run(traffic(2, [0.1, 0.9, 0.9, 0.9, 0.1])))
+    comparison = compared(due)
+    features = {each.name: each for each in comparison.features}
+    assert features["prompt.language"].verdict is Verdict.DRIFTED
+    assert features["answer.language"].verdict is Verdict.STABLE
+    told = measured(due, comparison, causes_of(due.window, due.reference, comparison), false_alarm_rate=0.05)
+    event = {each.feature: each for each in told.features}
+    assert (event["prompt.language"].trailing_windows, event["answer.language"].trailing_windows) == (3, 0)
+    assert sum(event["prompt.language"].reference_bin_counts) == 180
+
+
+def test_without_drift_alarms_against_trailing_windows_are_as_rare_as_stated() -> None:
+    streams = 150
+    verdicts = [compared(last_of(run(traffic(seed, [0.3] * 5)))).verdict for seed in range(streams)]
+    alarms = sum(each is Verdict.DRIFTED for each in verdicts)
+    assert alarms / streams <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / streams)
+
+
+def test_too_little_before_is_insufficient() -> None:
+    due = last_of(run(traffic(3, [0.3, 0.3])))
+    features = {each.name: each for each in compared(due).features}
+    assert features["prompt.language"].verdict is Verdict.INSUFFICIENT  # the window before is the reference itself
+    assert features["answer.language"].verdict is Verdict.STABLE
+
+
+def test_late_data_restate_the_windows_that_were_compared_with_theirs() -> None:
+    log = traffic(4, [0.3] * 6)
+    partition = run(log)
+    for due in partition.due(0):
+        partition.mark_published(due)
+    assert partition.due(0) == []
+    revisions = {due.window.start: due.revision for due in run(log).due(0)}
+    late = observation(np.random.default_rng(9), len(log), 2 * LENGTH, german=1.0)
+    partition.absorb([late], now=0)
+    again = {(due.window.start - BASE) // LENGTH: due for due in partition.due(0)}
+    assert sorted(again) == [2, 3, 4, 5]
+    assert all(due.revision == revisions[due.window.start] + 1 for due in again.values())
+
+
+def test_windows_are_kept_for_as_long_as_another_is_compared_with_them() -> None:
+    rules = Rules(length=LENGTH, lateness=0, retention=2 * LENGTH, reference_size=60, trailing=read_rules("*=3"))
+    pinned_only = Rules(length=LENGTH, lateness=0, retention=2 * LENGTH, reference_size=60)
+    kept = {}
+    for name, each in (("trailing", rules), ("pinned", pinned_only)):
+        partition = Partition(0, each, now=0)
+        for one in traffic(5, [0.3] * 12, each=10):
+            partition.absorb([one], now=0)
+            for due in partition.due(0):
+                partition.mark_published(due)
+        kept[name] = len(list(partition.windows))
+    assert kept["trailing"] == kept["pinned"] + 3
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_through_a_crash_and_counted_again_the_same_is_said_of_every_window(data: st.DataObject) -> None:
+    log = traffic(6, [0.3, 0.3, 0.7, 0.7, 0.2], each=30)
+    stored: dict[str, bytes] = {}
+    partition = Partition(0, RULES, now=0)
+    cut = data.draw(st.integers(0, len(log)))
+    for each in log[:cut]:
+        changes: dict[str, Record | None] = partition.absorb([each], now=0)
+        stored |= {key: records.encode(record) for key, record in changes.items() if record is not None}
+    kept = [records.decode(key.encode(), value) for key, value in stored.items()]
+    revived = Partition(0, RULES, records=kept, now=0)
+    for each in log[max(0, cut - 20) :]:
+        revived.absorb([each], now=0)
+    [reference] = revived.references
+    again = Recount(0, RULES, pinned={(SERIES, 1): reference}, partial=False, now=0)
+    for each in log:
+        again.absorb_one(each, now=0)
+    assert said(revived.due(0)) == said(again.due_all()) == said(run(log).due(0))
+
+
+def said(dues: list[Due]) -> dict[int, tuple[int, Comparison]]:
+    return {due.window.start: (len(due.before), compared(due)) for due in dues}
+
+
+def test_the_first_rule_that_fits_decides() -> None:
+    rules = read_rules("acme|small/prompt.language=0, acme|*/prompt.*=12, request.outcome=288")
+    assert rules.windows(SERIES, "prompt.language") == 0
+    assert rules.windows(SERIES, "prompt.words") == 12
+    assert rules.windows(Series("other", "small"), "prompt.words") == 0
+    assert rules.windows(Series("", "small"), "request.outcome") == 288
+    assert (rules.most(SERIES), rules.most(Series("", "x")), read_rules("").most(SERIES)) == (288, 288, 0)
+
+
+@pytest.mark.parametrize("text", ["prompt.language", "prompt.language=many", "prompt.language=289", "=", "a=-1"])
+def test_a_rule_that_cannot_be_read_stops_the_start_with_a_sentence(text: str) -> None:
+    with pytest.raises(ValidationError, match="must be FEATURE=WINDOWS"):
+        DriftSettings(trailing=text)  # type: ignore[call-arg]
+
+
+def test_rules_come_from_the_setting() -> None:
+    assert DriftSettings(trailing="*=6").rules().trailing.windows(SERIES, "answer.words") == 6  # type: ignore[call-arg]
+    assert DriftSettings().rules().trailing.most(SERIES) == 0  # type: ignore[call-arg]
