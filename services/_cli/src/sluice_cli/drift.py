@@ -13,6 +13,8 @@ from sluice_cli.mesh import demo_env
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
 
+MODULE = "sluice_drift.pin"
+
 drift = typer.Typer(no_args_is_help=True, help="Tell the drift processor what to compare with.")
 console = terminal.console()
 
@@ -28,7 +30,7 @@ def pin(
     tenant: Annotated[str, typer.Option(help="Whose series; the series of all tenants without it.")] = "",
 ) -> None:
     """Pin the reference of a series anew, from the next observations on. The old one stays in use until they are enough."""
-    told = _asked(Home.here(), [model, "--tenant", tenant])
+    told = asked(Home.here(), [model, "--tenant", tenant])
     whose = f"tenant {told['tenant_id']}" if told["tenant_id"] else "all tenants"
     console.print(
         f"Asked for version {told['version']} of the reference of {told['model']}, {whose} ({told['command_id']}). It takes over from "
@@ -39,14 +41,14 @@ def pin(
     )
 
 
-def _asked(home: Home, arguments: list[str]) -> dict[str, str]:
+def asked(home: Home, arguments: list[str], *, module: str = MODULE) -> dict[str, str]:
     """As a process of its own: the command may not import a service."""
     known = demo_env.read(home) if home.demo_env.exists() else {}
     environment = {"SLUICE_HOME": str(home.path)} | known | dict(os.environ)
-    command = [sys.executable, "-m", "sluice_drift.pin", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise MeshProblem(lines[-1] if lines else f"sluice_drift.pin ended with exit code {done.returncode}.")
+        raise MeshProblem(lines[-1] if lines else f"{module} ended with exit code {done.returncode}.")
     told: dict[str, str] = json.loads(done.stdout)
     return told
