@@ -8,7 +8,7 @@ from sluice_cli.drift import MODULE, asked
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
 
-ARGUMENTS = ["small", "--tenant", "acme"]
+ARGUMENTS = ["pin", "small", "--tenant", "acme"]
 
 
 def stand_in(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sluice_drift.adapters import records
+from sluice_drift.adapters.pinning import CannotPin, checked
 from sluice_drift.domain.comparison import Comparer, Detection
 from sluice_drift.domain.observation import Observation, Pin, Profile, Series, pack_embedding
 from sluice_drift.domain.partition import Partition, Record, Rules
 from sluice_drift.domain.recount import Recount
 from sluice_drift.domain.reference import Reference
 from sluice_drift.domain.versions import VERSIONS_KEPT, Versions
-from sluice_drift.pin import CannotPin, checked
 
 SECOND = 1_000_000
 BASE = 1_760_000_040 * SECOND

@@ -22,8 +22,8 @@ from sluice.events.v1 import drift_pb2
 from sluice.events.v1.drift_pb2 import DriftMeasured
 from sluice.events.v1.gateway_pb2 import REQUEST_OUTCOME_COMPLETED, RequestCompleted
 from sluice.events.v1.inference_pb2 import InferenceMeasured
+from sluice_drift.adapters.pinning import known
 from sluice_drift.domain.observation import Series
-from sluice_drift.pin import known
 from sluice_drift.settings import DriftSettings
 from sluice_kit import broker
 from sluice_kit.events import decode, encode, topic_of
@@ -233,14 +233,14 @@ async def test_a_reference_is_pinned_anew_by_command_through_a_kill(kafka: str, 
 async def wait_for_version(settings: DriftSettings, version: int) -> None:
     """Until it is the one in use: it needs requests as well as texts."""
     deadline = time.monotonic() + 40
-    while (await known(settings))[Series("acme", "small")].current.version != version:
+    while (await known(settings, "sluice-drift-series-changelog"))[Series("acme", "small")].current.version != version:
         assert time.monotonic() < deadline, "the new version did not take over"
         await asyncio.sleep(0.3)
 
 
 def pinned_anew(environment: dict[str, str], model: str, *, code: int) -> str:
     """What the command prints: its JSON, or why not."""
-    command = [sys.executable, "-m", "sluice_drift.pin", model, "--tenant", "acme"]
+    command = [sys.executable, "-m", "sluice_drift.main", "pin", model, "--tenant", "acme"]
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stderr if code else done.stdout

@@ -13,7 +13,7 @@ from sluice_cli.mesh import demo_env
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
 
-MODULE = "sluice_drift.pin"
+MODULE = "sluice_drift.main"
 
 drift = typer.Typer(no_args_is_help=True, help="Tell the drift processor what to compare with.")
 console = terminal.console()
@@ -30,7 +30,7 @@ def pin(
     tenant: Annotated[str, typer.Option(help="Whose series; the series of all tenants without it.")] = "",
 ) -> None:
     """Pin the reference of a series anew, from the next observations on. The old one stays in use until they are enough."""
-    told = asked(Home.here(), [model, "--tenant", tenant])
+    told = asked(Home.here(), ["pin", model, "--tenant", tenant])
     whose = f"tenant {told['tenant_id']}" if told["tenant_id"] else "all tenants"
     console.print(
         f"Asked for version {told['version']} of the reference of {told['model']}, {whose} ({told['command_id']}). It takes over from "

@@ -1,4 +1,4 @@
-"""Asks the processor to pin the reference of a series anew: `python -m sluice_drift.pin MODEL [--tenant TENANT]`.
+"""Asks the processor to pin the reference of a series anew.
 
 The next observations are collected beside the reference in use, which stays until they are enough; then windows that begin
 later are compared with the new version. The command is a record of the internal topic, so a killed worker obeys it once.
@@ -6,35 +6,28 @@ later are compared with the new version. The command is a record of the internal
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
-import sys
 from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
 from sluice_kit.broker import client_options
-from sluice_kit.errors import Unavailable
 from sluice_kit.ordered import OrderedReader
-from sluice_kit.settings import load
+from sluice_kit.settings import MeshSettings
 
 from sluice_drift.adapters import records
-from sluice_drift.agents import OBSERVATIONS_TOPIC, SERIES_TABLE
 from sluice_drift.domain.observation import Pin, Series
 from sluice_drift.domain.reference import Reference, series_key
 from sluice_drift.domain.versions import Versions
-from sluice_drift.settings import DriftSettings
 
 
 class CannotPin(Exception):
     """Says why not, and what to do."""
 
 
-async def known(settings: DriftSettings) -> dict[Series, Versions]:
-    """The references that the processor has stored."""
+async def known(settings: MeshSettings, changelog: str) -> dict[Series, Versions]:
+    """The references in the changelog of the processor's table."""
     kept: dict[str, Reference] = {}
     async with OrderedReader.opened(settings) as reader:
-        async for record in reader.records(await reader.spans([f"{settings.group}-{SERIES_TABLE}-changelog"])):
+        async for record in reader.records(await reader.spans([changelog])):
             key = (record.key or b"").decode()
             if not key.startswith("reference|"):
                 continue
@@ -64,34 +57,16 @@ def checked(versions: dict[Series, Versions], series: Series) -> Reference:
     return found.current
 
 
-async def pin(settings: DriftSettings, series: Series) -> dict[str, object]:
+async def pin(settings: MeshSettings, series: Series, *, changelog: str, topic: str) -> dict[str, object]:
     """Send the command; what was asked for."""
-    current = checked(await known(settings), series)
+    current = checked(await known(settings, changelog), series)
     command = Pin(command=str(uuid4()), series=series)
     async with AIOKafkaProducer(**client_options(settings), acks="all") as producer:
-        await producer.send_and_wait(OBSERVATIONS_TOPIC, records.encode_pin(command), key=series_key(series).encode())
+        await producer.send_and_wait(topic, records.encode_pin(command), key=series_key(series).encode())
     return {
         "command_id": command.command,
         "tenant_id": series.tenant_id,
         "model": series.model,
         "version": current.version + 1,
         "replaces": current.version,
-        "observations_to_collect": settings.reference_observations,
     }
-
-
-def main() -> None:
-    """Entry point. Exit code 1 when it cannot be done, with the reason on standard error."""
-    parser = argparse.ArgumentParser(prog="sluice drift pin")
-    parser.add_argument("model")
-    parser.add_argument("--tenant", default="", help="empty: the series of all tenants")
-    arguments = parser.parse_args()
-    try:
-        told = asyncio.run(pin(load(DriftSettings), Series(arguments.tenant, arguments.model)))
-    except (CannotPin, Unavailable) as error:
-        sys.exit(str(error))
-    sys.stdout.write(json.dumps(told) + "\n")
-
-
-if __name__ == "__main__":
-    main()
