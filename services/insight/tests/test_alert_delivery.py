@@ -112,8 +112,12 @@ async def test_a_silenced_alert_is_not_delivered_and_one_that_others_judge_neith
     silenced, others = alert(), alert("resolved")
     silenced.message.silenced_by.append("s-1")  # type: ignore[attr-defined]
     receiver = webhook(far, secret_file)
+
+    async def is_silenced(event: AlertRaised) -> bool:
+        return event.state == "resolved"
+
     async with httpx2.AsyncClient() as client:
-        delivery = Delivery(receiver, client, is_silenced=lambda event: event.state == "resolved", now=lambda: NOW)
+        delivery = Delivery(receiver, client, is_silenced=is_silenced, now=lambda: NOW)
         await delivery.handle(silenced)
         await delivery.handle(others)
         assert far.got == []

@@ -170,3 +170,23 @@ async def test_what_is_given_up_fires_with_its_topic(mesh: Mesh) -> None:
     # Seen from an hour ahead it is old.
     later = GivenUp(settings, now=lambda: time.time() + 3600)
     assert await later.counts([15 * 60_000_000]) == {15 * 60_000_000: {}}
+
+
+async def test_an_alert_that_another_service_raised_is_silenced_too_also_right_after_a_start(
+    mesh: Mesh, far: Far
+) -> None:
+    mesh.deliver_to(far)
+    with mesh.insight() as (_, target):
+        async with grpc.aio.insecure_channel(target) as channel:
+            request = alert_service_pb2.CreateSilenceRequest(rule="test.failing", set_by="op", reason="OPS-1")
+            request.labels["tenant_id"] = "acme"
+            request.ends_at.FromSeconds(int(time.time()) + 3600)
+            await AlertServiceStub(channel).CreateSilence(request, wait_for_ready=True)
+    for tenant in ("acme", "globex"):
+        event = AlertRaised(alert_id=f"their-{tenant}", rule="test.failing", state="firing", severity="critical")
+        event.labels["tenant_id"], event.metadata.event_id = tenant, f"their-{tenant}"
+        event.metadata.producer = "sluice-cost/0#x"
+        event.metadata.occurred_at.GetCurrentTime()
+        await mesh.publish(event)
+    with mesh.insight():
+        assert await heard(far, 1) == [("their-globex", "alert.firing")]

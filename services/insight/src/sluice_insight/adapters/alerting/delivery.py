@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -49,7 +49,7 @@ class Delivery:
     receiver: Receiver
     client: httpx2.AsyncClient
     console_url: str = ""
-    is_silenced: Callable[[AlertRaised], bool] = lambda _: False
+    is_silenced: Callable[[AlertRaised], Awaitable[bool]] | None = None
     """Asked of alerts that others judge, which say nothing of silences. Raises Unavailable while it is not known."""
     now: Callable[[], float] = time.time
     first_pause_seconds: float = 0.5
@@ -61,7 +61,7 @@ class Delivery:
         assert isinstance(alert, AlertRaised)
         if alert.state == "pending" or not self.receiver.wants(rule=alert.rule, severity=alert.severity):
             return
-        if alert.silenced_by or self.is_silenced(alert):
+        if alert.silenced_by or (self.is_silenced is not None and await self.is_silenced(alert)):
             DELIVERIES.labels(self.receiver.receiver, "silenced").inc()
             return
         if self.now() - Told(alert).changed_at / 1e6 > OLDEST_SECONDS:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx2
+from aiokafka.errors import KafkaError
 from google.protobuf.message import Message
 from sluice.events.v1.alert_pb2 import AlertRaised
 from sluice_kit.configuration import SourceFile
 from sluice_kit.configuration_watch import WatchedConfiguration
 from sluice_kit.consumer import EventConsumer, StartingOffsets
+from sluice_kit.errors import Unavailable
 from sluice_kit.events import topic_of
 from sluice_kit.publisher import EventPublisher
 from sluice_kit.settings import MeshSettings
@@ -109,6 +111,12 @@ def delivery_consumers(
     interventions: Interventions,
 ) -> list[EventConsumer]:
     """A consumer group for every receiver, over all instances: one that is away holds up no other."""
+    names = [topic_of(event).name for event in INTERVENTIONS]
+    known = CaughtUp(ends=lambda: topic_ends(settings, names), positions=lambda: interventions.positions)
+
+    async def is_silenced(alert: AlertRaised) -> bool:
+        return await _is_silenced(alert, interventions, known)
+
     # The client logs whole addresses, which may hold a secret.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     return [
@@ -116,9 +124,7 @@ def delivery_consumers(
             service="insight",
             group=f"sluice-insight-alerts-to-{receiver.receiver}",
             events=[AlertRaised],
-            handle_each=Delivery(
-                receiver, client, console_url=console_url, is_silenced=lambda alert: _is_silenced(alert, interventions)
-            ).handle,
+            handle_each=Delivery(receiver, client, console_url=console_url, is_silenced=is_silenced).handle,
             concurrency=4,
             settings=settings,
         )
@@ -126,9 +132,15 @@ def delivery_consumers(
     ]
 
 
-def _is_silenced(alert: AlertRaised, interventions: Interventions) -> bool:
+async def _is_silenced(alert: AlertRaised, interventions: Interventions, known: CaughtUp) -> bool:
     if alert.metadata.producer.startswith(OWN):
         return False  # the evaluator has said so in the event, and tells of it again when the silence ends
+    try:
+        is_known = await known.check()
+    except (KafkaError, OSError):
+        is_known = False
+    if not is_known:
+        raise Unavailable("the silences are not read yet")  # it is asked again
     return bool(interventions.silencing(alert.rule, dict(alert.labels), at=time.time_ns() // 1000))
 
 
