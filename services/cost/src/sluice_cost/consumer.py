@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from math import isfinite
 from typing import Any
@@ -12,12 +13,14 @@ from sluice.events.v1 import gateway_pb2
 from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice.events.v1.inference_pb2 import InferenceMeasured
 from sluice.events.v1.moderation_pb2 import ContentModerated
+from sluice.events.v1.quality_pb2 import AnswerJudged
 from sluice_kit.consumer import ConsumedEvent
 from sluice_kit.errors import Unavailable
 
 from sluice_cost.domain.ledger import (
     COMPUTE,
     GUARDRAIL,
+    JUDGE,
     Completion,
     Ledger,
     LedgerEntry,
@@ -126,6 +129,11 @@ def measured_of(event: ConsumedEvent) -> Measured:
         )
         outcome = "cancelled" if message.aborted else "completed"
         return Measured(_facts_of(event, _column_text(message.model), usage, outcome), COMPUTE)
+    if isinstance(message, AnswerJudged):
+        # Nobody's call: neither a key's nor a person's.
+        outcome = message.failure or "completed"
+        facts = _facts_of(event, _column_text(message.judge_model), _usage(message.usage), _column_text(outcome))
+        return Measured(replace(facts, subject_id=""), JUDGE)
     # Filters tell how long they took, not the processor time of it: an upper bound, said to be estimated.
     filter_ = "sluice-moderation" if isinstance(message, ContentModerated) else "sluice-redaction"
     usage = Usage(cpu_us=max(message.latency.ToMicroseconds(), 0), is_estimated=True)

@@ -8,6 +8,7 @@ from sluice.cost.v1 import cost_service_pb2, cost_service_pb2_grpc
 from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice.events.v1.inference_pb2 import InferenceMeasured
 from sluice.events.v1.moderation_pb2 import ContentModerated
+from sluice.events.v1.quality_pb2 import AnswerJudged
 from sluice.events.v1.redaction_pb2 import TextRedacted
 from sluice_kit.configuration import ConfigurationRefused
 from sluice_kit.consumer import EventConsumer
@@ -85,7 +86,7 @@ async def serve_with(
     consumer = EventConsumer(
         service="cost",
         group="sluice-cost",
-        events=[RequestCompleted, InferenceMeasured, ContentModerated, TextRedacted],
+        events=[RequestCompleted, InferenceMeasured, ContentModerated, TextRedacted, AnswerJudged],
         handle=entering.handle,
         settings=settings,
         starting_offsets=entering.starting_offsets,

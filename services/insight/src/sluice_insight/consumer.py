@@ -138,7 +138,7 @@ def _fact(event: ConsumedEvent) -> Fact:
         return fairness_part(message)
     if isinstance(message, ProbeMeasured):
         return probe_parts(message)
-    if isinstance(message, CostRecorded) and not message.metadata.synthetic:
+    if isinstance(message, CostRecorded) and not message.metadata.synthetic and message.charge_kind != "judge":
         return charge_of(message, partition=event.partition)
     if isinstance(message, EventsLost) and message.lost_topic in COUNTED:
         message.last_lost_at.ToMicroseconds()

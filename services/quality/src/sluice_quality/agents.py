@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from sluice.events.v1.feedback_pb2 import FeedbackReceived
 from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice.events.v1.moderation_pb2 import ContentModerated
+from sluice.events.v1.quality_pb2 import AnswerJudged
 from sluice_kit.events import topic_of
 from sluice_kit.streams.dead_letters import DeadLetters
 from sluice_kit.streams.options import Rhythm
@@ -17,7 +18,7 @@ from sluice_quality.adapters import telemetry
 from sluice_quality.adapters.processor import Processor
 from sluice_quality.domain.partition import Rules
 
-SOURCES: Sequence[type[Message]] = (RequestCompleted, ContentModerated, FeedbackReceived)
+SOURCES: Sequence[type[Message]] = (RequestCompleted, ContentModerated, FeedbackReceived, AnswerJudged)
 """All keyed by request id with the same number of partitions, so that a partition sees all of a request."""
 
 WINDOWS_TABLE = "windows"

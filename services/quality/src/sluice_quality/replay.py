@@ -14,7 +14,7 @@ from aiokafka import ConsumerRecord
 from sluice.events.v1.feedback_pb2 import FeedbackReceived
 from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice.events.v1.moderation_pb2 import ContentModerated
-from sluice.events.v1.quality_pb2 import QualityMeasured
+from sluice.events.v1.quality_pb2 import AnswerJudged, QualityMeasured
 from sluice_kit.events import UndecodableEvent, decode, topic_of
 from sluice_kit.settings import load
 from sluice_kit.streams.windows_compared import Windows
@@ -27,7 +27,7 @@ from sluice_quality.domain.partition import Part, Partition, Rules
 from sluice_quality.domain.watermark import Marks
 from sluice_quality.settings import QualitySettings
 
-SOURCES = tuple(topic_of(event).name for event in (RequestCompleted, ContentModerated, FeedbackReceived))
+SOURCES = tuple(topic_of(event).name for event in (RequestCompleted, ContentModerated, FeedbackReceived, AnswerJudged))
 
 
 class Recount:

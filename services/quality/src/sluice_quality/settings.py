@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from sluice.events.v1.gateway_pb2 import RequestCompleted
@@ -40,6 +40,25 @@ class QualitySettings(StreamSettings):
     """Requests remembered per partition for feedback that comes later."""
     pending_capacity: int = Field(default=20_000, ge=100)
     """Pieces of feedback per partition that wait for their completion."""
+
+    judge_rate: float = Field(default=0.0, ge=0, le=1)
+    """Share of the answers that the judge grades, where their tenant captures texts; 0 is off. Read by `sluice-quality-judge`."""
+    judge_rates: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    """The same by tenant, in JSON, such as `{"acme": 0.1}`; the other tenants have `judge_rate`."""
+    judge_model: str = Field(default="", pattern=r"^[A-Za-z0-9._:/@-]{0,128}$")
+    """Id or alias of the model that grades; empty means the inference service's own first."""
+    judge_concurrency: int = Field(default=1, ge=1, le=64)
+    """Answers graded at once."""
+    judge_tokens_per_hour: int = Field(default=100_000, ge=1)
+    """Grading stops for the hour when it would use more."""
+    judge_timeout_seconds: float = Field(default=60.0, gt=0, le=600)
+    judge_metrics_listen: str = Field(default="", pattern=r"^$|^[^\s:]+:\d{1,5}$")
+    """`host:port` of the judge's /healthz and /metrics; empty serves none."""
+
+    @property
+    def is_judging(self) -> bool:
+        """True when any answer is graded."""
+        return self.judge_rate > 0 or any(self.judge_rates.values())
 
     @property
     def data_dir(self) -> Path:

@@ -106,7 +106,7 @@ class CostRecorded(_message.Message):
     api_key_id: _builtins.str
     """API key id."""
     charge_kind: _builtins.str
-    """Kind of row: `inference`, `synthetic`, `correction`, `compute`, `guardrail`, `retry`, `shadow`, `idle`. A request has one row of the first two."""
+    """Kind of row: `inference`, `synthetic`, `correction`, `compute`, `guardrail`, `retry`, `shadow`, `idle`, `judge`. A request has one row of the first two."""
     unpriced: _builtins.bool
     """True when the model has no price: the cost is not known, and not zero."""
     price_book: _builtins.str

@@ -3,11 +3,15 @@
 isort:skip_file
 Facts published by the quality processor."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from sluice.events.v1 import metadata_pb2 as _metadata_pb2
 from sluice.types.v1 import metric_pb2 as _metric_pb2
 from sluice.types.v1 import sketch_pb2 as _sketch_pb2
+from sluice.types.v1 import usage_pb2 as _usage_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -32,6 +36,7 @@ class QualityMeasured(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     FEEDBACK_FIELD_NUMBER: _builtins.int
     MODERATION_FIELD_NUMBER: _builtins.int
+    JUDGEMENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def metadata(self) -> _metadata_pb2.EventMetadata:
         """Who, when."""
@@ -60,6 +65,10 @@ class QualityMeasured(_message.Message):
     def moderation(self) -> Global___ModerationTotals:
         """Moderation decisions of the window; the series then has tenant and project only. Absent when there were none."""
 
+    @_builtins.property
+    def judgements(self) -> Global___JudgementTotals:
+        """Judgements of answers of the window by a model; absent when there were none."""
+
     def __init__(
         self,
         *,
@@ -70,10 +79,11 @@ class QualityMeasured(_message.Message):
         requests: Global___RequestTotals | None = ...,
         feedback: Global___FeedbackTotals | None = ...,
         moderation: Global___ModerationTotals | None = ...,
+        judgements: Global___JudgementTotals | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["feedback", b"feedback", "metadata", b"metadata", "moderation", b"moderation", "part", b"part", "requests", b"requests", "series", b"series", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["feedback", b"feedback", "judgements", b"judgements", "metadata", b"metadata", "moderation", b"moderation", "part", b"part", "requests", b"requests", "series", b"series", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["feedback", b"feedback", "metadata", b"metadata", "moderation", b"moderation", "part", b"part", "requests", b"requests", "series", b"series", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feedback", b"feedback", "judgements", b"judgements", "metadata", b"metadata", "moderation", b"moderation", "part", b"part", "requests", b"requests", "series", b"series", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -336,3 +346,135 @@ class ModerationTotals(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModerationTotals: _TypeAlias = ModerationTotals  # noqa: Y015
+
+@_typing.final
+class JudgementTotals(_message.Message):
+    """Sums over judgements of answers by a model. They count in the window in which the answer ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JUDGED_FIELD_NUMBER: _builtins.int
+    UNUSABLE_FIELD_NUMBER: _builtins.int
+    SCORE_SUM_MILLI_FIELD_NUMBER: _builtins.int
+    SCREENED_FIELD_NUMBER: _builtins.int
+    judged: _builtins.int
+    """Answers that were graded: the mean score's denominator."""
+    unusable: _builtins.int
+    """Answers whose judgement could not be used, or did not come."""
+    score_sum_milli: _builtins.int
+    """Sum of the answers' mean scores in thousandths, exact."""
+    screened: _builtins.int
+    """Answers of which the judge was not shown everything, because it spoke to the judge."""
+    def __init__(
+        self,
+        *,
+        judged: _builtins.int = ...,
+        unusable: _builtins.int = ...,
+        score_sum_milli: _builtins.int = ...,
+        screened: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["judged", b"judged", "score_sum_milli", b"score_sum_milli", "screened", b"screened", "unusable", b"unusable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgementTotals: _TypeAlias = JudgementTotals  # noqa: Y015
+
+@_typing.final
+class AnswerJudged(_message.Message):
+    """A model graded an answer, or could not. Holds no text. A judgement that is made again has the same event id."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METADATA_FIELD_NUMBER: _builtins.int
+    SERIES_FIELD_NUMBER: _builtins.int
+    SOURCE_EVENT_ID_FIELD_NUMBER: _builtins.int
+    ANSWERED_AT_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    SCORE_MILLI_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    JUDGE_MODEL_FIELD_NUMBER: _builtins.int
+    RUBRIC_VERSION_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    SCREENED_FIELD_NUMBER: _builtins.int
+    source_event_id: _builtins.str
+    """Id of the RequestCompleted that was judged."""
+    score_milli: _builtins.int
+    """Mean of the scores in thousandths, 1,000 to 5,000; 0 when there is none."""
+    failure: _builtins.str
+    """Why there is no score: `not_json`, `wrong_criteria`, `wrong_score`, `cut`, `nothing_left`, or a gRPC code such as `unavailable`; empty when there is one."""
+    judge_model: _builtins.str
+    """Model that judged; empty when none answered."""
+    rubric_version: _builtins.str
+    """Version of the rubric."""
+    screened: _builtins.bool
+    """True when sentences of the answer that spoke to the judge were left out."""
+    @_builtins.property
+    def metadata(self) -> _metadata_pb2.EventMetadata:
+        """Who, when it was judged, which request. subject_id is empty."""
+
+    @_builtins.property
+    def series(self) -> _metric_pb2.MetricSeries:
+        """The request's series."""
+
+    @_builtins.property
+    def answered_at(self) -> _timestamp_pb2.Timestamp:
+        """When that request ended."""
+
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___CriterionScore]:
+        """A score for each criterion; empty when there is none."""
+
+    @_builtins.property
+    def usage(self) -> _usage_pb2.TokenUsage:
+        """Tokens that judging took; absent when the judge told none."""
+
+    def __init__(
+        self,
+        *,
+        metadata: _metadata_pb2.EventMetadata | None = ...,
+        series: _metric_pb2.MetricSeries | None = ...,
+        source_event_id: _builtins.str = ...,
+        answered_at: _timestamp_pb2.Timestamp | None = ...,
+        scores: _abc.Iterable[Global___CriterionScore] | None = ...,
+        score_milli: _builtins.int = ...,
+        failure: _builtins.str = ...,
+        judge_model: _builtins.str = ...,
+        rubric_version: _builtins.str = ...,
+        usage: _usage_pb2.TokenUsage | None = ...,
+        screened: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answered_at", b"answered_at", "metadata", b"metadata", "series", b"series", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_at", b"answered_at", "failure", b"failure", "judge_model", b"judge_model", "metadata", b"metadata", "rubric_version", b"rubric_version", "score_milli", b"score_milli", "scores", b"scores", "screened", b"screened", "series", b"series", "source_event_id", b"source_event_id", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerJudged: _TypeAlias = AnswerJudged  # noqa: Y015
+
+@_typing.final
+class CriterionScore(_message.Message):
+    """A grade."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CRITERION_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    criterion: _builtins.str
+    """What was graded: `relevance`, `completeness`, `clarity`."""
+    score: _builtins.int
+    """1 (worst) to 5 (best)."""
+    def __init__(
+        self,
+        *,
+        criterion: _builtins.str = ...,
+        score: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["criterion", b"criterion", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CriterionScore: _TypeAlias = CriterionScore  # noqa: Y015

@@ -23,6 +23,7 @@ from sluice_cost.domain.budget import (
     Standing,
 )
 from sluice_cost.domain.holds import Hold, HoldKind, HoldState
+from sluice_cost.domain.ledger import JUDGE
 from sluice_cost.domain.windows import WindowKind
 
 _KEY = ("budget_id", "subject_id")
@@ -184,6 +185,7 @@ def _ledger_buckets(connection: Connection, budget: Budget, now: int) -> dict[tu
         ledger.tenant_id.in_(budget.tenant_ids),
         ledger.currency == budget.currency,
         ledger.amount_nano != 0,
+        ledger.charge_kind != JUDGE,
     ]
     if budget.scope is Scope.PROJECT:
         chosen.append(ledger.project_id == budget.scope_id)

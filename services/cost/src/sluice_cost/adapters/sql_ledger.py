@@ -18,7 +18,7 @@ from sluice_cost.adapters.sql_prices import read_prices
 from sluice_cost.adapters.sql_spent import count_spent
 from sluice_cost.domain.budget import Caller
 from sluice_cost.domain.holds import Posting
-from sluice_cost.domain.ledger import Completion, LedgerEntry, Measured, Partition, enter, enter_measured
+from sluice_cost.domain.ledger import JUDGE, Completion, LedgerEntry, Measured, Partition, enter, enter_measured
 from sluice_cost.domain.pricing import PriceHistory
 
 
@@ -50,7 +50,7 @@ class SqlLedger:
             new = insert_entries(connection, [*entries, *(entry for entry in times if entry)], encode)
             _keep_offsets(connection, next_offsets)
             # Last: it locks the budgets' accounts until the commit.
-            count_spent(connection, [posting_of(entry) for entry in new], self._terms, now=to_microseconds(recorded_at))
+            count_spent(connection, postings_of(new), self._terms, now=to_microseconds(recorded_at))
             return new
 
         return await self._database.write(work)
@@ -117,6 +117,11 @@ def read_positions(connection: Connection) -> dict[Partition, int]:
     """How far every partition was read."""
     rows: Sequence[Row[Any]] = connection.execute(select(tables.consumer_offsets)).all()
     return {Partition(row.topic, row.partition_number): row.next_offset for row in rows}
+
+
+def postings_of(entries: Sequence[LedgerEntry]) -> list[Posting]:
+    """What entries are to budgets: judging is in nobody's, for no caller asked for it."""
+    return [posting_of(entry) for entry in entries if entry.charge_kind != JUDGE]
 
 
 def posting_of(entry: LedgerEntry) -> Posting:

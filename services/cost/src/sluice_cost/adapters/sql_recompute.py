@@ -26,13 +26,13 @@ from sluice_cost.domain.corrections import (
     Scope,
     corrections_of,
 )
-from sluice_cost.domain.ledger import CORRECTION, IDLE, SYNTHETIC, LedgerEntry
+from sluice_cost.domain.ledger import CORRECTION, IDLE, JUDGE, SYNTHETIC, LedgerEntry
 from sluice_cost.domain.pricing import Priced
 
 _PAGE = 500
 _LINE_COLUMNS = tuple(tables.ledger.c[f"{line}_nano"] for line in LINES)
 # Corrections are in what an entry was charged; self-tests cost nothing; idle time follows its hour (sql_idle.py).
-_NOT_PRICED_ANEW = (CORRECTION, SYNTHETIC, IDLE)
+_NOT_PRICED_ANEW = (CORRECTION, SYNTHETIC, IDLE, JUDGE)
 
 Place = tuple[int, int]
 # Where to go on (None at the end), how many entries there were, and the corrections they need with what was charged before.

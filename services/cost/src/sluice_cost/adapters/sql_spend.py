@@ -11,7 +11,7 @@ from sluice_cost.adapters.database import Database
 from sluice_cost.adapters.moments import DAY_US, HOUR_US, from_microseconds, to_microseconds
 from sluice_cost.adapters.sql_entries import LEDGER_SUMS
 from sluice_cost.adapters.sql_ledger import read_positions
-from sluice_cost.domain.ledger import SYNTHETIC
+from sluice_cost.domain.ledger import JUDGE, SYNTHETIC
 from sluice_cost.domain.spend import (
     MOST_GROUPS,
     Dimension,
@@ -76,7 +76,7 @@ def _sums(
 
     wanted = [chosen(f.dimension, f.values) for f in query.filters]
     if query.without_synthetic:
-        wanted.append(table.c.charge_kind != SYNTHETIC)
+        wanted.append(table.c.charge_kind.not_in((SYNTHETIC, JUDGE)))
     grouped = [column(dimension).label(f"group_{i}") for i, dimension in enumerate(query.group_by)]
     return (
         select(*grouped, table.c.currency, *(value.label(name) for name, value in sums.items()))

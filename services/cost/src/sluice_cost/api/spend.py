@@ -81,7 +81,8 @@ def _query(request: pb.GetSpendRequest, *, tenant_id: str, now: datetime) -> Spe
     if len(set(group_by)) < len(group_by):
         raise InvalidInput("group_by names a dimension twice.", field="group_by")
     filters = chosen_filters(request.filters, tenant_id=tenant_id)
-    # Self-tests cost nothing, but their requests and tokens are nobody's: only who asks for kinds of rows gets them.
+    # Self-tests cost nothing, but their requests and tokens are nobody's, and what judges answers is no caller: only who asks for
+    # kinds of rows gets these.
     asks_for_kinds = Dimension.CHARGE_KIND in {*group_by, *(chosen.dimension for chosen in filters)}
     return SpendQuery(start, end, filters, group_by, without_synthetic=not asks_for_kinds)
 

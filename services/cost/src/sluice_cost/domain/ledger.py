@@ -26,6 +26,8 @@ GUARDRAIL = "guardrail"
 """Time that a filter took."""
 IDLE = "idle"
 """Capacity that is paid for and nobody used."""
+JUDGE = "judge"
+"""Tokens of a model that graded an answer: the tenant's, and no part of what its callers spent."""
 REQUEST_KINDS = (INFERENCE, SYNTHETIC)
 """One row a request; rows of every other kind stand beside them and count no request."""
 
@@ -129,20 +131,25 @@ def enter(completion: Completion, prices: PriceHistory, *, recorded_at: datetime
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Time that a part of a request took: its model is what took it, its usage has seconds only."""
+    """What a part of a request took beside its answer: its model is what took it. Seconds only, but for a judge: tokens."""
 
     facts: Completion
     charge_kind: str
-    """COMPUTE or GUARDRAIL."""
+    """COMPUTE, GUARDRAIL or JUDGE."""
 
 
 def enter_measured(measured: Measured, prices: PriceHistory, *, recorded_at: datetime) -> LedgerEntry | None:
     """The entry of measured time; None where seconds have no price: what a token costs covers it then.
 
-    A self-test is not billed: its time is idle time.
+    A self-test is not billed: its time is idle time. A judge is priced by the token, and without a price its cost is unknown.
     """
     facts = measured.facts
     price = price_of(facts, prices)
+    if measured.charge_kind == JUDGE:
+        if facts.usage.is_nothing or facts.is_synthetic or not facts.tenant_id or not facts.event_id:
+            return None
+        charged = charge(facts.usage, price, is_synthetic=False, currency=prices.default_currency)
+        return LedgerEntry(facts, charged, recorded_at, JUDGE)
     if price is None or not price.is_for_compute or facts.is_synthetic or not facts.tenant_id or not facts.event_id:
         return None
     charged = charge(facts.usage, price, is_synthetic=False, currency=prices.default_currency)

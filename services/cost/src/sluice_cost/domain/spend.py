@@ -54,7 +54,7 @@ class SpendQuery:
     filters: Sequence[SpendFilter] = ()
     group_by: Sequence[Dimension] = ()
     without_synthetic: bool = False
-    """Leave out the mesh's self-tests."""
+    """Leave out the mesh's self-tests, and what judging answers cost."""
 
 
 @dataclass(slots=True)

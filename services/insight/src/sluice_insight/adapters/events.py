@@ -32,7 +32,7 @@ _VERDICTS = {
 def quality_part(event: QualityMeasured) -> Part:
     """The part that a quality event publishes."""
     totals = Totals()
-    for name in ("requests", "feedback", "moderation"):
+    for name in ("requests", "feedback", "moderation", "judgements"):
         if event.HasField(name):  # type: ignore[arg-type]
             _collect(totals, name, getattr(event, name))
     return _part("quality", event, totals=totals, readings={})

@@ -68,6 +68,7 @@ _OBSERVED = {
     "requests": ("requests.requests",),
     "feedback": ("feedback.received",),
     "moderation": ("moderation.inputs", "moderation.outputs"),
+    "judgements": ("judgements.judged", "judgements.unusable"),
 }
 
 
@@ -154,6 +155,8 @@ _QUALITY_COUNTS = {
     "quality.moderated_outputs": ("moderation.outputs", "Moderation decisions on outputs."),
     "quality.moderation_flagged": ("moderation.flagged", "Decisions that let through and flagged."),
     "quality.moderation_skipped": ("moderation.skipped", "Decisions with a check skipped."),
+    "quality.judged_answers": ("judgements.judged", "Answers that a model graded."),
+    "quality.screened_answers": ("judgements.screened", "Answers of which the judge was not shown what spoke to it."),
 }
 _REQUESTS = ("requests.requests",)
 _DECISIONS = ("moderation.inputs", "moderation.outputs")
@@ -204,6 +207,11 @@ _QUALITY_SHARES = {
         ("feedback.comparisons_won",),
         ("feedback.comparisons_won", "feedback.comparisons_lost"),
         "Comparisons won, of those with a winner.",
+    ),
+    "quality.judge_failed_ratio": (
+        ("judgements.unusable",),
+        ("judgements.judged", "judgements.unusable"),
+        "Judgements that could not be used or did not come, of all.",
     ),
     "quality.moderation_blocked_ratio": (
         ("moderation.blocked_inputs", "moderation.blocked_outputs"),
@@ -287,6 +295,8 @@ def _catalogue() -> Mapping[str, Metric]:
             found.append(Metric(f"{name}.{label}", "quality", unit, f"{text} {label}.", _quantile(sketch, q, scale)))
     rating = _ratio("feedback.rating_sum_milli", "feedback.ratings", 1e-3)
     found.append(Metric("quality.rating_mean", "quality", "points", "Mean rating, 1 to 5.", rating))
+    judge = _ratio("judgements.score_sum_milli", "judgements.judged", 1e-3)
+    found.append(Metric("quality.judge_score", "quality", "points", "Mean score by a judging model, 1 to 5.", judge))
     found += _cost_metrics() + _drift_metrics() + _fairness_metrics() + _probe_metrics()
     return {each.name: each for each in found}
 

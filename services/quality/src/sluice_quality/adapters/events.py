@@ -15,16 +15,18 @@ from sluice.events.v1.moderation_pb2 import ContentModerated
 from sluice.types.v1 import feedback_pb2, finish_reason_pb2, sketch_pb2, verdict_pb2
 from sluice.types.v1.personal_data_pb2 import KindCount
 from sluice_kit.events import UndecodableEvent
-from sluice_kit.streams.times import duration_microseconds, event_time
+from sluice_kit.streams.times import duration_microseconds, event_time, timestamp_microseconds
 
-from sluice_quality.domain.facts import Completion, Fact, Feedback, Moderation, Outcome, Series
+from sluice_quality.domain.facts import Completion, Fact, Feedback, Judgement, Moderation, Outcome, Series
 from sluice_quality.domain.partition import Part
 from sluice_quality.domain.sketch import RELATIVE_ACCURACY, QuantileSketch
-from sluice_quality.domain.totals import FeedbackTotals, ModerationTotals, RequestTotals
+from sluice_quality.domain.totals import FeedbackTotals, JudgementTotals, ModerationTotals, RequestTotals
 from sluice_quality.domain.window import WindowState
 
 series_of = lru_cache(maxsize=50_000)(Series)
 """Series repeat: making one takes longer than finding it, and the same object is found sooner in every dictionary."""
+LOWEST_SCORE, HIGHEST_SCORE = 1_000, 5_000
+"""Of a judgement, in thousandths."""
 LARGEST_TOKEN_COUNT = 10**9
 """The cost service's bound: no request has more, and sums of more would outgrow 64 bits."""
 
@@ -67,6 +69,8 @@ def fact_of(message: Message, *, offset: int, record_time: int) -> Fact | None:
         return _completion(message, offset, at)
     if isinstance(message, FeedbackReceived):
         return _feedback(message, offset, at)
+    if isinstance(message, quality_pb2.AnswerJudged):
+        return _judgement(message, offset, at)
     if isinstance(message, ContentModerated) and not message.shadow:
         return _moderation(message, offset, at)
     return None
@@ -147,6 +151,32 @@ def _moderation(event: ContentModerated, offset: int, at: int) -> Moderation:
     )
 
 
+def _judgement(event: quality_pb2.AnswerJudged, offset: int, judged_at: int) -> Judgement:
+    """Raises UndecodableEvent for a score that no grades give."""
+    if event.failure:
+        score = None
+    elif LOWEST_SCORE <= event.score_milli <= HIGHEST_SCORE:
+        score = event.score_milli
+    else:
+        raise UndecodableEvent("bad_score")
+    answered_at = timestamp_microseconds(event.answered_at) if event.HasField("answered_at") else judged_at
+    return Judgement(
+        offset=offset,
+        at=max(min(answered_at, judged_at), 0),
+        event_id=event.metadata.event_id,
+        series=series_of(
+            event.series.tenant_id,
+            event.series.project_id,
+            event.series.model,
+            event.series.route,
+            event.series.prompt_version,
+            event.series.experiment_arm,
+        ),
+        score_milli=score,
+        screened=event.screened,
+    )
+
+
 def measured(part: Part) -> quality_pb2.QualityMeasured:
     """The event that publishes a part; the publisher fills in its metadata."""
     state = part.state
@@ -175,9 +205,15 @@ def _fill_totals(event: quality_pb2.QualityMeasured, state: WindowState) -> None
         _fill(event.feedback, state.feedback, {})
     if state.moderation.inputs or state.moderation.outputs:
         _fill(event.moderation, state.moderation, {"latency": "latency_microseconds"})
+    if state.judgements.judged or state.judgements.unusable:
+        _fill(event.judgements, state.judgements, {})
 
 
-def _fill(target: Message, totals: RequestTotals | FeedbackTotals | ModerationTotals, sketches: dict[str, str]) -> None:
+def _fill(
+    target: Message,
+    totals: RequestTotals | FeedbackTotals | ModerationTotals | JudgementTotals,
+    sketches: dict[str, str],
+) -> None:
     for name in totals.__dataclass_fields__:
         value = getattr(totals, name)
         if isinstance(value, QuantileSketch):

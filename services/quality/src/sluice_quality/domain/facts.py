@@ -99,4 +99,18 @@ class Moderation:
     latency: int | None = None
 
 
-Fact = Completion | Feedback | Moderation
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A model graded an answer, or could not. `at` is when the answer's request ended: it counts in that window, however late."""
+
+    offset: int
+    at: int
+    event_id: str
+    series: Series
+    score_milli: int | None
+    """1,000 to 5,000; None: no usable judgement."""
+    screened: bool = False
+    """The judge was not shown everything."""
+
+
+Fact = Completion | Feedback | Moderation | Judgement

@@ -16,7 +16,7 @@ from sluice_quality.domain.attribution import (
     PendingFeedback,
     PendingFeedbacks,
 )
-from sluice_quality.domain.facts import Completion, Fact, Feedback, Moderation, Series
+from sluice_quality.domain.facts import Completion, Fact, Feedback, Judgement, Moderation, Series
 from sluice_quality.domain.watermark import Clock, Marks
 from sluice_quality.domain.window import WindowState
 
@@ -163,7 +163,8 @@ class Partition:
         writes survives a crash, nothing is marked as done that was not counted (but what was counted at an offset that is
         given again is marked before its window says that the offset is free). None means: delete.
         """
-        if facts:
+        # A judgement is dated by its answer, minutes before it: it must not hold back what is complete.
+        if facts and type(facts[0]) is not Judgement:
             self._clock.hear(source, at=max(fact.at for fact in facts), now=now)
         for kind, found in groupby(facts, key=type):
             if kind is Completion:
@@ -171,6 +172,8 @@ class Partition:
                 self._absorb_completions(source, cast(Iterable[Completion], found))
             elif kind is Feedback:
                 self._absorb_feedback(cast(Iterable[Feedback], found))
+            elif kind is Judgement:
+                self._absorb_judgements(cast(Iterable[Judgement], found))
             else:
                 self._absorb_moderation(source, cast(Iterable[Moderation], found))
         if through is not None:
@@ -268,6 +271,12 @@ class Partition:
             state = self._window(moderation.series, moderation.at)
             if state is not None:
                 self._count(state, state.merge_moderation(source, moderation))
+
+    def _absorb_judgements(self, judgements: Iterable[Judgement]) -> None:
+        for judgement in judgements:
+            state = self._window(judgement.series, judgement.at)
+            if state is not None:
+                self._count(state, state.merge_judgement(judgement))
 
     def _attribute(self, feedback: Feedback, request: Attribution) -> None:
         if feedback.tenant_id != request.series.tenant_id:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from sluice_quality.domain.facts import Completion, Feedback, Moderation, Outcome
+from sluice_quality.domain.facts import Completion, Feedback, Judgement, Moderation, Outcome
 from sluice_quality.domain.sketch import QuantileSketch
 
 MICROSECONDS = 1_000_000
@@ -185,3 +185,20 @@ class ModerationTotals(_Totals):
         self.skipped += moderation.skipped
         if moderation.latency is not None:
             self.latency.add(moderation.latency)
+
+
+@dataclass(slots=True)
+class JudgementTotals(_Totals):
+    """Sums over judgements of answers by a model."""
+
+    judged: int = 0
+    unusable: int = 0
+    score_sum_milli: int = 0
+    screened: int = 0
+
+    def add(self, judgement: Judgement) -> None:
+        """Count one judgement."""
+        self.judged += judgement.score_milli is not None
+        self.unusable += judgement.score_milli is None
+        self.score_sum_milli += judgement.score_milli or 0
+        self.screened += judgement.screened

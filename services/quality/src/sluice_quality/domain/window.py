@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from urllib.parse import quote
 
-from sluice_quality.domain.facts import Completion, Feedback, Moderation, Series
-from sluice_quality.domain.totals import FeedbackTotals, ModerationTotals, RequestTotals
+from sluice_quality.domain.facts import Completion, Feedback, Judgement, Moderation, Series
+from sluice_quality.domain.totals import FeedbackTotals, JudgementTotals, ModerationTotals, RequestTotals
 
 
 @dataclass(slots=True)
@@ -29,6 +29,8 @@ class WindowState:
     requests: RequestTotals = field(default_factory=RequestTotals)
     feedback: FeedbackTotals = field(default_factory=FeedbackTotals)
     moderation: ModerationTotals = field(default_factory=ModerationTotals)
+    judgement_ids: set[int] = field(default_factory=set)
+    judgements: JudgementTotals = field(default_factory=JudgementTotals)
 
     @property
     def end(self) -> int:
@@ -75,6 +77,16 @@ class WindowState:
             return False
         self.feedback_ids.add(mark)
         self.feedback.add(feedback)
+        self.revision += 1
+        return True
+
+    def merge_judgement(self, judgement: Judgement) -> bool:
+        """Count a judgement; False when it was counted before: a judge that was killed judges again, under the same id."""
+        mark = feedback_mark(judgement.event_id)
+        if mark in self.judgement_ids:
+            return False
+        self.judgement_ids.add(mark)
+        self.judgements.add(judgement)
         self.revision += 1
         return True
 
