@@ -195,6 +195,10 @@ def test_topics_are_the_same_in_any_order_of_the_texts() -> None:
     centres = cut_topics(embeddings)
     assert len(centres) == 6
     assert cut_topics(reversed(embeddings)) == centres
+    middles = np.array([np.frombuffer(each, "<i2") for each in centres], dtype=object)
+    for each in embeddings:
+        nearest = min(range(6), key=lambda k, each=each: ((middles[k] - np.frombuffer(each, "<i2")) ** 2).sum())
+        assert topic_of(each, centres) == f"topic {nearest + 1}"
     assert {topic_of(each, centres) for each in embeddings} == {f"topic {k}" for k in range(1, 7)}
     assert cut_topics(embeddings[:19]) == []
     assert topic_of(b"", centres) == topic_of(embeddings[0][:8], centres) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 
@@ -38,9 +39,15 @@ def topic_of(embedding: bytes, centres: list[bytes]) -> str:
     """`topic 1` and on; empty where there are no topics, or the embedding is of another length."""
     if not centres or not embedding or len(embedding) != len(centres[0]):
         return ""
-    points = np.frombuffer(embedding, dtype="<i2").astype(np.int64)[None, :]
-    middles = np.array([np.frombuffer(each, dtype="<i2") for each in centres], dtype=np.int64)
-    return f"topic {int(_nearest(points, middles)[0]) + 1}"
+    doubled, squares = _prepared(tuple(centres))
+    return f"topic {int(np.argmax(doubled @ np.frombuffer(embedding, dtype='<i2') - squares)) + 1}"
+
+
+@lru_cache(maxsize=1024)
+def _prepared(centres: tuple[bytes, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Twice the centres and their squared lengths, in floats: sums of products of 16-bit integers are exact in them."""
+    middles = np.array([np.frombuffer(each, dtype="<i2") for each in centres], dtype=np.float64)
+    return 2 * middles, (middles**2).sum(axis=1)
 
 
 def _nearest(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
