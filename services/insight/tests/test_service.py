@@ -329,3 +329,19 @@ async def test_a_watcher_gets_every_window_that_a_minute_is_in(mesh: Mesh) -> No
     update = (await asyncio.wait_for(reading, 10)).update
     assert [(START - p.window.start.ToMicroseconds()) // MINUTE for p in update.points] == [2, 1, 0]
     watch.cancel()
+
+
+async def test_judging_has_a_score_with_its_count_and_no_part_in_the_callers_cost(mesh: Mesh) -> None:
+    event = quality(0, 10, revision=10)
+    event.judgements.judged, event.judgements.unusable, event.judgements.score_sum_milli = 2, 1, 7_000
+    row = CostRecorded(charge_kind="judge", model="small")
+    row.metadata.occurred_at.FromMicroseconds(START)
+    row.metadata.tenant_id, row.amount.currency_code, row.amount.nano_units = "acme", "USD", 500
+    await mesh.publish(event, row)
+    names = ("quality.judge_score", "quality.judged_answers", "quality.judge_failed_ratio", "cost.nano_units")
+    points = (await mesh.stub.QueryMetrics(asked(*names))).points
+    assert {point.metric: (point.value, point.sample_count) for point in points} == {
+        "quality.judge_score": (3.5, 2),
+        "quality.judged_answers": (2.0, 3),
+        "quality.judge_failed_ratio": (pytest.approx(1 / 3), 3),
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Json
 from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice_kit.addresses import default_listen
 from sluice_kit.broker import client_options
@@ -43,7 +43,9 @@ class QualitySettings(StreamSettings):
 
     judge_rate: float = Field(default=0.0, ge=0, le=1)
     """Share of the answers that the judge grades, where their tenant captures texts; 0 is off. Read by `sluice-quality-judge`."""
-    judge_rates: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    judge_rates: Json[dict[str, Annotated[float, Field(ge=0, le=1)]]] = Field(
+        default="{}"  # type: ignore[arg-type]  # parsed as the variable is
+    )
     """The same by tenant, in JSON, such as `{"acme": 0.1}`; the other tenants have `judge_rate`."""
     judge_model: str = Field(default="", pattern=r"^[A-Za-z0-9._:/@-]{0,128}$")
     """Id or alias of the model that grades; empty means the inference service's own first."""
