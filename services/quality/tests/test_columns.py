@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice_kit.events import UndecodableEvent, encode, topic_of
 from sluice_kit.streams.dead_letters import read
-from sluice_quality.adapters.batches import together
+from sluice_quality.adapters.batches import WORTH_IT, together
 from sluice_quality.adapters.columns import facts_of
 from sluice_quality.adapters.events import fact_of
 
@@ -131,14 +131,14 @@ def test_bytes_that_are_damaged_or_repeated_are_as_one_by_one(
 def test_events_of_the_mesh_are_decoded_together() -> None:
     rng = random.Random(5)
     events = []
-    for number in range(300):
+    for number in range(WORTH_IT):
         event = RequestCompleted(model=f"m{number % 3}", outcome=1)  # type: ignore[arg-type]
         event.metadata.event_id = event.metadata.request_id = f"r{number}"
         event.metadata.occurred_at.FromSeconds(NOW - rng.randrange(100))
         event.latency.FromMicroseconds(rng.randrange(10**6))
         encoded = encode(event)
         events.append(record(encoded.value, number, encoded.headers))
-    assert same(events) == 300
+    assert same(events) == WORTH_IT
     assert together(events) == facts_of(events)
 
 
