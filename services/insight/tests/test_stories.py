@@ -169,7 +169,8 @@ CODES = {
     "cost_hold_id", "text_left_out", "policy_id", "policy_digest", "key", "decision_id", "category", "detector", "check", "value",
     "offending_segment_ids", "identity_groups", "language", "enforced_decision_id", "backend", "model_digest", "embedding_model_digest",
     "source_event_id", "charge_kind", "currency_code", "price_book", "outcome", "corrects_event_id", "approved_by", "feedback_id",
-    "other_request_id", "review_id", "cause", "reviewer_id", "subject_id", "bucket", "unit_price", "input_language", "output_language", "attribute", "called_tools",
+    "other_request_id", "review_id", "cause", "reviewer_id", "subject_id", "bucket", "unit_price", "input_language", "output_language",
+    "attribute", "called_tools",
 }  # fmt: skip
 
 

@@ -120,6 +120,7 @@ class Rule:
     runbook: str = ""
 
     def say(self, labels: Mapping[str, str], value: float | None) -> str:
-        """The summary. Names that are unknown stay as they are written."""
+        """The summary. A dimension that the series has none of is `(none)`; names that are unknown stay as they are written."""
         told = "nothing" if value is None else f"{value:.4g}"
-        return Template(self.summary).safe_substitute(labels, value=told, rule=self.name, metric=self.metric)
+        named = {name: labels.get(name) or "(none)" for name in (*self.group_by, *labels)}
+        return Template(self.summary).safe_substitute(named, value=told, rule=self.name, metric=self.metric)
