@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from sluice.cost.v1 import cost_service_pb2 as cost
+from sluice.events.v1 import fairness_pb2
 from sluice.insight.v1 import comparison_service_pb2 as comparison
 from sluice.insight.v1 import insight_service_pb2 as insight
 from sluice.types.v1 import metric_pb2, money_pb2
@@ -238,6 +239,20 @@ async def test_a_series_of_a_later_page_is_found_by_its_model_and_pages_follow_o
     assert 'href="?page=200" rel="next"' in first.text
     asked = [request for _, request, _ in console.mesh.asked if isinstance(request, comparison.ListDriftRequest)]
     assert [(one.model, one.page_token) for one in asked[-2:]] == [("", "200"), ("sluice-small", "")]
+
+
+async def test_recall_by_name_origin_is_shown_as_a_share_and_leads_back_to_the_other_metrics(console: Console) -> None:
+    found = fairness_pb2.FairnessMeasured(
+        metric="pii_recall_by_name_origin", attribute="name_origin", group="west_african", value=0.9, sample_count=54
+    )
+    console.mesh.fairness = [found]
+    async with console.signed_in() as client:
+        page = await client.get("/fairness?metric=pii_recall_by_name_origin")
+    assert page.status_code == 200
+    assert ">west african" in page.text
+    assert "90.0 %" in page.text
+    assert "difference to the best" in page.text
+    assert "attribute=name_origin" not in page.text
 
 
 async def test_declared_cohorts_are_offered_once_measured_and_compared_with_the_others(console: Console) -> None:

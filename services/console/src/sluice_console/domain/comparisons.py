@@ -12,6 +12,8 @@ from sluice_console.domain.charts import Chart, Line
 
 T = TypeVar("T")
 MOST_BINS = 24
+RECALL_BY_ORIGIN = "pii_recall_by_name_origin"
+"""Measured by the self-test probes, of seeded names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,11 @@ class GroupMeasurement:
     trend: float | None
 
     @property
+    def is_share(self) -> bool:
+        """True for what is between 0 and 1."""
+        return self.metric.endswith("_rate") or self.metric == RECALL_BY_ORIGIN
+
+    @property
     def series(self) -> tuple[str, str, str, str]:
         """Whose it is: tenant, project, model, policy."""
         return self.tenant, self.project, self.model, self.policy
@@ -166,9 +173,8 @@ def groups_chart(measurements: Sequence[GroupMeasurement], title: str, *, number
     known = [one for one in measurements if one.group and one.verdict != "insufficient"]
     if not known:
         return None
-    is_share = known[0].metric.endswith("_rate")
     return Chart(
-        f"groups-{number}", title, "range", "share" if is_share else "count", [one.group.replace("_", " ") for one in known],
+        f"groups-{number}", title, "range", "share" if known[0].is_share else "count", [one.group.replace("_", " ") for one in known],
         [
             Line("lower end", [one.lower for one in known], "calm"),
             Line("value", [one.value for one in known], "main"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sluice_console.api.site import Site, parts, person_of
-from sluice_console.domain.comparisons import GroupMeasurement, groups_chart
+from sluice_console.domain.comparisons import RECALL_BY_ORIGIN, GroupMeasurement, groups_chart
 from sluice_console.domain.scope import BadScope
 
 METRICS = {
@@ -24,10 +25,37 @@ METRICS = {
     "refusal_rate": "refused by the model",
     "mean_score": "mean of the highest score",
     "mean_answer_characters": "mean length of the answer",
+    RECALL_BY_ORIGIN: "seeded names found, by origin",
 }
 TERMS = {"input_terms": "what callers wrote", "output_terms": "what models answered"}
 _COHORT = re.compile(r"(input|output)_cohort\.([a-z][a-z0-9_]{0,31})", re.ASCII)
 MOST_SERIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How a page speaks of its groups."""
+
+    lead: str
+    group: str
+    against: str
+    measured_when: str
+
+
+_OF_TERMS = Wording(
+    "Are texts that mention a group treated as texts that mention nobody? Groups are of texts, never of persons; what a difference means is"
+    " for people to say.",
+    "texts mention", "none", "when texts in it mention a group; hours end on the hour",
+)  # fmt: skip
+_OF_COHORTS = Wording(
+    "Is a declared cohort treated as all the others together? Callers declare it, or it stands with their key; nobody guesses. What a"
+    " difference means is for people to say.",
+    "cohort", "others", "when two cohorts are in it; hours end on the hour",
+)  # fmt: skip
+_OF_ORIGINS = Wording(
+    "Are names of every origin found and redacted alike? These are names that the self-tests seed, never those of a caller.",
+    "origin of the names", "the best", "once self-tests have run, for the whole mesh",
+)  # fmt: skip
 
 
 def routes(site: Site) -> list[Route]:
@@ -43,6 +71,8 @@ def routes(site: Site) -> list[Route]:
             raise BadScope(f"attribute must be one of {', '.join(TERMS)}, input_cohort.<name>, output_cohort.<name>")
         if windows not in ("hour", "minute"):
             raise BadScope("windows must be hour or minute")
+        if metric == RECALL_BY_ORIGIN:
+            attribute = "name_origin"
         found = await parts(
             groups=site.comparisons.fairness(
                 tenant=person_of(request).tenant_id, metric=metric, long_windows=windows == "hour"
@@ -59,12 +89,20 @@ def routes(site: Site) -> list[Route]:
             metric=metric,
             metrics=METRICS,
             attribute=attribute,
-            attributes=_attributes({attribute, *(one.attribute for one in known)}),
-            is_cohort=attribute not in TERMS,
+            attributes={}
+            if metric == RECALL_BY_ORIGIN
+            else _attributes({attribute, *(one.attribute for one in known)}),
+            words=_words(attribute),
             windows=windows,
         )
 
     return [Route("/fairness", show, methods=["GET"])]
+
+
+def _words(attribute: str) -> Wording:
+    if attribute in TERMS:
+        return _OF_TERMS
+    return _OF_COHORTS if _COHORT.fullmatch(attribute) else _OF_ORIGINS
 
 
 def _attributes(seen: Iterable[str]) -> dict[str, str]:
