@@ -55,6 +55,10 @@ def holds(whole: Any, part: Any) -> bool:
     return whole == part
 
 
+def place_of(message: Any) -> int:
+    return list(message.file.message_types_by_name).index(message.name)
+
+
 # --- the files ---
 
 
@@ -104,6 +108,13 @@ def test_there_is_a_released_version_that_differs_from_today():
     then = {event.name: {f.name for f in event.message.fields} for event in RELEASED[VERSIONS[0]].events()}
     assert now != then
     assert all(then[name] <= now[name] for name in then)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_event_stands_in_its_file_where_it_was_released(version):
+    """A schema registry's frame names a message by its place: a new message goes to the end of its file."""
+    then = {event.name: place_of(event.message) for event in RELEASED[version].events()}
+    assert {name: place_of(cls.DESCRIPTOR) for name, cls in TODAY.items() if name in then} == then
 
 
 @pytest.mark.parametrize("version", VERSIONS)

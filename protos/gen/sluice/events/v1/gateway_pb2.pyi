@@ -147,32 +147,6 @@ CONTENT_CAPTURE_REDACTED: ContentCapture.ValueType  # 2
 Global___ContentCapture: _TypeAlias = ContentCapture  # noqa: Y015
 
 @_typing.final
-class Cohort(_message.Message):
-    """A group of requests that a caller declared, or that stands with its API key: names of the configuration, never free text."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    ATTRIBUTE_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
-    attribute: _builtins.str
-    """Attribute, such as `plan`."""
-    value: _builtins.str
-    """Value, one of those configured for the tenant, such as `free`."""
-    def __init__(
-        self,
-        *,
-        attribute: _builtins.str = ...,
-        value: _builtins.str = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "value", b"value"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Cohort: _TypeAlias = Cohort  # noqa: Y015
-
-@_typing.final
 class RequestCompleted(_message.Message):
     """A request ended. Exactly one for every authenticated request, however it ended."""
 
@@ -450,3 +424,29 @@ class RequestCompleted(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__repetition_permille) -> _WhichOneofReturnType__repetition_permille | None: ...
 
 Global___RequestCompleted: _TypeAlias = RequestCompleted  # noqa: Y015
+
+@_typing.final
+class Cohort(_message.Message):
+    """A group of requests that a caller declared, or that stands with its API key: names of the configuration, never free text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTRIBUTE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    attribute: _builtins.str
+    """Attribute, such as `plan`."""
+    value: _builtins.str
+    """Value, one of those configured for the tenant, such as `free`."""
+    def __init__(
+        self,
+        *,
+        attribute: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cohort: _TypeAlias = Cohort  # noqa: Y015
