@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from ddsketch.mapping import LogarithmicMapping
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sluice_quality.domain.attribution import CHUNK_SIZE
 from sluice_quality.domain.facts import Completion, Fact, Feedback, Moderation, Outcome, Series
 from sluice_quality.domain.partition import Partition, Record, Rules
 from sluice_quality.domain.sketch import RELATIVE_ACCURACY, QuantileSketch
@@ -304,6 +305,38 @@ def test_a_log_that_was_cut_and_written_again_in_any_order_counts_every_request_
         partition = restarted(partition)
     stored_after(partition, [part for part in (log[cut:],) if part], stored)
     assert sum(state.requests.requests for state in partition.windows) == len(log)
+
+
+def test_a_full_chunk_whose_last_version_was_lost_is_stored_again_with_the_next() -> None:
+    """The broker lost the end of the changelog, where a chunk became full, and the end of the log; both went on."""
+    last = CHUNK_SIZE - 1
+    log = [completion(n, BASE, 3 * n) for n in range(CHUNK_SIZE + 1)]  # all of one series
+    stored: dict[str, Record] = {}
+    first = Partition(0, Rules(), now=0, completions="completions")
+    stored_after(first, [log[:last]], stored)
+    stored_after(first, [[log[last]]], {})
+    stored_after(first, [log[last + 1 :]], stored)
+    revived = Partition(0, Rules(), records=copy.deepcopy(list(stored.values())), now=0, completions="completions")
+    revived.rewind("completions", last)
+    again = [3000, 3 * last, 3 * (last + 1)]
+    stored_after(revived, [[completion(last + n, BASE, request) for n, request in enumerate(again)]], {})
+    assert sum(state.requests.requests for state in revived.windows) == len(log) + 1
+
+
+def test_what_was_lost_before_a_batch_of_another_source_was_kept_is_read_again() -> None:
+    """Marks are of all sources: those of a verdict that was stored speak of completions that were lost."""
+    stored: dict[str, Record] = {}
+    first = Partition(0, Rules(), now=0, completions="completions")
+    stored_after(first, [[completion(0, BASE, 0)]], stored)
+    stored_after(first, [[completion(1, BASE, 3)]], {})
+    verdict = Moderation(offset=0, at=BASE, event_id="m", series=SERIES[2])
+    stored |= {key: record for key, record in first.absorb("moderated", [verdict], now=0, through=0).items() if record}
+    revived = Partition(
+        0, Rules(marks_are_doubted=True), records=copy.deepcopy(list(stored.values())), now=0, completions="completions"
+    )
+    assert revived.next_offset("completions") == 1
+    revived.absorb("completions", [completion(1, BASE, 3)], now=0, through=1)
+    assert sum(state.requests.requests for state in revived.windows) == 2
 
 
 def test_a_verdict_that_comes_again_where_it_stood_counts_once() -> None:

@@ -75,6 +75,11 @@ class Attributions:
             entry.offset = DETACHED
         return [chunk for chunk in self._chunks.values() if not found.keys().isdisjoint(map(id, chunk.entries))]
 
+    def before(self, chunk: AttributionChunk) -> AttributionChunk | None:
+        """The chunk that was filled before this one."""
+        found = self._chunks.get((chunk.number - 1) % self._ring)
+        return found if found is not None and found.number == chunk.number - 1 else None
+
     def forget_from(self, offset: int) -> None:
         """Forget requests whose completion stood at this offset or later."""
         self._by_request = {name: entry for name, entry in self._by_request.items() if entry.offset < offset}

@@ -39,6 +39,8 @@ class Rules:
     idle_after: int = 30 * _SECOND
     attribution_capacity: int = 100_000
     pending_capacity: int = 20_000
+    marks_are_doubted: bool = False
+    """The broker may lose what it acknowledged and keep what came after, as the embedded one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +214,20 @@ class Partition:
         Windows are written before all else, so no crash does this. The embedded broker does: it may lose a window and keep
         what was written after it.
         """
+        if self._rules.marks_are_doubted:
+            self._read_again_what_nobody_knows()
         lost = [entry for entry in self._attributions.known if not self._is_counted(entry)]
         if lost:
             self._attributions.forget(lost)
             first = max(0, min(entry.offset for entry in lost))  # of what is detached nobody knows where it stands
             self._marks.frontier[self._completions] = min(first, self._marks.frontier.get(self._completions, first))
+
+    def _read_again_what_nobody_knows(self) -> None:
+        """Beyond the last request that is known the marks have only the word of a later batch, maybe of another source."""
+        last = max((entry.offset for entry in self._attributions.known), default=DETACHED)
+        frontier = self._marks.frontier.get(self._completions)
+        if last != DETACHED and frontier is not None:
+            self._marks.frontier[self._completions] = min(frontier, last + 1)
 
     def _is_counted(self, entry: Attribution) -> bool:
         start = entry.at - entry.at % self._rules.length
@@ -238,7 +249,8 @@ class Partition:
             if known is None:
                 known, chunk = self._attributions.remember(completion)
                 if chunk is not open_chunk:
-                    self._changed[chunk.key] = open_chunk = chunk
+                    self._remember(chunk)
+                    open_chunk = chunk
             for pending in self._pending.take(completion.request_id):
                 self._changed[pending.key] = None
                 self._attribute(pending.feedback, known)
@@ -248,6 +260,16 @@ class Partition:
                 self._note(state)
             if counted < len(found):
                 self.dropped["replayed"] += len(found) - counted
+
+    def _remember(self, chunk: AttributionChunk) -> None:
+        """Stored with the full chunk before it, which nothing else would write again.
+
+        The embedded broker may lose what it has acknowledged in its last second, and keep what comes after: a window that was
+        written again then counts requests that nobody knows, and counts their copies once more.
+        """
+        if (full := self._attributions.before(chunk)) is not None:
+            self._changed[full.key] = full
+        self._changed[chunk.key] = chunk
 
     def _absorb_feedback(self, pieces: Iterable[Feedback]) -> None:
         for feedback in pieces:
