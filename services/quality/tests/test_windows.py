@@ -323,6 +323,22 @@ def test_a_full_chunk_whose_last_version_was_lost_is_stored_again_with_the_next(
     assert sum(state.requests.requests for state in revived.windows) == len(log) + 1
 
 
+def test_what_was_lost_before_a_batch_of_another_source_was_kept_is_read_again() -> None:
+    """Marks are of all sources: those of a verdict that was stored speak of completions that were lost."""
+    stored: dict[str, Record] = {}
+    first = Partition(0, Rules(), now=0, completions="completions")
+    stored_after(first, [[completion(0, BASE, 0)]], stored)
+    stored_after(first, [[completion(1, BASE, 3)]], {})
+    verdict = Moderation(offset=0, at=BASE, event_id="m", series=SERIES[2])
+    stored |= {key: record for key, record in first.absorb("moderated", [verdict], now=0, through=0).items() if record}
+    revived = Partition(
+        0, Rules(marks_are_doubted=True), records=copy.deepcopy(list(stored.values())), now=0, completions="completions"
+    )
+    assert revived.next_offset("completions") == 1
+    revived.absorb("completions", [completion(1, BASE, 3)], now=0, through=1)
+    assert sum(state.requests.requests for state in revived.windows) == 2
+
+
 def test_a_verdict_that_comes_again_where_it_stood_counts_once() -> None:
     partition = Partition(0, Rules(), now=0, completions="completions")
     verdicts = [Moderation(offset=n, at=BASE, event_id=f"m{n}", series=SERIES[0]) for n in range(4)]

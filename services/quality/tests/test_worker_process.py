@@ -26,7 +26,9 @@ from sluice.types.v1 import feedback_pb2, verdict_pb2
 from sluice_kit import broker
 from sluice_kit.events import decode, encode, topic_of
 from sluice_quality.adapters.events import fact_of, measured
+from sluice_quality.adapters.records import decode as stored
 from sluice_quality.domain.partition import Part, Partition, Rules
+from sluice_quality.domain.window import WindowState
 from sluice_quality.settings import QualitySettings
 
 # The program itself: its Python wrapper would be stopped and leave it running.
@@ -37,6 +39,7 @@ pytestmark = pytest.mark.skipif(not NOIDA.exists(), reason="the embedded broker 
 SECOND = 1_000_000
 BASE = 1_760_000_040 * SECOND
 COMPLETIONS = 3000
+CHANGELOG = "sluice-quality-windows-changelog"
 
 
 def free_port() -> int:
@@ -237,12 +240,75 @@ async def test_a_worker_killed_in_the_middle_counts_what_a_batch_computation_cou
             while {key: content(part) for key, part in parts.items()} != expected and time.monotonic() < deadline:
                 await latest_parts(consumer, parts)
             assert b"sluice_quality_facts_total" in await page(port, "/metrics")
+            # The windows may be right before the record that cannot be read was reached.
+            while not await dead_letters(kafka) and time.monotonic() < deadline:
+                pass
             if runner == "faust":
                 assert b" 404 " in (await page(port, "/table/")).splitlines()[0]
     assert {key: content(part) for key, part in parts.items()} == expected, log.read_text()[-3000:]
     assert sum(part.requests.requests for part in parts.values()) == COMPLETIONS
     assert sum(part.feedback.received for part in parts.values()) == COMPLETIONS // 10
     assert await dead_letters(kafka) == [b"\xff\xff not protobuf"]
+
+
+@pytest.mark.parametrize("runner", ["faust", "plain"])
+async def test_windows_whose_last_versions_a_broker_lost_are_counted_again_from_the_log(
+    kafka: str, tmp_path: Path, runner: str
+) -> None:
+    """Older versions of some windows stand last in the changelog, and what was written after them is kept."""
+    port = free_port()
+    environment = {
+        "SLUICE_HOME": str(tmp_path),
+        "SLUICE_KAFKA_BOOTSTRAP": kafka,
+        "SLUICE_KAFKA_EMBEDDED": "true",
+        "SLUICE_QUALITY_WEB_LISTEN": f"127.0.0.1:{port}",
+        "SLUICE_QUALITY_RETENTION_SECONDS": "86400",
+        "SLUICE_STREAMS_RUNNER": runner,
+    }
+    await broker.ensure_topics(QualitySettings(SLUICE_KAFKA_BOOTSTRAP=kafka, SLUICE_KAFKA_EMBEDDED=True))  # type: ignore[call-arg]
+    command = [sys.executable, "-c", "from sluice_quality.main import main; main()"]
+    messages = [event for event in events() if isinstance(event, RequestCompleted)][:600]
+    with process(command, environment, tmp_path / "quality.log"):
+        await wait_for_health(port, time.monotonic() + 30)
+        for first in range(0, len(messages), 100):
+            await send(kafka, messages[first : first + 100])
+            await counted_by(kafka, first + 100)
+    versions = await window_versions(kafka)
+    lost = {key: told[-2] for key, told in versions.items() if len(told) > 1}
+    assert (
+        sum(requests_of(told[-1]) for told in (versions | {key: [value] for key, value in lost.items()}).values()) < 600
+    )
+    async with AIOKafkaProducer(bootstrap_servers=kafka) as producer:
+        for (partition, key), value in lost.items():
+            await producer.send_and_wait(CHANGELOG, value, key=key, partition=partition)
+    with process(command, environment, tmp_path / "quality.log"):
+        await counted_by(kafka, len(messages))
+
+
+async def counted_by(kafka: str, requests: int) -> None:
+    """Waits until the changelog's windows hold so many requests, and no more."""
+    deadline = time.monotonic() + 40
+    while (found := sum(requests_of(told[-1]) for told in (await window_versions(kafka)).values())) != requests:
+        assert found < requests
+        assert time.monotonic() < deadline, (found, requests)
+
+
+async def window_versions(kafka: str) -> dict[tuple[int, bytes], list[bytes]]:
+    """All that the changelog holds of windows, by partition and key."""
+    versions: dict[tuple[int, bytes], list[bytes]] = {}
+    async with reading(kafka, CHANGELOG) as consumer:
+        while batches := await consumer.getmany(timeout_ms=500):
+            for found in batches.values():
+                for record in found:
+                    if record.key.startswith(b"quality"):
+                        versions.setdefault((record.partition, record.key), []).append(record.value)
+    return versions
+
+
+def requests_of(value: bytes) -> int:
+    window = stored(b"quality", value)
+    assert isinstance(window, WindowState)
+    return window.requests.requests
 
 
 @pytest.mark.mesh

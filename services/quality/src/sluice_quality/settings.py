@@ -76,6 +76,7 @@ class QualitySettings(StreamSettings):
             idle_after=self.idle_seconds * _SECOND,
             attribution_capacity=self.attribution_capacity,
             pending_capacity=self.pending_capacity,
+            marks_are_doubted=self.kafka_embedded,
         )
 
     def worker_options(self) -> WorkerOptions:

@@ -39,6 +39,8 @@ class Rules:
     idle_after: int = 30 * _SECOND
     attribution_capacity: int = 100_000
     pending_capacity: int = 20_000
+    marks_are_doubted: bool = False
+    """The broker may lose what it acknowledged and keep what came after, as the embedded one does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +214,23 @@ class Partition:
         Windows are written before all else, so no crash does this. The embedded broker does: it may lose a window and keep
         what was written after it.
         """
+        if self._rules.marks_are_doubted:
+            self._read_again_what_nobody_knows()
         lost = [entry for entry in self._attributions.known if not self._is_counted(entry)]
         if lost:
             self._attributions.forget(lost)
             first = max(0, min(entry.offset for entry in lost))  # of what is detached nobody knows where it stands
             self._marks.frontier[self._completions] = min(first, self._marks.frontier.get(self._completions, first))
+
+    def _read_again_what_nobody_knows(self) -> None:
+        """Beyond the last request that is known the marks have only the word of a later batch, maybe of another source.
+
+        What cannot be read there may so become a dead letter twice.
+        """
+        last = max((entry.offset for entry in self._attributions.known), default=DETACHED)
+        frontier = self._marks.frontier.get(self._completions)
+        if last != DETACHED and frontier is not None:
+            self._marks.frontier[self._completions] = min(frontier, last + 1)
 
     def _is_counted(self, entry: Attribution) -> bool:
         start = entry.at - entry.at % self._rules.length
