@@ -17,12 +17,22 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope as AsgiScope
 
 from sluice_console.api.gate import FormRefused, Gate, Headers
-from sluice_console.api.pages import alerts, cost, drift, fairness, overview, requests, review, signing_in
+from sluice_console.api.pages import (
+    alert_actions,
+    alerts,
+    cost,
+    drift,
+    fairness,
+    overview,
+    requests,
+    review,
+    signing_in,
+)
 from sluice_console.api.site import STATIC, Site
 from sluice_console.domain.scope import BadScope
 
 log = logger(__name__)
-PAGES = (signing_in, overview, drift, fairness, requests, cost, review, alerts)
+PAGES = (signing_in, overview, drift, fairness, requests, cost, review, alerts, alert_actions)
 _A_YEAR = "public, max-age=31536000, immutable"
 
 
