@@ -64,7 +64,7 @@ async def disk(rng: random.Random, series: list[Series], hours: int, path: Path)
     query = Query(metrics=("quality.requests",), filters={}, window=HOUR, start=BASE, end=BASE + hours * HOUR)
     began = time.perf_counter()
     older = await history.parts(query, frozenset({"quality"}), before=history.folded_up_to)
-    points = Board(history=DAY).points(query, older=older)
+    points = Board(history=DAY).points(query, parts=older)
     seconds = time.perf_counter() - began
     print(
         f"an answer of {len(points)} points out of {len(older)} hours: {seconds:.2f} s; load {os.getloadavg()[0]:.1f}"

@@ -283,6 +283,24 @@ async def test_a_kill_between_keeping_an_hour_and_forgetting_its_minutes_counts_
     assert await second.answers(window=HOUR) == await (await all_minutes(partitions, now)).answers(window=HOUR)
 
 
+async def test_an_answer_lacks_no_hour_that_is_folded_while_it_is_made(lives: Any) -> None:
+    partitions = log(3)
+    life = lives(BEGIN)
+    await both(life, partitions, range(0, len(partitions[0]) + 100, 100))
+    expected = await (await all_minutes(partitions, life.now)).answers(window=HOUR)
+    read, life.now, now = life.history.parts, life.now + 5 * HOUR, life.now
+
+    async def slowly(*args: Any, **more: Any) -> Any:
+        older = await read(*args, **more)
+        held = len(life.board)
+        await life.fold()
+        assert len(life.board) < held
+        return older
+
+    life.history.parts = slowly  # a disk that takes so long that five hours are folded
+    assert await life.answers(window=HOUR, end=now, start=now - 31 * DAY) == expected
+
+
 async def test_fine_windows_of_an_old_range_are_refused_with_the_moment_where_minutes_begin(lives: Any) -> None:
     partitions = log(4)
     life = lives(BEGIN)

@@ -134,6 +134,8 @@ class InsightService(pb_grpc.InsightServiceServicer):
         if history is None or query.start >= since or not query.is_of_whole_hours:
             return self._board.points(query, since=since)
         families = frozenset(metric(name).family for name in query.metrics)
+        # Before anything is waited for: hours that are folded meanwhile leave the board, and are not in `older` either.
+        minutes = self._board.starting(since, query.end)
         try:
             older = await history.parts(query, families, before=since)
         except TooMuchHistory:
@@ -142,7 +144,7 @@ class InsightService(pb_grpc.InsightServiceServicer):
                 reason="TOO_MUCH_HISTORY",
                 field="query",
             ) from None
-        return await asyncio.to_thread(self._board.points, query, older=older, since=since)
+        return await asyncio.to_thread(self._board.points, query, parts=[*older, *minutes])
 
     def _clipped(self, start: int, selection: dict) -> int:
         """The first window of an answer. Minutes are gone before the history begins: a window that would lack some is left out."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -122,18 +121,17 @@ class Board:
         recent = [watermark for watermark, heard in self._heard.values() if now - heard < MINUTE]
         return min(recent) if recent else max((watermark for watermark, _ in self._heard.values()), default=0)
 
-    def points(self, query: Query, *, older: Sequence[Part] = (), since: int = 0) -> list[Point]:
-        """Answers, by metric, series and start, of the parts from `since` on and, before it, of the `older` given. Raises UnknownMetric."""
+    def points(self, query: Query, *, parts: Sequence[Part] | None = None, since: int = 0) -> list[Point]:
+        """Answers, by metric, series and start, of the parts given, or else of those kept from `since` on. Raises UnknownMetric."""
         metrics = [metric(name) for name in query.metrics]
         found: list[Point] = []
         for family in {each.family for each in metrics}:
             wanted = [each for each in metrics if each.family == family]
-            before = [part for part in older if part.family == family]
-            parts = itertools.chain(before, self._matching(query, family, since))
+            chosen = self._matching(query, family, since) if parts is None else _chosen(parts, query, family)
             if family == "drift":
-                found += _readings(parts, wanted)
+                found += _readings(chosen, wanted)
             else:
-                found += self._merge(parts, wanted, length=query.window, places=query.places)
+                found += self._merge(chosen, wanted, length=query.window, places=query.places)
         return sorted(found, key=lambda point: (point.metric, point.unit, _order(point.series), point.start))
 
     def merged(self, query: Query, *, name: Callable[[Series], Series]) -> list[Point]:
@@ -154,9 +152,7 @@ class Board:
         # Copies, because Prometheus asks from another thread.
         starts = [start for start in list(self._by_start) if max(query.start, since) <= start < query.end]
         for start in starts:
-            for part in list(self._by_start.get(start, {}).values()):
-                if part.family == family and query.matches(part.series):
-                    yield part
+            yield from _chosen(list(self._by_start.get(start, {}).values()), query, family)
 
     def _merge(
         self,
@@ -210,6 +206,10 @@ class Board:
         for start in [start for start in self._by_start if start < before]:
             for key in self._by_start.pop(start):
                 del self._parts[key]
+
+
+def _chosen(parts: Iterable[Part], query: Query, family: str) -> Iterable[Part]:
+    return (part for part in parts if part.family == family and query.matches(part.series))
 
 
 def _order(series: Series) -> tuple[str, ...]:
