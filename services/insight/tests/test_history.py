@@ -12,13 +12,14 @@ from google.protobuf.message import Message
 from sluice.events.v1 import drift_pb2
 from sluice.events.v1.cost_pb2 import CostRecorded
 from sluice.events.v1.drift_pb2 import DriftMeasured
+from sluice.events.v1.fairness_pb2 import FairnessMeasured
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice.types.v1.metric_pb2 import MetricPoint
 from sluice_insight.adapters.forgetting import Forgetting
 from sluice_insight.adapters.history import DAY, HOUR, History
 from sluice_insight.api.metrics import InsightService
-from sluice_insight.consumer import Feed
+from sluice_insight.consumer import MEASURED, MINUTED, Feed
 from sluice_insight.domain.board import MINUTE, Board
 from sluice_insight.domain.costs import Costs
 from sluice_insight.domain.horizon import Horizon
@@ -251,6 +252,23 @@ async def test_nothing_is_folded_that_a_partition_has_yet_to_tell(lives: Any) ->
     await life.fold()
     assert len(life.board) < 1.5 * DAY // STEP * (2 * len(TENANTS) + 2)
     assert await life.answers() == await (await all_minutes(partitions, life.now)).answers()
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "judge"])
+async def test_a_partition_of_rows_that_count_nowhere_holds_nothing_up(lives: Any, kind: str) -> None:
+    partitions, rng = log(4), random.Random(1)
+    life = lives(BEGIN + 4 * DAY)
+    own = row(rng, BEGIN + 4 * DAY, "acme")
+    own.metadata.synthetic, own.charge_kind = kind == "synthetic", kind
+    life.ends = {("", 0): len(partitions[0]), ("", 1): 9}  # eight more of them are on their way
+    await life.read(0, partitions[0])
+    await life.read(1, [own])
+    await life.fold()
+    assert len(life.board) < 1.5 * DAY // STEP * (len(TENANTS) + 1)
+
+
+def test_only_topics_that_minutes_are_made_of_can_hold_the_folding_up() -> None:
+    assert set(MEASURED) - set(MINUTED) == {FairnessMeasured}
 
 
 async def test_a_partition_that_never_moves_holds_nothing_up_for_ever(lives: Any) -> None:

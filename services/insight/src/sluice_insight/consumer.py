@@ -35,6 +35,8 @@ MEASURED: Sequence[type[Message]] = (
     QualityMeasured, DriftMeasured, FairnessCounted, FairnessMeasured, CostRecorded, ProbeMeasured,
 )  # fmt: skip
 EVENTS: Sequence[type[Message]] = (*MEASURED, EventsLost)
+MINUTED: Sequence[type[Message]] = tuple(event for event in MEASURED if event is not FairnessMeasured)
+"""Those that minutes are made of."""
 COUNTED = frozenset(topic_of(event).name for event in MEASURED)
 """Topics whose gaps are explained by what their producers say."""
 
@@ -87,7 +89,7 @@ class Feed:
             if self._is_new(event):
                 self._take(fact, now)
                 self._comparisons.take(event.message)
-                self._note(fact, (event.topic, event.partition))
+                self._note(fact, event)
             self.positions[event.topic, event.partition] = event.offset + 1
         self._sources.watch()
 
@@ -102,9 +104,14 @@ class Feed:
         is_known_by_id = isinstance(event.message, CostRecorded) and event.event_id
         return not is_known_by_id or self._rows[event.partition].is_new(event.event_id)
 
-    def _note(self, fact: Fact, place: tuple[str, int]) -> None:
+    def _note(self, fact: Fact, event: ConsumedEvent) -> None:
         """How far a partition has come in event time."""
+        place = event.topic, event.partition
         reached = self.reached.get(place, 0)
+        if fact is None and isinstance(
+            event.message, CostRecorded
+        ):  # a row that counts nowhere is later than those before
+            self.reached[place] = max(event.message.metadata.occurred_at.ToMicroseconds(), reached)
         for one in fact if isinstance(fact, tuple) else (fact,):
             if isinstance(one, Part | Charge):
                 start = one.at if isinstance(one, Charge) else one.start

@@ -45,7 +45,7 @@ from sluice_insight.api.comparisons import ComparisonService
 from sluice_insight.api.metrics import SERVICE_NAME, InsightService
 from sluice_insight.api.requests import SERVICE_NAME as REQUEST_SERVICE_NAME
 from sluice_insight.api.requests import RequestService
-from sluice_insight.consumer import EVENTS, MEASURED, Feed, consume, follow_readiness, from_the_beginning
+from sluice_insight.consumer import EVENTS, MEASURED, MINUTED, Feed, consume, follow_readiness, from_the_beginning
 from sluice_insight.domain.board import Board
 from sluice_insight.domain.costs import Costs
 from sluice_insight.domain.horizon import Horizon
@@ -119,7 +119,7 @@ class _House:
         """Moves minutes into the history of hours until cancelled; without one the board forgets by itself."""
         if self.history is None:
             return
-        topics = [topic_of(event).name for event in MEASURED]
+        topics = [topic_of(event).name for event in MINUTED]
         forgetting = Forgetting(
             board=self.board, costs=self.costs, horizon=self.horizon, history=self.history,
             ends=lambda: topic_ends(configured, topics), positions=lambda: self.feed.positions,
