@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sluice_quality.domain.attribution import CHUNK_SIZE
 from sluice_quality.domain.facts import Completion, Fact, Feedback, Moderation, Outcome, Series
-from sluice_quality.domain.partition import Partition, Record, Rules
+from sluice_quality.domain.partition import Part, Partition, Record, Rules
 from sluice_quality.domain.sketch import RELATIVE_ACCURACY, QuantileSketch
 from sluice_quality.domain.totals import RequestTotals
 from sluice_quality.domain.window import WindowState
@@ -346,6 +346,53 @@ def test_a_verdict_that_comes_again_where_it_stood_counts_once() -> None:
     partition.rewind("moderated", 1)
     partition.absorb("moderated", verdicts[1:], now=0, through=3)
     assert sum(state.moderation.inputs for state in partition.windows) == 4
+
+
+def test_a_lost_window_and_a_cut_log_lose_nothing_of_the_series_that_had_counted_further() -> None:
+    """The last version of one window was lost, another had counted up to 9, and the log was cut at 6 and written again."""
+    first = Partition(0, Rules(), now=0, completions="completions")
+    requests = [0, 3, 6, 9, 1, 4, 7, 10, 13, 16]  # four of one series, six of another
+    log = [completion(offset, BASE, request) for offset, request in enumerate(requests)]
+    stored: dict[str, Record] = {}
+    stored_after(first, [log[:3]], stored)
+    early = {key: record for key, record in stored.items() if isinstance(record, WindowState)}
+    stored_after(first, [log[3:]], stored)
+    stored |= early
+    revived = Partition(0, Rules(), records=copy.deepcopy(list(stored.values())), now=0, completions="completions")
+    begin = revived.next_offset("completions")
+    assert begin == 3
+    again = [*log[begin:6], *[completion(6 + n, BASE, request) for n, request in enumerate([19, 22, 7, 25])]]
+    stored_after(revived, [again], {})
+    assert sum(state.requests.requests for state in revived.windows) == len(log) + 3
+
+
+def test_another_window_length_does_not_make_what_was_counted_lost() -> None:
+    first = Partition(0, Rules(), now=0, completions="completions")
+    stored: dict[str, Record] = {}
+    stored_after(first, [[completion(n, BASE + n * 100 * SECOND, n) for n in range(5)]], stored)
+    rules = Rules(length=300 * SECOND)
+    revived = Partition(0, rules, records=copy.deepcopy(list(stored.values())), now=0, completions="completions")
+    assert revived.next_offset("completions") == 5
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_a_crash_while_windows_are_forgotten_reads_nothing_again(data: st.DataObject) -> None:
+    rules = Rules(lateness=0, retention=120 * SECOND)
+    partition, stored = Partition(0, rules, now=0, completions="completions"), {}
+    for n in range(12):
+        at = BASE + n * 60 * SECOND
+        changes = copy.deepcopy(
+            list(partition.absorb("completions", [completion(n, at, n)], now=at, through=n).items())
+        )
+        for part in partition.parts_due(at + 60 * SECOND):
+            partition.mark_published(Part(part.state, part.revision, True, 0))
+        cut = data.draw(st.integers(0, len(changes))) if n == 11 else len(changes)
+        for key, record in changes[:cut]:
+            stored[key] = record
+    records = [record for record in stored.values() if record is not None]
+    revived = Partition(0, rules, records=records, now=BASE + 720 * SECOND, completions="completions")
+    assert (revived.next_offset("completions") or 0) >= 11
 
 
 @settings(max_examples=100, deadline=None)

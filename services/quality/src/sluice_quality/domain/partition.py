@@ -114,11 +114,13 @@ class Partition:
         """By id(): hashing a series of six names three times an event took a tenth of the whole."""
         self._changed: dict[str, Record | None] = {}
         self._changed_first: dict[str, Record | None] = {}
+        self._gone: dict[str, Record | None] = {}
         self._completions = completions
         self._decisions: dict[str, int] = {}
         self.dropped: Counter[str] = Counter()
         """Facts that count nowhere, by reason: late, duplicate, replayed, forgotten, foreign."""
-        if completions:
+        # Windows of another length say nothing of the windows that requests would be in now.
+        if completions and all(state.length == rules.length for state in self._windows.values()):
             self._read_again_what_no_window_has()
 
     @property
@@ -212,15 +214,18 @@ class Partition:
         """A request that is known and in no window was never counted: it is forgotten, and read again from where it stood.
 
         Windows are written before all else, so no crash does this. The embedded broker does: it may lose a window and keep
-        what was written after it.
+        what was written after it. Then the log may have lost its end as well: what was counted is known by its id alone.
         """
         if self._rules.marks_are_doubted:
             self._read_again_what_nobody_knows()
-        lost = [entry for entry in self._attributions.known if not self._is_counted(entry)]
+        known = list(self._attributions.known)
+        lost = [entry for entry in known if not self._is_counted(entry)]
         if lost:
+            # Of what is detached nobody knows where it stands: not before the oldest that is known.
+            oldest = min((entry.offset for entry in known if entry.offset != DETACHED), default=0)
+            first = min(oldest if entry.offset == DETACHED else entry.offset for entry in lost)
             self._attributions.forget(lost)
-            first = max(0, min(entry.offset for entry in lost))  # of what is detached nobody knows where it stands
-            self._marks.frontier[self._completions] = min(first, self._marks.frontier.get(self._completions, first))
+            self.rewind(self._completions, min(first, self._marks.frontier.get(self._completions, first)))
 
     def _read_again_what_nobody_knows(self) -> None:
         """Beyond the last request that is known the marks have only the word of a later batch, maybe of another source.
@@ -341,10 +346,11 @@ class Partition:
             if id(state) not in self._unsettled:
                 del self._windows[state.identity]
                 self._published.pop(state.identity, None)
-                self._changed[state.key] = None
+                self._gone[state.key] = None
 
     def _take_changes(self) -> dict[str, Record | None]:
         changed = self._changed_first | {state.key: state for state in self._changed_windows.values()} | self._changed
         changed[self._marks.key] = self._marks
-        self._changed_first, self._changed_windows, self._changed = {}, {}, {}
+        changed |= self._gone  # after the marks that say so: what is in no window is otherwise taken for lost
+        self._changed_first, self._changed_windows, self._changed, self._gone = {}, {}, {}, {}
         return changed
