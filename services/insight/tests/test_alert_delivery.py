@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -87,6 +88,31 @@ async def test_what_passes_is_tried_again_under_the_same_id(far: Far, secret_fil
     await deliver(webhook(far, secret_file), alert())
     assert [headers["webhook-id"] for _, headers, _ in far.got] == ["event-firing"] * 3
     assert all(is_signed(headers, body) for _, headers, body in far.got)
+
+
+@pytest.mark.parametrize("trouble", ["no secret", "cancelled"])
+async def test_what_went_wrong_in_any_other_way_is_no_copy_when_it_is_given_again(
+    far: Far, secret_file: str, trouble: str
+) -> None:
+    """A secret that is being changed; a consumer whose partition is taken away while a receiver hangs."""
+    secret = Path(secret_file)
+    async with httpx2.AsyncClient() as client:
+        delivery = Delivery(webhook(far, secret_file), client, now=lambda: NOW, first_pause_seconds=0.001)
+        if trouble == "no secret":
+            secret.rename(secret.with_suffix(".old"))
+            with pytest.raises(OSError, match="secret"):
+                await delivery.handle(alert())
+            secret.with_suffix(".old").rename(secret)
+        else:
+            delivering = asyncio.ensure_future(delivery.handle(alert()))
+            await asyncio.sleep(0)
+            delivering.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await delivering
+        far.got.clear()
+        await delivery.handle(alert())
+        await delivery.handle(alert())
+    assert [headers["webhook-id"] for _, headers, _ in far.got] == ["event-firing"]
 
 
 async def test_a_refusal_is_not_tried_again_and_an_outage_not_for_ever(far: Far, secret_file: str) -> None:

@@ -69,13 +69,15 @@ class Delivery:
             return
         if not self._seen.is_new(alert.metadata.event_id):
             return  # a copy: an outbox whose process was killed sends what it does not know to be on the topic
+        result = "failed"
         try:
             await self._retried(alert)
-        except NotDelivered:
-            self._seen.forget(alert.metadata.event_id)
-            DELIVERIES.labels(self.receiver.receiver, "failed").inc()
-            raise
-        DELIVERIES.labels(self.receiver.receiver, "delivered").inc()
+            result = "delivered"
+        finally:
+            # Whatever went wrong, a cancellation too: it is given again, and must not pass for a copy then.
+            if result == "failed":
+                self._seen.forget(alert.metadata.event_id)
+            DELIVERIES.labels(self.receiver.receiver, result).inc()
 
     async def _retried(self, alert: AlertRaised) -> None:
         attempts = AsyncRetrying(
