@@ -14,7 +14,7 @@ from sluice_feedback.adapters.database import Database
 from sluice_feedback.adapters.feedback_events import encode
 from sluice_feedback.adapters.sealed_texts import ClearTexts, SealedTexts
 from sluice_feedback.adapters.sql_feedback import SqlFeedback
-from sluice_feedback.consumer import CompletionConsumer
+from sluice_feedback.consumer import CompletionConsumer, known_request
 from sluice_feedback.domain.desk import Desk
 from sluice_feedback.domain.feedback import (
     CaptureRefused,
@@ -295,3 +295,11 @@ async def test_texts_of_a_former_version_are_sealed_and_stand_in_no_file_in_clea
     assert [row.text for row in await service.rows()] == [None] * 5
     assert [text for text, _ in await service.shown()] == [f"{CANARY} {number}" for number in range(5)]
     await service.say(f"{CANARY} 3", feedback_id="old-3", subject_id="sub_1")  # the same again is still the same
+
+
+def test_self_tests_take_no_place_in_the_register_of_requests() -> None:
+    real, self_test = completed(), completed("r2")
+    self_test.metadata.synthetic = True
+    topic = topic_of(gateway_pb2.RequestCompleted).name
+    found = [known_request(ConsumedEvent(one, topic, 0, 0, b"", {}, "", 0)) for one in (real, self_test)]
+    assert [one and one.request_id for one in found] == ["r1", None]

@@ -121,7 +121,9 @@ def known_request(event: ConsumedEvent) -> KnownRequest | None:
     """Whose a completed request is; None for an event that says nothing of it."""
     message: Any = event.message
     metadata = message.metadata
-    if not isinstance(message, RequestCompleted) or not metadata.request_id or not metadata.tenant_id:
+    if not isinstance(message, RequestCompleted) or metadata.synthetic:
+        return None  # self-tests would push real requests out of the register
+    if not metadata.request_id or not metadata.tenant_id:
         return None  # nobody can give feedback on it
     return KnownRequest(
         metadata.request_id,
