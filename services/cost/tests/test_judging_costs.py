@@ -83,7 +83,7 @@ async def test_judging_is_no_part_of_what_callers_spent_and_has_neither_key_nor_
     ledger = SqlLedger(priced, default_currency="USD")
     await ledger.append([make_completion(1)], {}, recorded_at=NOON, encode=encode)
     by = [Dimension.TENANT, Dimension.API_KEY]
-    spent = await SqlSpend(priced).spend(SpendQuery(NOON, NOON + timedelta(hours=1), (), by, without_synthetic=True))
+    spent = await SqlSpend(priced).spend(SpendQuery(NOON, NOON + timedelta(hours=1), (), by, callers_only=True))
     assert {group.values: s.amount_nano for group, s in spent.groups} == {("acme", "key-1"): 40_000}
     facts = measured_of(consumed(judged(1, subject_id="somebody"))).facts
     assert (facts.api_key_id, facts.subject_id, facts.tenant_id, facts.project_id) == ("", "", "acme", "shop")

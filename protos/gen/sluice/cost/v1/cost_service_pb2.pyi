@@ -860,7 +860,7 @@ Global___SpendFilter: _TypeAlias = SpendFilter  # noqa: Y015
 
 @_typing.final
 class GetSpendRequest(_message.Message):
-    """Asks for sums. The mesh's self-tests (rows of kind `synthetic`) are left out unless a filter or group_by names SPEND_DIMENSION_CHARGE_KIND."""
+    """Asks for sums. What no caller asked for, the mesh's self-tests and the judging of answers (rows of kind `synthetic` and `judge`), is left out unless a filter or group_by names SPEND_DIMENSION_CHARGE_KIND."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

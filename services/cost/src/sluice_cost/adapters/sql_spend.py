@@ -75,7 +75,7 @@ def _sums(
         return column(dimension).in_([_stored(dimension, value) for value in values])
 
     wanted = [chosen(f.dimension, f.values) for f in query.filters]
-    if query.without_synthetic:
+    if query.callers_only:
         wanted.append(table.c.charge_kind.not_in((SYNTHETIC, JUDGE)))
     grouped = [column(dimension).label(f"group_{i}") for i, dimension in enumerate(query.group_by)]
     return (

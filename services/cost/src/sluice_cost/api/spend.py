@@ -84,7 +84,7 @@ def _query(request: pb.GetSpendRequest, *, tenant_id: str, now: datetime) -> Spe
     # Self-tests cost nothing, but their requests and tokens are nobody's, and what judges answers is no caller: only who asks for
     # kinds of rows gets these.
     asks_for_kinds = Dimension.CHARGE_KIND in {*group_by, *(chosen.dimension for chosen in filters)}
-    return SpendQuery(start, end, filters, group_by, without_synthetic=not asks_for_kinds)
+    return SpendQuery(start, end, filters, group_by, callers_only=not asks_for_kinds)
 
 
 def chosen_filters(filters: Sequence[pb.SpendFilter], *, tenant_id: str) -> list[SpendFilter]:

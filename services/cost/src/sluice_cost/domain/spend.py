@@ -53,8 +53,8 @@ class SpendQuery:
     end: datetime
     filters: Sequence[SpendFilter] = ()
     group_by: Sequence[Dimension] = ()
-    without_synthetic: bool = False
-    """Leave out the mesh's self-tests, and what judging answers cost."""
+    callers_only: bool = False
+    """Leave out what no caller asked for: the mesh's self-tests, and the judging of answers."""
 
 
 @dataclass(slots=True)
