@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +23,11 @@ from sluice.events.v1.gateway_pb2 import (
 from sluice.events.v1.quality_pb2 import AnswerJudged
 from sluice.types.v1.usage_pb2 import TokenUsage
 from sluice_kit.consumer import ConsumedEvent
-from sluice_kit.errors import Unavailable
+from sluice_kit.errors import ResourceExhausted, Unavailable
 from sluice_kit.sealing.file_keys import FileKeyStore
 from sluice_kit.sealing.keys import KeyStoreUnavailable
 from sluice_kit.sealing.text import Place, TextReader, TextSealer, key_name
+from sluice_quality import consumer
 from sluice_quality.adapters.judge_budget import HOUR, JudgeBudget
 from sluice_quality.adapters.judge_model import Judgement
 from sluice_quality.consumer import Judging
@@ -65,13 +67,17 @@ class World:
 
     def __init__(self, folder: Path, *, tokens_per_hour: int = 1_000_000, **changes: Any) -> None:
         self.now, self.judge, self.events = NOW, ScriptedJudge(), list[AnswerJudged]()
+        self.has_room, self.refusals = True, list[Exception]()
         self.budget = JudgeBudget(folder / "judge.db", tokens_per_hour=tokens_per_hour)
         settings: dict[str, Any] = {"rate": 1.0, "reader": None} | changes
         self.judging = Judging(
-            judge=self.judge, budget=self.budget, publish=self.publish, now=lambda: self.now, **settings
-        )
+            judge=self.judge, budget=self.budget, publish=self.publish, has_room=lambda: self.has_room,
+            now=lambda: self.now, **settings,
+        )  # fmt: skip
 
     async def publish(self, *events: Any) -> None:
+        if self.refusals:
+            raise self.refusals.pop(0)
         self.events.extend(events)
 
     async def read(self, *messages: RequestCompleted) -> None:
@@ -189,19 +195,77 @@ async def test_a_judgement_tells_grades_and_names_and_no_word_of_the_texts(world
 
 async def test_a_bad_or_absent_judgement_is_told_as_such(world: Callable[..., World]) -> None:
     made = world()
-    for reason in ("not_json", "unavailable", "deadline_exceeded"):
+    for number, reason in enumerate(("not_json", "unavailable", "deadline_exceeded")):
         made.judge.found = Judgement({}, failure=reason)
-        await made.read(completed())
+        await made.read(completed(number))
     assert [(event.failure, len(event.scores)) for event in made.events] == [
         ("not_json", 0), ("unavailable", 0), ("deadline_exceeded", 0),
     ]  # fmt: skip
 
 
 async def test_a_judgement_that_is_made_again_has_the_same_id(world: Callable[..., World]) -> None:
-    made = world()
-    await made.read(completed(), completed(), completed(2))
-    one, again, other = (event.metadata.event_id for event in made.events)
+    killed, restarted = world(), world()
+    await killed.read(completed())
+    await restarted.read(completed(), completed(2))
+    one, again, other = (event.metadata.event_id for event in killed.events + restarted.events)
     assert one == again != other
+
+
+# --- what cannot be told at once ---
+
+
+@pytest.mark.parametrize("refusal", [ResourceExhausted("full", reason="OUTBOX_FULL"), Unavailable("the disk")])
+async def test_a_judgement_that_cannot_be_told_waits_and_is_not_made_again(
+    world: Callable[..., World], refusal: Exception
+) -> None:
+    made = world()
+    made.refusals = [refusal] * 7  # more often than a consumer tries what is not Unavailable
+    for _ in range(7):
+        with pytest.raises(Unavailable):
+            await made.read(completed())
+    made.now += 3600  # it was judged in time
+    await made.read(completed())
+    assert (len(made.judge.asked), [event.score_milli for event in made.events]) == (1, [4333])
+
+
+async def test_what_a_restarted_broker_gives_again_is_neither_judged_nor_told_again(
+    world: Callable[..., World],
+) -> None:
+    made = world()
+    for _ in range(2):
+        await made.read(*(completed(n) for n in range(20)))
+    assert (len(made.judge.asked), len(made.events)) == (20, 20)
+
+
+async def test_what_is_remembered_has_a_bound(world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer, "MOST_REMEMBERED", 3)
+    made = world()
+    await made.read(*(completed(n) for n in range(5)))
+    await made.read(completed(4), completed(2), completed(0))
+    assert [event.metadata.request_id for event in made.events] == ["r0", "r1", "r2", "r3", "r4", "r0"]
+
+
+async def test_nothing_is_spent_on_what_could_not_be_told(world: Callable[..., World]) -> None:
+    made = world()
+    made.has_room = False
+    await made.read(completed())
+    assert (made.judge.asked, made.events, made.budget.spent(now=NOW)) == ([], [], 0)
+
+
+async def test_a_budget_that_cannot_be_kept_stops_judging_and_loses_no_judgement(
+    world: Callable[..., World], tmp_path: Path
+) -> None:
+    made = world()
+
+    class Breaking(ScriptedJudge):
+        async def judge(self, question: str, *, tenant_id: str, project_id: str) -> Judgement:
+            with sqlite3.connect(tmp_path / "judge.db") as database:
+                database.execute("DROP TABLE spent")
+            return await super().judge(question, tenant_id=tenant_id, project_id=project_id)
+
+    made.judge = made.judging.judge = Breaking()
+    await made.read(completed(1), completed(2))
+    assert (len(made.judge.asked), [event.score_milli for event in made.events]) == (1, [4333])
 
 
 # --- which answers ---

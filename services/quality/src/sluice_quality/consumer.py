@@ -17,12 +17,13 @@ from sluice.events.v1.gateway_pb2 import (
     RequestCompleted,
 )
 from sluice.events.v1.quality_pb2 import AnswerJudged
+from sluice.types.v1.usage_pb2 import TokenUsage
 from sluice_kit.consumer import ConsumedEvent
-from sluice_kit.errors import Unavailable
+from sluice_kit.errors import ResourceExhausted, Unavailable
 from sluice_kit.sealing.keys import KeyStoreUnavailable
 from sluice_kit.sealing.text import Place, TextErased, TextReader, TextUnreadable
 
-from sluice_quality.adapters.judge_budget import JudgeBudget
+from sluice_quality.adapters.judge_budget import BudgetUnavailable, JudgeBudget
 from sluice_quality.adapters.judge_model import Judgement
 from sluice_quality.domain import judging
 
@@ -30,6 +31,9 @@ JUDGED = Counter("sluice_quality_judged_answers", "Answers that were judged, by 
 SKIPPED = Counter("sluice_quality_unjudged_answers", "Sampled answers that were not judged, by reason.", ["reason"])
 # Fixed for ever: it makes the id of a judgement from that of the completion, so that one that is made again counts once.
 _NAMESPACE = UUID("3f0f4a2e-2f0c-5d0b-8f4e-0f6a4f6c9f51")
+# More than an embedded broker's restart has read again: 1,000 records of each of four partitions.
+MOST_REMEMBERED = 10_000
+_Identity = tuple[str, str]
 
 
 class Judge(Protocol):
@@ -39,13 +43,24 @@ class Judge(Protocol):
         """Grades, or why there are none."""
 
 
+class _Unjudged(Exception):
+    """A sampled answer is not judged; `reason` is counted."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 @dataclass(kw_only=True)
 class Judging:
-    """Fits EventConsumer's `handle_each`. Waits for nothing but the key store: an answer that cannot be judged now is not judged."""
+    """Fits EventConsumer's `handle_each`. Waits for the key store, and for the outbox once a judgement is made; otherwise an answer
+    that cannot be judged now is not judged. What was judged is remembered: only its publishing is tried again."""
 
     judge: Judge
     budget: JudgeBudget
     publish: Callable[..., Awaitable[None]]
+    has_room: Callable[[], bool]
+    """Whether the publisher has a place for what is found: without one nothing is spent on it."""
     reader: TextReader | None
     """None where the installation has switched encryption off: then texts stand in clear."""
     rate: float
@@ -54,18 +69,31 @@ class Judging:
     longest_age_seconds: float = 1200.0
     """Older answers are not judged: their windows close for good."""
     now: Callable[[], float] = time.time
+    _found: dict[_Identity, AnswerJudged | None] = field(default_factory=dict, init=False)
+    """What was judged, oldest first: the judgement until it is told, then None."""
 
     async def handle(self, event: ConsumedEvent) -> None:
-        """Judge an answer, if it is one that is judged. Raises Unavailable while the key store is away."""
+        """Judge an answer, if it is one that is judged. Raises Unavailable while the key store or the outbox is away."""
         message: Any = event.message
         if not isinstance(message, RequestCompleted) or not self._is_chosen(message):
             return
+        identity = (message.metadata.event_id, message.metadata.request_id)
+        if identity not in self._found:
+            try:
+                self._found[identity] = await self._judged(message)
+            except _Unjudged as why:
+                SKIPPED.labels(why.reason).inc()
+                return
+            while len(self._found) > MOST_REMEMBERED:
+                del self._found[next(iter(self._found))]
+        await self._tell(identity)
+
+    async def _judged(self, message: RequestCompleted) -> AnswerJudged:
         reason = self._hindrance(message)
         texts = None if reason else await self._texts(message)
         if texts is None:
-            SKIPPED.labels(reason or "erased").inc()
-            return
-        await self._judge(message, *texts)
+            raise _Unjudged(reason or "erased")
+        return await self._graded(message, *texts)
 
     def _is_chosen(self, message: RequestCompleted) -> bool:
         metadata = message.metadata
@@ -81,6 +109,8 @@ class Judging:
     def _hindrance(self, message: RequestCompleted) -> str:
         if message.content_capture != CONTENT_CAPTURE_REDACTED or message.text_left_out:
             return "no_capture"
+        if not self.has_room():
+            return "outbox_full"
         has_text = message.HasField("redacted_answer") or message.HasField("encrypted_answer")
         if not has_text:
             return "no_capture"
@@ -105,29 +135,40 @@ class Judging:
         assert self.reader is not None
         return await asyncio.to_thread(self.reader.open, getattr(message, name), Place.in_event(message, name))
 
-    async def _judge(self, message: RequestCompleted, question: str, answer: str) -> None:
+    async def _graded(self, message: RequestCompleted, question: str, answer: str) -> AnswerJudged:
         clean = judging.screened(answer)
         if not clean.text:
-            await self._tell(message, Judgement({}, failure="nothing_left"), clean)
-            return
+            return answer_judged(message, Judgement({}, failure="nothing_left"), screened=True)
         asked = judging.question_of(question, clean.text)
         most = judging.most_tokens(asked)
-        hour = self.budget.reserve(most, now=self.now())
+        try:
+            hour = self.budget.reserve(most, now=self.now())
+        except BudgetUnavailable:
+            raise _Unjudged("budget_unavailable") from None
         if hour is None:
-            SKIPPED.labels("budget").inc()
-            return
+            raise _Unjudged("budget")
         metadata = message.metadata
         found = await self.judge.judge(asked, tenant_id=metadata.tenant_id, project_id=metadata.project_id)
         if found.usage is not None:
-            usage = found.usage
-            used = usage.uncached_input_tokens + usage.cached_input_tokens + usage.cache_write_tokens
-            used += usage.output_tokens + usage.reasoning_tokens
-            self.budget.settle(hour, reserved=most, used=used)
-        await self._tell(message, found, clean)
+            self.budget.settle(hour, reserved=most, used=_tokens(found.usage))
+        return answer_judged(message, found, screened=clean.left_out > 0)
 
-    async def _tell(self, message: RequestCompleted, found: Judgement, clean: judging.Screened) -> None:
-        await self.publish(answer_judged(message, found, screened=clean.left_out > 0))
-        JUDGED.labels(found.failure or "scored").inc()
+    async def _tell(self, identity: _Identity) -> None:
+        """Publish a judgement that is not told yet. Raises Unavailable while it cannot be stored: never a dead letter for that."""
+        judgement = self._found[identity]
+        if judgement is None:
+            return
+        try:
+            await self.publish(judgement)
+        except ResourceExhausted as error:
+            raise Unavailable(f"a judgement cannot be told: {error}", reason=error.reason) from None
+        self._found[identity] = None
+        JUDGED.labels(judgement.failure or "scored").inc()
+
+
+def _tokens(usage: TokenUsage) -> int:
+    used = usage.uncached_input_tokens + usage.cached_input_tokens + usage.cache_write_tokens
+    return used + usage.output_tokens + usage.reasoning_tokens
 
 
 def answer_judged(message: RequestCompleted, found: Judgement, *, screened: bool) -> AnswerJudged:

@@ -102,6 +102,7 @@ async def _judging(configured: QualitySettings, closing: contextlib.AsyncExitSta
         judge=GrpcJudge(channel, model=configured.judge_model, timeout_seconds=configured.judge_timeout_seconds),
         budget=budget,
         publish=publisher.publish,
+        has_room=lambda: publisher.has_room,
         # A key that was destroyed a moment ago opens nothing: no data key is kept.
         reader=TextReader(key_store_of(configured, make=False), keep_seconds=0) if seals_texts(configured) else None,
         rate=configured.judge_rate,

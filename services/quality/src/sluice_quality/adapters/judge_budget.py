@@ -5,7 +5,15 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from sluice_kit.telemetry import logger
+
+log = logger(__name__)
+
 HOUR = 3600
+
+
+class BudgetUnavailable(Exception):
+    """The file cannot be used now."""
 
 
 class JudgeBudget:
@@ -22,17 +30,24 @@ class JudgeBudget:
         self._database.execute("CREATE TABLE IF NOT EXISTS spent (hour INTEGER PRIMARY KEY, tokens INTEGER NOT NULL)")
 
     def reserve(self, tokens: int, *, now: float) -> int | None:
-        """The hour that a call is charged to; None where too little of it is left."""
+        """The hour that a call is charged to; None where too little of it is left. Raises BudgetUnavailable."""
         hour = int(now // HOUR)
-        if self.spent(now=now) + tokens > self._limit:
-            return None
-        self._database.execute("DELETE FROM spent WHERE hour < ?", (hour,))
-        self._add(hour, tokens)
+        try:
+            if self.spent(now=now) + tokens > self._limit:
+                return None
+            self._database.execute("DELETE FROM spent WHERE hour < ?", (hour,))
+            self._add(hour, tokens)
+        except sqlite3.Error as error:
+            log.warning("judge.budget_unavailable", error=type(error).__name__)
+            raise BudgetUnavailable from None
         return hour
 
     def settle(self, hour: int, *, reserved: int, used: int) -> None:
-        """Give back what a call did not use."""
-        self._add(hour, used - reserved)
+        """Give back what a call did not use. Where the file cannot be used the call stays at the most: it was made all the same."""
+        try:
+            self._add(hour, used - reserved)
+        except sqlite3.Error as error:
+            log.warning("judge.budget_not_settled", error=type(error).__name__)
 
     def spent(self, *, now: float) -> int:
         """Tokens of this hour, reserved ones included."""
