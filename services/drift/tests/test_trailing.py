@@ -132,6 +132,54 @@ def test_windows_are_kept_for_as_long_as_another_is_compared_with_them() -> None
     assert kept["trailing"] == kept["pinned"] + 3
 
 
+FORGETFUL = Rules(
+    length=LENGTH, lateness=0, retention=2 * LENGTH, reference_size=60, trailing=read_rules("prompt.language=3")
+)
+
+
+def stored_and_published(batches: list[list[Observation]]) -> tuple[dict[str, bytes], dict[int, int]]:
+    """What a crash leaves of a partition that published after each batch but the last, and the revisions by window."""
+    partition, stored, out = Partition(0, FORGETFUL, now=0), dict[str, bytes](), dict[int, int]()
+    for number, batch in enumerate(batches, start=1):
+        for key, record in partition.absorb(batch, now=0).items():
+            if record is None:
+                stored.pop(key, None)
+            else:
+                stored[key] = records.encode(record)
+        for due in partition.due(0) if number < len(batches) else ():
+            out[due.window.start] = due.revision
+            partition.mark_published(due)
+    return stored, out
+
+
+def revived_from(stored: dict[str, bytes]) -> Partition:
+    kept = [records.decode(key.encode(), value) for key, value in stored.items()]
+    return Partition(0, FORGETFUL, records=kept, now=0)
+
+
+def test_a_window_that_is_kept_only_for_later_ones_is_not_said_again_after_a_restart_and_takes_nothing_late() -> None:
+    log = traffic(7, [0.3] * 12, each=10)
+    stored, out = stored_and_published([[each] for each in log] + [[]])
+    revived = revived_from(stored)
+    assert len(list(revived.windows)) == 6
+    assert [(due.window.start - BASE) // LENGTH for due in sorted(revived.due(0), key=lambda due: due.window.start)] == [
+        9, 10, 11,
+    ]  # fmt: skip
+    assert all(due.revision == out[due.window.start] for due in revived.due(0))
+    late = observation(np.random.default_rng(9), len(log), 8 * LENGTH, german=1.0)
+    revived.absorb([late], now=0)
+    assert revived.dropped["late"] == 1
+    assert len(revived.due(0)) == 3
+
+
+def test_windows_that_a_crash_kept_from_being_published_are_published_however_old_with_all_those_before() -> None:
+    log = traffic(8, [0.3] * 12, each=10)
+    stored, _ = stored_and_published([log[:50], log[50:]])
+    due = {(each.window.start - BASE) // LENGTH: each for each in revived_from(stored).due(0)}
+    assert set(range(4, 12)) <= set(due)
+    assert all(len(due[number].before) == 3 for number in range(4, 12))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_through_a_crash_and_counted_again_the_same_is_said_of_every_window(data: st.DataObject) -> None:

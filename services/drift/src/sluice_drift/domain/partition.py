@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sluice_drift.domain.observation import Observation, Pin, Series
@@ -56,7 +56,7 @@ class Partition:
         self._marks = next((each for each in kept if isinstance(each, Marks)), Marks(partition))
         self._clock = Clock(self._marks, idle_after=rules.idle_after, now=now)
         self._published: dict[tuple[Series, int], tuple[int, bool]] = {}
-        self._unsettled = set(self._windows)
+        self._unsettled = {identity for identity, each in self._windows.items() if not each.final}
         self._changed: dict[tuple[int, str], Record] = {}
         self._deleted: list[str] = []
         self.dropped: Counter[str] = Counter()
@@ -163,7 +163,8 @@ class Partition:
         """Windows that were compared with this one are out of date as well."""
         for number in range(1, self._rules.trailing.most(window.series) + 1):
             identity = window.series, window.start + number * window.length
-            if identity in self._windows:
+            later = self._windows.get(identity)
+            if later is not None and not later.final:
                 self._unsettled.add(identity)
 
     def _before(self, window: DriftWindow) -> tuple[DriftWindow, ...]:
@@ -221,27 +222,35 @@ class Partition:
     def _window(self, observation: Observation) -> DriftWindow | None:
         start = observation.at - observation.at % self._rules.length
         identity = (observation.series, start)
-        if identity not in self._windows:
+        known = self._windows.get(identity)
+        if known is None:
             if start + self._rules.length <= self._marks.forgotten_before:
                 return None
-            self._windows[identity] = DriftWindow(observation.series, start, self._rules.length, self.number)
-        return self._windows[identity]
+            known = self._windows[identity] = DriftWindow(observation.series, start, self._rules.length, self.number)
+        return None if known.final else known
 
     def _forget(self, horizon: int) -> None:
         horizon -= horizon % self._rules.length
         if horizon <= self._marks.forgotten_before:
             return
         self._marks.forgotten_before = horizon
-        for identity in [
-            each.identity for each in self._windows.values() if each.end <= self._kept_from(each, horizon)
-        ]:
-            if identity not in self._unsettled:
-                self._deleted.append(self._windows.pop(identity).key)
-                self._published.pop(identity, None)
+        oldest: dict[Series, int] = {}
+        for series, start in self._unsettled:
+            oldest[series] = min(start, oldest.get(series, start))
+        for window in list(self._windows.values()):
+            if window.end > horizon or window.identity in self._unsettled:
+                continue
+            if window.end <= self._kept_from(window.series, horizon, oldest):
+                self._deleted.append(self._windows.pop(window.identity).key)
+                self._published.pop(window.identity, None)
+            elif not window.final:
+                window.final = True
+                self._changed[1, window.key] = window
 
-    def _kept_from(self, window: DriftWindow, horizon: int) -> int:
-        """Windows that are restated no more are kept while later ones, which may be, are compared with them."""
-        return horizon - self._rules.trailing.most(window.series) * self._rules.length
+    def _kept_from(self, series: Series, horizon: int, oldest: Mapping[Series, int]) -> int:
+        """Windows that are restated no more are kept while others, which may be or are not out yet, are compared with them."""
+        most = self._rules.trailing.most(series)
+        return min(horizon, oldest.get(series, horizon)) - most * self._rules.length if most else horizon
 
     def _take_changes(self) -> dict[str, Record | None]:
         ordered = sorted(self._changed.items(), key=lambda item: item[0][0])

@@ -30,6 +30,8 @@ class DriftWindow:
     marks: dict[int, int] = field(default_factory=dict)
     """Offset by mark of the newest observations, oldest first."""
     request: TextSample = field(default_factory=TextSample)
+    final: bool = False
+    """Published for the last time, and kept only because later windows are compared with it: what comes now is too late."""
 
     @property
     def end(self) -> int:
