@@ -215,7 +215,8 @@ def test_texts_and_requests_have_references_of_their_own_that_are_filled_apart()
     partition = taken([each for each in logged(1) if not each.request])
     [reference] = partition.references
     assert (reference.pinned, reference.requests_pinned, reference.observations) == (True, False, REFERENCE)
-    assert not reference.uncounted
+    assert not reference.prompts_uncounted
+    assert not reference.answers_uncounted
     requests = [each for each in logged(1) if each.request]
     partition.absorb(requests, now=0)
     assert (reference.requests_pinned, reference.request.observations) == (True, REFERENCE)

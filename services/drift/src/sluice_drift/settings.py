@@ -19,6 +19,9 @@ from sluice_drift.domain.partition import Rules
 from sluice_drift.domain.trailing import read_rules
 
 _SECOND = 1_000_000
+MOST_REFERENCE_OBSERVATIONS = 1000
+"""A reference is one record, and a produce request takes 1,000,000 bytes. Its slices may take 0.6 MB of that, each text takes some
+300 bytes (tests/test_reference_record.py)."""
 
 
 class DriftSettings(StreamSettings):
@@ -39,7 +42,7 @@ class DriftSettings(StreamSettings):
     """For so long a closed window is restated by late observations."""
     idle_seconds: int = Field(default=30, ge=1, le=3600)
     """A source partition that is silent for so long does not keep windows open."""
-    reference_observations: int = Field(default=200, ge=30, le=5000)
+    reference_observations: int = Field(default=200, ge=30, le=MOST_REFERENCE_OBSERVATIONS)
     """The first so many observations of a series are its reference."""
     minimum_observations: int = Field(default=30, ge=5)
     """A window with fewer is `insufficient`."""

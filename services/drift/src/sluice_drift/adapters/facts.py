@@ -26,7 +26,8 @@ REQUESTS_FROM = 1_000
 NONE = "(none)"
 """The slice of what has no value."""
 SEVERAL_TOOLS = "(several)"
-_LONGEST_SLICE = 200
+LONGEST_SLICE = 200
+"""Bytes of UTF-8: a reference keeps hundreds of them in one record."""
 _OUTCOMES = {
     RequestOutcome.REQUEST_OUTCOME_BLOCKED_INPUT: "blocked_input",
     RequestOutcome.REQUEST_OUTCOME_BLOCKED_OUTPUT: "blocked_output",
@@ -120,7 +121,12 @@ def _slices(event: InferenceMeasured | RequestCompleted, model_digest: str) -> t
         ("experiment_arm", event.experiment_arm),
         ("finish_reason", finish.removeprefix("FINISH_REASON_").lower()),
     )
-    return tuple((name, value[:_LONGEST_SLICE] or NONE) for name, value in values)
+    return tuple((name, _shortened(value) or NONE) for name, value in values)
+
+
+def _shortened(value: str) -> str:
+    """The beginning, in whole characters."""
+    return value.encode()[:LONGEST_SLICE].decode(errors="ignore")
 
 
 def _mark(event_id: str) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote
 
 import numpy as np
 
 from sluice_drift.domain.observation import EMBEDDING_SCALE, Observation, Series
-from sluice_drift.domain.sample import TextSample
+from sluice_drift.domain.sample import TextSample, marks_of
 from sluice_drift.domain.topics import cut_topics, topic_of
 
 
@@ -43,8 +42,10 @@ class Reference:
     prompt_topics: list[bytes] = field(default_factory=list)
     answer_topics: list[bytes] = field(default_factory=list)
     """Centres of the topics, cut when the texts are full."""
-    uncounted: list[Observation] = field(default_factory=list)
-    """Texts of which the topics will be counted: the others cut them, and a cut fits best the texts that made it."""
+    prompts_uncounted: list[tuple[int, bytes]] = field(default_factory=list)
+    answers_uncounted: list[tuple[int, bytes]] = field(default_factory=list)
+    """Texts of which the topics will be counted, by the place of their embedding, with the marks of their slices: the others cut
+    them, and a cut fits best the texts that made it. No more than that, for all of this is one record."""
     command: str = ""
     """Id of the command that asked for this version; empty for a first one."""
     after: dict[int, int] = field(default_factory=dict)
@@ -103,30 +104,33 @@ class Reference:
 
     def _add_texts(self, observation: Observation) -> None:
         self.observations += 1
-        if _is_counted(observation):
-            self.uncounted.append(replace(observation, request=None))
         self.first_at = min(self.first_at or observation.at, observation.at)
         self.last_at = max(self.last_at, observation.at)
         self.embedding_model = self.embedding_model or observation.embedding_model
         self.prompt.add(observation.prompt, observation.slices)
         self.answer.add(observation.answer, observation.slices)
-        if observation.prompt and observation.prompt.embedding:
-            self.prompt_embeddings.append(observation.prompt.embedding)
-        if observation.answer and observation.answer.embedding:
-            self.answer_embeddings.append(observation.answer.embedding)
+        for profile, embeddings, uncounted in (
+            (observation.prompt, self.prompt_embeddings, self.prompts_uncounted),
+            (observation.answer, self.answer_embeddings, self.answers_uncounted),
+        ):
+            if profile and profile.embedding:
+                if _is_counted(observation):
+                    uncounted.append((len(embeddings), marks_of(profile, observation.slices)))
+                embeddings.append(profile.embedding)
 
     def _cut_topics(self) -> None:
         """Some texts cut the topics, the others are counted in them: no text of a window cut them either."""
-        for side, centres in (("prompt", self.prompt_topics), ("answer", self.answer_topics)):
-            counted = [(each, profile) for each in self.uncounted if (profile := getattr(each, side)) is not None]
-            cutting = Counter(getattr(self, f"{side}_embeddings"))
-            cutting.subtract(Counter(profile.embedding for _, profile in counted if profile.embedding))
-            centres += cut_topics(cutting.elements())
-            for each, profile in counted:
-                topic = topic_of(profile.embedding, centres)
+        for sample, embeddings, uncounted, centres in (
+            (self.prompt, self.prompt_embeddings, self.prompts_uncounted, self.prompt_topics),
+            (self.answer, self.answer_embeddings, self.answers_uncounted, self.answer_topics),
+        ):
+            counted = {place for place, _ in uncounted}
+            centres += cut_topics(each for place, each in enumerate(embeddings) if place not in counted)
+            for place, marks in uncounted:
+                topic = topic_of(embeddings[place], centres)
                 if topic:
-                    getattr(self, side).add_facts([("topic", topic)], profile, each.slices)
-        self.uncounted = []
+                    sample.add_facts([("topic", topic)], marks)
+            uncounted.clear()
 
     def proposal(self, command: str, after: dict[int, int]) -> Reference:
         """An empty reference that will take this one's place."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
@@ -16,6 +17,7 @@ SLICES_KEPT = 16
 """Values of a dimension that are told apart in one window; the rest are one slice."""
 _LONGEST_BIN = 11
 """2^11 words and more are one bin."""
+_MARK_BYTES = 8
 
 
 def words_bin(words: int) -> str:
@@ -116,13 +118,27 @@ class TextSample(Counts):
             for dimension, value in (*slices, ("language", profile.language or UNKNOWN_LANGUAGE)):
                 slice_of(self.slices.setdefault(dimension, {}), value).count(profile)
 
-    def add_facts(self, facts: Sequence[tuple[str, str]], profile: Profile, slices: Sequence[tuple[str, str]]) -> None:
-        """Count more of a text that was counted, where it was counted."""
+    def add_facts(self, facts: Sequence[tuple[str, str]], marks: bytes) -> None:
+        """Count more of a text that was counted, in the slices of which it has the marks."""
         self.count_facts(facts)
-        if slices:
-            for dimension, value in (*slices, ("language", profile.language or UNKNOWN_LANGUAGE)):
-                known = self.slices.get(dimension, {})
-                known.get(value, known.get(OTHER, Counts())).count_facts(facts)
+        its = {marks[at : at + _MARK_BYTES] for at in range(0, len(marks), _MARK_BYTES)}
+        for dimension, known in self.slices.items() if its else ():
+            found = (counts for value, counts in known.items() if _mark(dimension, value) in its)
+            counts = next(found, None) or known.get(OTHER)
+            if counts is not None:
+                counts.count_facts(facts)
+
+
+def marks_of(profile: Profile, slices: Sequence[tuple[str, str]]) -> bytes:
+    """What a text's slices are known by later, in a fixed size whatever their names; empty when it has none."""
+    if not slices:
+        return b""
+    return b"".join(_mark(*each) for each in (*slices, ("language", profile.language or UNKNOWN_LANGUAGE)))
+
+
+@lru_cache(maxsize=4096)
+def _mark(dimension: str, value: str) -> bytes:
+    return blake2b(f"{dimension}={value}".encode(), digest_size=_MARK_BYTES).digest()
 
 
 def slice_of(known: dict[str, Counts], value: str) -> Counts:
