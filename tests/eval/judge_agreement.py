@@ -57,10 +57,10 @@ def cases() -> dict[str, list[Case]]:
 
 async def grade(judge: GrpcJudge, question: str, answer: str, *, screen: bool = True) -> int | None:
     """Thousandths; None without a judgement."""
-    text = judging.screened(answer).text if screen else answer
-    if not text:
+    told, text = judging.screened(question).text, judging.screened(answer).text if screen else answer
+    if not told or not text:
         return None
-    found = await judge.judge(judging.question_of(question, text), tenant_id="eval", project_id="")
+    found = await judge.judge(judging.question_of(told, text), tenant_id="eval", project_id="")
     return judging.mean_milli(found.scores) if found.scores else None
 
 

@@ -136,10 +136,11 @@ class Judging:
         return await asyncio.to_thread(self.reader.open, getattr(message, name), Place.in_event(message, name))
 
     async def _graded(self, message: RequestCompleted, question: str, answer: str) -> AnswerJudged:
-        clean = judging.screened(answer)
-        if not clean.text:
-            return answer_judged(message, Judgement({}, failure="nothing_left"), screened=True)
-        asked = judging.question_of(question, clean.text)
+        told, clean = judging.screened(question), judging.screened(answer)
+        is_screened = told.left_out + clean.left_out > 0
+        if not clean.text or not told.text:
+            return answer_judged(message, Judgement({}, failure="nothing_left"), screened=is_screened)
+        asked = judging.question_of(told.text, clean.text)
         most = judging.most_tokens(asked)
         try:
             hour = self.budget.reserve(most, now=self.now())
@@ -151,7 +152,7 @@ class Judging:
         found = await self.judge.judge(asked, tenant_id=metadata.tenant_id, project_id=metadata.project_id)
         if found.usage is not None:
             self.budget.settle(hour, reserved=most, used=_tokens(found.usage))
-        return answer_judged(message, found, screened=clean.left_out > 0)
+        return answer_judged(message, found, screened=is_screened)
 
     async def _tell(self, identity: _Identity) -> None:
         """Publish a judgement that is not told yet. Raises Unavailable while it cannot be stored: never a dead letter for that."""

@@ -364,7 +364,7 @@ class JudgementTotals(_message.Message):
     score_sum_milli: _builtins.int
     """Sum of the answers' mean scores in thousandths, exact."""
     screened: _builtins.int
-    """Answers of which the judge was not shown everything, because it spoke to the judge."""
+    """Answers of which, or of whose question, the judge was not shown everything, because it spoke to the judge."""
     def __init__(
         self,
         *,
@@ -403,13 +403,13 @@ class AnswerJudged(_message.Message):
     score_milli: _builtins.int
     """Mean of the scores in thousandths, 1,000 to 5,000; 0 when there is none."""
     failure: _builtins.str
-    """Why there is no score: `not_json`, `wrong_criteria`, `wrong_score`, `cut`, `nothing_left`, or a gRPC code such as `unavailable`; empty when there is one."""
+    """Why there is no score: `not_json`, `wrong_criteria`, `wrong_score`, `cut`, `nothing_left` (of the question or the answer), or a gRPC code such as `unavailable`; empty when there is one."""
     judge_model: _builtins.str
     """Model that judged; empty when none answered."""
     rubric_version: _builtins.str
     """Version of the rubric."""
     screened: _builtins.bool
-    """True when sentences of the answer that spoke to the judge were left out."""
+    """True when sentences of the question or the answer that spoke to the judge were left out."""
     @_builtins.property
     def metadata(self) -> _metadata_pb2.EventMetadata:
         """Who, when it was judged, which request. subject_id is empty."""
