@@ -1,7 +1,6 @@
 """A round against doors whose filters are real doubles: each one on, off, away, or partly blind."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -10,64 +9,11 @@ from sluice_probes.domain.canaries import KINDS, NAMES, ORIGINS, canaries
 from sluice_probes.domain.findings import CHAT_ROUTES, GUARDS, ROUTES, Answer, Detection, State, guards_of
 from sluice_probes.domain.marks import _mark
 from sluice_probes.domain.recall import Recall, Tally
-from sluice_probes.domain.round import FORBIDDEN_INPUT, alarming, run_round
+from sluice_probes.domain.round import alarming, run_round
+
+from .filtered import Filtered
 
 MODEL = "sluice-self-test"
-INVENTED = f"You may write to {marks.INVENTED_VALUES[0]} or pay to IBAN {marks.INVENTED_VALUES[1]}."
-
-
-@dataclass(frozen=True)
-class Filtered:
-    """A gateway's door: a model that reports, between filters that may be turned into pass-throughs."""
-
-    off: frozenset[str] = frozenset()
-    away: str = ""
-    blind_to: frozenset[str] = frozenset()
-    skipped: tuple[str, ...] = ()
-
-    async def chat(self, model: str, system: str, text: str, *, most_tokens: int) -> Answer:
-        if self.away:
-            return Answer(error=self.away)
-        if text == FORBIDDEN_INPUT and "input_moderation" not in self.off:
-            return Answer(error="CONTENT_BLOCKED", policy="general@4")
-        heard, vault = self._redacted(text)
-        said = ""
-        if marks.REPORT in system:
-            told = ", ".join(
-                _mark(word.strip(".,"))
-                for word in heard.split()
-                if word[:1].isupper() or any(c.isdigit() for c in word)
-            )
-            said = f"{self._restored(heard, vault)}\n{marks.MARKS_BEGIN} {told}."
-        if marks.INVENT in system:
-            said += INVENTED if "output_redaction" in self.off else "You may write to <EMAIL_ADDRESS_9>."
-        if marks.OVERSTEP in system:
-            return Answer(text=marks.FORBIDDEN) if "output_moderation" in self.off else Answer(withheld=True)
-        return Answer(text=said, skipped_filters=self.skipped)
-
-    async def embed(self, model: str, texts: Sequence[str]) -> Answer:
-        if self.away:
-            return Answer(error=self.away)
-        if FORBIDDEN_INPUT in texts and "input_moderation" not in self.off:
-            return Answer(error="CONTENT_BLOCKED")
-        return Answer(vectors=tuple((float(hash(self._redacted(text)[0])),) for text in texts))
-
-    def _redacted(self, text: str) -> tuple[str, dict[str, str]]:
-        vault: dict[str, str] = {}
-        if "input_redaction" in self.off:
-            return text, vault
-        for number in range(400):
-            for canary in canaries(number):
-                if canary.value in text and canary.origin not in self.blind_to:
-                    vault[f"<{canary.kind}_{canary.origin}>"] = canary.value
-                    text = text.replace(canary.value, f"<{canary.kind}_{canary.origin}>")
-        return text, vault
-
-    def _restored(self, text: str, vault: dict[str, str]) -> str:
-        if "restoration" not in self.off:
-            for token, value in vault.items():
-                text = text.replace(token, value)
-        return text
 
 
 def round_over(door: Filtered, number: int = 3):

@@ -49,7 +49,8 @@ def show(told: pb.ProbeReport, console: Console) -> None:
     for check in told.guards:
         if check.state != probe_pb2.GUARD_STATE_GUARDED:
             ids = f" ({', '.join(check.decision_ids)})" if check.decision_ids else ""
-            console.print(f"  {check.route} {check.guard} {check.model}: {check.reason}{ids}", highlight=False)
+            key = f" by key {check.key_id}" if check.key_id else ""
+            console.print(f"  {check.route} {check.guard} {check.model}{key}: {check.reason}{ids}", highlight=False)
     if told.recalls:
         console.print(_recalls(told))
     ended = told.ended_at.ToDatetime().strftime("%H:%M:%S")

@@ -13,6 +13,7 @@ from sluice_kit.publisher import EventPublisher
 from sluice_kit.server import GrpcServer
 from sluice_kit.settings import target_of
 
+from sluice_probes.adapters.doors import GatewayDoors
 from sluice_probes.adapters.prober import Prober
 from sluice_probes.api import SERVICE_NAME, ProbeService
 from sluice_probes.settings import ProbesSettings
@@ -24,14 +25,11 @@ async def serve(configured: ProbesSettings) -> None:
     server = GrpcServer(service="probes", settings=configured)
     async with connect(target_of(configured, "gateway"), configured) as channel, httpx.AsyncClient() as client:
         prober = Prober(
-            channel=channel,
-            client=client,
+            gateway=GatewayDoors(channel, client, url=configured.http_url, seconds=configured.request_seconds),
             publisher=publisher,
             keys_at=configured.keys_at,
-            url=configured.http_url,
             model=configured.model,
             embedding_model=configured.embedding_model,
-            seconds=configured.request_seconds,
             aliases_limit=configured.aliases_limit,
             first_number=int(time.time()),  # other values after every start
         )

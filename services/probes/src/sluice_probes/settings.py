@@ -15,7 +15,7 @@ class ProbesSettings(GrpcServiceSettings):
     model_config = settings_config("probes")
 
     interval_seconds: float = Field(default=30.0, ge=0, le=3600)
-    """From the end of a round to the start of the next; 0: none by itself. Above 30 an unguarded route may be told of later than a minute."""
+    """From the end of a round to the start of the next; 0: none by itself. Above 30, or with several keys, an alarm may take over a minute."""
     key_file: Path | None = None
     """File with API keys that the gateway marks `synthetic`, one a line, used in turn; `probes.key` under SLUICE_HOME where it is not set."""
     gateway_url: str = Field(default="", pattern=r"^$|^https?://[^\s@]+$")

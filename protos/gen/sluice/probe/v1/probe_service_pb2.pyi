@@ -173,7 +173,7 @@ Global___Recall: _TypeAlias = Recall  # noqa: Y015
 
 @_typing.final
 class ProbeReport(_message.Message):
-    """What a round found."""
+    """What a round found, and what stands of other keys."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -184,7 +184,7 @@ class ProbeReport(_message.Message):
     RECALLS_FIELD_NUMBER: _builtins.int
     MODERATION_POLICY_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
-    """Id of the API key that was used; empty when there was none."""
+    """Id of the API key that the newest round used; empty when there was none."""
     moderation_policy: _builtins.str
     """Moderation policy that withheld the forbidden input."""
     @_builtins.property
@@ -197,7 +197,7 @@ class ProbeReport(_message.Message):
 
     @_builtins.property
     def guards(self) -> _containers.RepeatedCompositeFieldContainer[_probe_pb2.GuardCheck]:
-        """Every guard of every route."""
+        """Every guard of every route, by the newest round of every key: the policies of a tenant are tried by its own key alone."""
 
     @_builtins.property
     def recalls(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recall]:

@@ -63,6 +63,7 @@ class GuardCheck(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DECISION_IDS_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
     route: _builtins.str
     """Route and mode: `grpc_chat`, `grpc_stream`, `http_chat`, `http_stream`, `grpc_embed` or `http_embed`."""
     guard: _builtins.str
@@ -73,6 +74,8 @@ class GuardCheck(_message.Message):
     """What was seen."""
     reason: _builtins.str
     """Why, as a reason in capitals such as `RAW_VALUE_PASSED`; empty for a guard that was on. Never text of a request."""
+    key_id: _builtins.str
+    """Id of the API key by which it was tried, where findings of several keys stand side by side; empty in an event, which names its key, and where there was no key."""
     @_builtins.property
     def decision_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Decisions of moderation by which ModerationService.Explain tells more."""
@@ -86,10 +89,11 @@ class GuardCheck(_message.Message):
         state: Global___GuardState.ValueType = ...,
         reason: _builtins.str = ...,
         decision_ids: _abc.Iterable[_builtins.str] | None = ...,
+        key_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "guard", b"guard", "model", b"model", "reason", b"reason", "route", b"route", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "guard", b"guard", "key_id", b"key_id", "model", b"model", "reason", b"reason", "route", b"route", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

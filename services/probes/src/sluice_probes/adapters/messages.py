@@ -13,6 +13,7 @@ from sluice.types.v1 import probe_pb2
 from sluice_probes.domain.findings import Detection, Finding, State
 from sluice_probes.domain.recall import Recall
 from sluice_probes.domain.round import Round
+from sluice_probes.domain.standing import Known
 
 WINDOW = timedelta(minutes=1)
 _STATES = {
@@ -41,8 +42,8 @@ def measured(result: Round, *, ended_at: datetime, round_id: str) -> ProbeMeasur
     return event
 
 
-def guard_check(finding: Finding) -> probe_pb2.GuardCheck:
-    """One guard of one route."""
+def guard_check(finding: Finding, key_id: str = "") -> probe_pb2.GuardCheck:
+    """One guard of one route, as the tenant of a key has it."""
     return probe_pb2.GuardCheck(
         route=finding.route,
         guard=finding.guard,
@@ -50,6 +51,7 @@ def guard_check(finding: Finding) -> probe_pb2.GuardCheck:
         state=_STATES[finding.state],
         reason=finding.reason,
         decision_ids=finding.decision_ids,
+        key_id=key_id,
     )
 
 
@@ -65,11 +67,13 @@ def _counts(detections: Iterable[Detection]) -> list[probe_pb2.DetectionCount]:
     ]
 
 
-def report(result: Round, recalls: Iterable[Recall], *, started_at: datetime, ended_at: datetime) -> pb.ProbeReport:
-    """The report of a round, with the recall so far."""
+def report(
+    result: Round, known: Iterable[Known], recalls: Iterable[Recall], *, started_at: datetime, ended_at: datetime
+) -> pb.ProbeReport:
+    """The report of a round, with what stands of other keys and the recall so far."""
     told = pb.ProbeReport(
         key_id=result.key_id,
-        guards=[guard_check(finding) for finding in result.findings],
+        guards=[guard_check(each.finding, each.key_id) for each in known],
         recalls=[_recall(each) for each in recalls],
         moderation_policy=result.policy,
     )

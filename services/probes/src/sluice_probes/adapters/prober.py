@@ -1,38 +1,57 @@
-"""Runs rounds one after the other, remembers the newest, and tells of each by event, metric and log."""
+"""Runs rounds one after the other, remembers the newest of each key, and tells of each by event, metric and log."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-import httpx
+from google.protobuf.message import Message
 from prometheus_client import Counter, Gauge, Histogram
 from sluice.probe.v1 import probe_service_pb2 as pb
 from sluice_kit.context import new_request_id
-from sluice_kit.publisher import EventPublisher
 from sluice_kit.telemetry import logger
 
-from sluice_probes.adapters.grpc_door import GrpcDoor
-from sluice_probes.adapters.http_door import HttpDoor
 from sluice_probes.adapters.messages import measured, report
-from sluice_probes.domain.findings import CHAT_ROUTES, EMBED_ROUTES, ROUTES, Finding, State, guards_of
+from sluice_probes.domain.findings import ROUTES, State, guards_of
 from sluice_probes.domain.recall import Tally
 from sluice_probes.domain.round import Door, Round, alarming, run_round
+from sluice_probes.domain.standing import NO_KEY, Known, Standing, nothing_tried
 
 log = logger(__name__)
 
-GUARD_ON = Gauge("sluice_probes_guard_on", "1 when the guard was seen on in the newest round.", ("route", "guard"))
-UNGUARDED = Gauge("sluice_probes_unguarded", "Guards of the newest round through which content passed: an alarm.")
-UNAVAILABLE = Gauge("sluice_probes_unavailable", "Guards of the newest round of which there was no answer.")
-UNTESTED = Gauge("sluice_probes_untested", "Guards of the newest round that could not be tried.")
+GUARD_ON = Gauge(
+    "sluice_probes_guard_on", "1 when the guard was seen on by every key in its newest round.", ("route", "guard")
+)
+UNGUARDED = Gauge(
+    "sluice_probes_unguarded", "Guards of the newest round of each key through which content passed: an alarm."
+)
+UNAVAILABLE = Gauge("sluice_probes_unavailable", "Guards of the newest round of each key of which there was no answer.")
+UNTESTED = Gauge("sluice_probes_untested", "Guards of the newest round of each key that could not be tried.")
 RECALL = Gauge("sluice_probes_recall", "Seeded values found, of those sent since the start.", ("kind", "name_origin"))
 ROUNDS = Counter("sluice_probes_rounds_total", "Rounds that ended, by the worst that they found.", ("worst",))
 SECONDS = Histogram("sluice_probes_round_seconds", "Time of a round.", buckets=(0.25, 0.5, 1, 2, 5, 10, 20, 40, 80))
 
 _KEY = re.compile(r"^sk-sluice-([a-z0-9][a-z0-9-]{0,30})-[0-9a-f]{64}$")
+
+
+class Gateway(Protocol):
+    """The gateway that is tried."""
+
+    def doors(self, key: str) -> Mapping[str, Door]:
+        """By route."""
+
+    async def models(self, key: str) -> list[str]:
+        """All aliases; empty where they cannot be had."""
+
+
+class Publisher(Protocol):
+    """Takes a round's event."""
+
+    async def publish(self, event: Message, /) -> object: ...
 
 
 class Prober:
@@ -41,23 +60,20 @@ class Prober:
     def __init__(
         self,
         *,
-        channel: Any,
-        client: httpx.AsyncClient,
-        publisher: EventPublisher,
+        gateway: Gateway,
+        publisher: Publisher,
         keys_at: Path,
-        url: str,
         model: str,
         embedding_model: str,
-        seconds: float,
         aliases_limit: int,
         first_number: int,
     ) -> None:
-        self._channel, self._client, self._publisher = channel, client, publisher
-        self._keys_at, self._url = keys_at, url
+        self._gateway, self._publisher = gateway, publisher
+        self._keys_at = keys_at
         self._model, self._embedding_model = model, embedding_model
-        self._seconds, self._aliases_limit = seconds, aliases_limit
+        self._aliases_limit = aliases_limit
         self._number = first_number
-        self._tally = Tally()
+        self._tally, self._standing = Tally(), Standing(model)
         self._one_at_a_time = asyncio.Lock()
         self.newest: pb.ProbeReport | None = None
 
@@ -65,12 +81,15 @@ class Prober:
         """Run a round and tell of it."""
         async with self._one_at_a_time:
             started = datetime.now(UTC)
-            result = await self._round()
+            keys = await asyncio.to_thread(read_keys, self._keys_at)
+            result = await self._round(keys)
             ended = datetime.now(UTC)
             self._number += 1
             self._tally.add(result.detections)
-            self._note(result, (ended - started).total_seconds())
-            self.newest = report(result, self._tally.recalls(), started_at=started, ended_at=ended)
+            self._standing.take(result, [key_id(key) for key in keys])
+            known = self._standing.known()
+            self._note(result, known, (ended - started).total_seconds())
+            self.newest = report(result, known, self._tally.recalls(), started_at=started, ended_at=ended)
             await self._publisher.publish(measured(result, ended_at=ended, round_id=new_request_id()))
             return self.newest
 
@@ -84,44 +103,26 @@ class Prober:
                 ROUNDS.labels("failed").inc()
             await asyncio.sleep(interval)
 
-    async def _round(self) -> Round:
-        keys = await asyncio.to_thread(read_keys, self._keys_at)
+    async def _round(self, keys: Sequence[str]) -> Round:
         if not keys:
             log.warning("probes.no_key", file=str(self._keys_at))
-            return Round("", _nothing_tried(self._model, "NO_API_KEY"), ())
+            return Round(NO_KEY, nothing_tried(self._model, "NO_API_KEY"), ())
         key = keys[self._number % len(keys)]
-        doors = self._doors(key)
-        aliases = [alias for alias in await self._chat_aliases(key) if alias != self._model]
+        # Which of them chat, only asking tells; the embedding model of the probes surely does not.
+        others = [m for m in await self._gateway.models(key) if m not in (self._model, self._embedding_model)]
         return await run_round(
-            doors,
+            self._gateway.doors(key),
             number=self._number,
-            key_id=_KEY.sub(r"\1", key),
+            key_id=key_id(key),
             model=self._model,
             embedding_model=self._embedding_model,
-            aliases=aliases[: self._aliases_limit],
+            aliases=others[: self._aliases_limit],
         )
 
-    async def _chat_aliases(self, key: str) -> list[str]:
-        """Aliases that may chat; which do, only asking tells, so the embedding model of the probes is left out."""
-        known = await GrpcDoor(self._channel, key, streamed=False, seconds=self._seconds).models()
-        return [alias for alias in known if alias != self._embedding_model]
-
-    def _doors(self, key: str) -> dict[str, Door]:
-        grpc_doors = {
-            route: GrpcDoor(self._channel, key, streamed=route.endswith("stream"), seconds=self._seconds)
-            for route in ROUTES
-            if route.startswith("grpc")
-        }
-        http_doors = {
-            route: HttpDoor(self._client, self._url, key, streamed=route.endswith("stream"), seconds=self._seconds)
-            for route in ROUTES
-            if route.startswith("http")
-        }
-        return {**grpc_doors, **http_doors}
-
-    def _note(self, result: Round, seconds: float) -> None:
+    def _note(self, result: Round, known: Sequence[Known], seconds: float) -> None:
         SECONDS.observe(seconds)
-        states = [finding.state for finding in result.findings]
+        findings = [each.finding for each in known]
+        states = [finding.state for finding in findings]
         for gauge, state in (
             (UNGUARDED, State.UNGUARDED),
             (UNAVAILABLE, State.UNAVAILABLE),
@@ -130,15 +131,17 @@ class Prober:
             gauge.set(states.count(state))
         for route in ROUTES:
             for guard in guards_of(route):
-                found = [f.state for f in result.findings if (f.route, f.guard) == (route, guard)]
+                found = [f.state for f in findings if (f.route, f.guard) == (route, guard)]
                 GUARD_ON.labels(route, guard).set(int(bool(found) and set(found) == {State.GUARDED}))
         for each in self._tally.recalls():
             RECALL.labels(each.kind, each.origin).set(each.value)
         order = (State.UNGUARDED, State.UNAVAILABLE, State.UNTESTED, State.GUARDED)
-        ROUNDS.labels(next((state.value for state in order if state in states), "none")).inc()
+        found_now = {finding.state for finding in result.findings}
+        ROUNDS.labels(next((state.value for state in order if state in found_now), "none")).inc()
         for finding in alarming(result.findings):
             log.error(
                 "probes.unguarded",
+                key_id=result.key_id,
                 route=finding.route,
                 guard=finding.guard,
                 model=finding.model,
@@ -156,9 +159,6 @@ def read_keys(path: Path) -> list[str]:
     return [line for line in lines[:100] if _KEY.match(line)]
 
 
-def _nothing_tried(model: str, reason: str) -> tuple[Finding, ...]:
-    return tuple(
-        Finding(route, guard, model, State.UNTESTED, reason)
-        for route in (*CHAT_ROUTES, *EMBED_ROUTES)
-        for guard in guards_of(route)
-    )
+def key_id(key: str) -> str:
+    """Its public part."""
+    return _KEY.sub(r"\1", key)

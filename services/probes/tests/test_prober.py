@@ -1,0 +1,111 @@
+"""Rounds one after the other: several tenants' keys, and what is told of each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+from sluice.types.v1 import probe_pb2
+from sluice_probes.adapters.prober import Prober
+from sluice_probes.domain.findings import ROUTES, guards_of
+
+from .filtered import Filtered
+
+CHECKS = sum(len(guards_of(route)) for route in ROUTES)
+
+
+def key(name: str) -> str:
+    return f"sk-sluice-{name}-{'0' * 64}"
+
+
+@dataclass
+class Mesh:
+    """Gateway and publisher in one: each key's tenant has its own filters."""
+
+    filters: dict[str, Any]
+    told: list[Any] = field(default_factory=list)
+
+    def doors(self, key: str) -> Mapping[str, Any]:
+        return dict.fromkeys(ROUTES, self.filters[key.split("-")[2]])
+
+    async def models(self, key: str) -> list[str]:
+        return []
+
+    async def publish(self, event: Any, /) -> None:
+        self.told.append(event)
+
+
+def prober(mesh: Mesh, keys_at: Path, *names: str) -> Prober:
+    keys_at.write_text("\n".join(map(key, names)))
+    return Prober(
+        gateway=mesh,
+        publisher=mesh,
+        keys_at=keys_at,
+        model="sluice-self-test",
+        embedding_model="sluice-embed",
+        aliases_limit=0,
+        first_number=0,
+    )
+
+
+def unguarded(report: Any) -> set[str]:
+    return {check.key_id for check in report.guards if check.state == probe_pb2.GUARD_STATE_UNGUARDED}
+
+
+@pytest.fixture
+def keys_at(tmp_path: Path) -> Path:
+    return tmp_path / "probes.key"
+
+
+OPEN = Filtered(off=frozenset({"output_moderation"}))
+
+
+async def test_one_tenants_alarm_stands_while_anothers_filters_are_seen_on(keys_at):
+    probing = prober(Mesh({"a": OPEN, "b": Filtered()}), keys_at, "a", "b")
+    assert unguarded(await probing.run_one()) == {"a"}
+    assert unguarded(await probing.run_one()) == {"a"}  # b's round
+    assert REGISTRY.get_sample_value("sluice_probes_unguarded") == 4
+    on = {"route": "http_chat", "guard": "output_moderation"}
+    assert REGISTRY.get_sample_value("sluice_probes_guard_on", on) == 0
+
+
+async def test_an_alarm_ends_with_the_next_round_of_its_own_key(keys_at):
+    mesh = Mesh({"a": OPEN, "b": Filtered()})
+    probing = prober(mesh, keys_at, "a", "b")
+    await probing.run_one()
+    mesh.filters["a"] = Filtered()
+    await probing.run_one()
+    ended = await probing.run_one()
+    assert not unguarded(ended)
+    assert len(ended.guards) == 2 * CHECKS
+    assert REGISTRY.get_sample_value("sluice_probes_unguarded") == 0
+
+
+async def test_a_tenant_that_was_not_tried_yet_is_not_taken_for_guarded(keys_at):
+    first = await prober(Mesh({"a": Filtered(), "b": Filtered()}), keys_at, "a", "b").run_one()
+    assert {(check.key_id, check.state, check.reason) for check in first.guards} == {
+        ("a", probe_pb2.GUARD_STATE_GUARDED, ""),
+        ("b", probe_pb2.GUARD_STATE_UNTESTED, "NOT_TRIED_YET"),
+    }
+
+
+async def test_an_alarm_outlives_the_key_file_and_not_its_own_key(keys_at):
+    probing = prober(Mesh({"a": OPEN, "b": Filtered()}), keys_at, "a")
+    await probing.run_one()
+    keys_at.unlink()
+    assert unguarded(await probing.run_one()) == {"a"}
+    keys_at.write_text(key("b"))
+    assert {check.key_id for check in (await probing.run_one()).guards} == {"b"}
+
+
+async def test_an_event_tells_of_its_own_key_alone(keys_at):
+    mesh = Mesh({"a": OPEN, "b": Filtered()})
+    probing = prober(mesh, keys_at, "a", "b")
+    for _ in range(2):
+        await probing.run_one()
+    assert [(event.key_id, len(event.guards), unguarded(event)) for event in mesh.told] == [
+        ("a", CHECKS, {""}),
+        ("b", CHECKS, set()),
+    ]
