@@ -16,6 +16,7 @@ from sluice_drift.domain.comparison import Comparer, Comparison, Detection, Verd
 from sluice_drift.domain.observation import Observation
 from sluice_drift.domain.partition import Partition, Rules
 from sluice_drift.domain.recount import Recount
+from sluice_drift.domain.reference import Reference
 from sluice_drift.domain.topics import cut_topics, topic_of
 from sluice_drift.domain.vocabulary import rarity_bin, variety_bin
 
@@ -235,6 +236,35 @@ def test_counted_again_in_another_order_windows_and_references_are_the_same() ->
     told = {window.key: (window.prompt, window.answer, window.request) for window in live.windows}
     assert told == {window.key: (window.prompt, window.answer, window.request) for window in again.windows}
     assert any("topic" in prompt.facts for prompt, _, _ in told.values())
+
+
+def pinned_by_an_earlier_release(reference: Reference, *, slices: bool) -> Reference:
+    """As it was stored before there were topics, vocabulary and tools; and, before that, slices."""
+    old = copy.deepcopy(reference)
+    old.prompt_topics, old.answer_topics = [], []
+    for sample in (old.prompt, old.answer):
+        sample.facts = {}
+        for values in sample.slices.values():
+            for counts in values.values():
+                counts.facts = {}
+        sample.slices = sample.slices if slices else {}
+    return old
+
+
+@pytest.mark.parametrize("slices", [True, False])
+def test_a_reference_of_an_earlier_release_is_compared_with_the_log_in_what_it_was_told(slices: bool) -> None:
+    log = logged(6)
+    [reference] = taken(log).references
+    old = pinned_by_an_earlier_release(reference, slices=slices)
+    other = copy.deepcopy(old)
+    other.answer.words["4-7"] = 1 + other.answer.words.get("4-7", 0)
+    unlike = {}
+    for name, pinned in (("old", old), ("other", other)):
+        again = Recount(0, RULES, pinned={(pinned.series, 1): pinned}, partial=False, now=0)
+        for each in log:
+            again.absorb_one(each, now=0)
+        unlike[name] = list(again.unlike())
+    assert unlike == {"old": [], "other": [(old.series, 1)]}
 
 
 def test_a_second_copy_of_a_request_counts_once() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
+from typing import TypeVar
 
 from sluice_drift.domain.observation import Observation, Series
 from sluice_drift.domain.partition import Due, Partition, Rules
 from sluice_drift.domain.reference import Reference
+from sluice_drift.domain.sample import Counts, TextSample
 
+CountsT = TypeVar("CountsT", bound=Counts)
 Version = tuple[Series, int]
 """A series, and the version of its reference."""
 
@@ -61,7 +65,8 @@ class Recount(Partition):
 
     def unlike(self) -> Iterable[Version]:
         """Pinned references that are not what the log holds."""
-        return [version for version, found in self._found.items() if _held(found) != _held(self.versions[version])]
+        pairs = ((version, found, self.versions[version]) for version, found in self._found.items())
+        return [version for version, found, pinned in pairs if _held(found, pinned) != _held(pinned, pinned)]
 
     def _begin(self, reference: Reference) -> Reference:
         version = reference.series, reference.version
@@ -90,16 +95,31 @@ class Recount(Partition):
         return reference
 
 
-def _held(reference: Reference) -> tuple[object, ...]:
-    """What a reference holds, whatever the order in which it came."""
+def _held(reference: Reference, pinned: Reference) -> tuple[object, ...]:
+    """What a reference holds, whatever the order in which it came, of what the pinned one was told."""
     return (
         reference.observations,
         reference.first_at,
         reference.last_at,
         reference.offsets,
-        reference.prompt,
-        reference.answer,
-        reference.request,
+        _told(reference.prompt, pinned.prompt),
+        _told(reference.answer, pinned.answer),
+        _told(reference.request, pinned.request),
         sorted(reference.prompt_embeddings),
         sorted(reference.answer_embeddings),
     )
+
+
+def _told(sample: TextSample, pinned: TextSample) -> TextSample:
+    """Without facts and slices of which the pinned one knows nothing: it is of an earlier release."""
+    whole = _with_facts(sample, pinned.facts)
+    whole.slices = {
+        dimension: {value: _with_facts(counts, pinned.facts) for value, counts in values.items()}
+        for dimension, values in sample.slices.items()
+        if dimension in pinned.slices
+    }
+    return whole
+
+
+def _with_facts(counts: CountsT, names: Container[str]) -> CountsT:
+    return replace(counts, facts={name: bins for name, bins in counts.facts.items() if name in names})
