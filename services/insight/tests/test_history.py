@@ -16,7 +16,7 @@ from sluice.events.v1.fairness_pb2 import FairnessMeasured
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice.types.v1.metric_pb2 import MetricPoint
-from sluice_insight.adapters.forgetting import Forgetting
+from sluice_insight.adapters.forgetting import BUSY_SECONDS, FOLD_SECONDS, Forgetting
 from sluice_insight.adapters.history import DAY, HOUR, History
 from sluice_insight.api.metrics import InsightService
 from sluice_insight.consumer import MEASURED, MINUTED, Feed
@@ -239,6 +239,35 @@ async def test_a_lost_file_is_filled_again_from_what_the_topics_hold(lives: Any,
     await life.fold()
     assert await life.answers() == await (await all_minutes(month, now)).answers()
     assert life.most_parts < sum(sizes) / 10
+
+
+class Over(Exception):
+    """The end of a life without an end."""
+
+
+async def test_a_start_folds_along_while_it_reads_and_rests_when_it_has_caught_up(lives: Any) -> None:
+    partitions = log(9)
+    life = lives(BEGIN + 9 * DAY)
+    life.ends = {("", number): len(events) for number, events in enumerate(partitions)}
+    waits: list[float] = []
+
+    async def read_on(seconds: float) -> None:
+        begin = 100 * len(waits)
+        waits.append(seconds)
+        if begin > max(map(len, partitions)) + 300:
+            raise Over
+        for number, events in enumerate(partitions):
+            for offset, event in enumerate(events[begin : begin + 100], begin):
+                await life.feed.handle([consumed(event, number, offset)])
+        life.most_parts = max(life.most_parts, len(life.board))
+
+    life.forgetting.sleep = read_on
+    with pytest.raises(Over):
+        await life.forgetting.for_ever()
+    assert waits[0] == waits[1] == BUSY_SECONDS
+    assert waits[-1] == FOLD_SECONDS
+    assert life.most_parts < 2 * DAY // STEP * (2 * len(TENANTS) + 2)
+    assert await life.answers() == await (await all_minutes(partitions, life.now)).answers()
 
 
 async def test_nothing_is_folded_that_a_partition_has_yet_to_tell(lives: Any) -> None:

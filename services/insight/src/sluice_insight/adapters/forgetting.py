@@ -20,6 +20,10 @@ from sluice_insight.domain.horizon import Horizon
 
 log = logger(__name__)
 FOLD_SECONDS = 300.0
+BUSY_SECONDS = 1.0
+"""Between rounds while topics are caught up with: a consumer reads days of minutes in the time between two hours of the clock."""
+AGAIN_SECONDS = 10.0
+"""After a round that failed: a broker that starts after us is there by then."""
 Place = tuple[str, int]
 FOLDED = Counter("sluice_insight_folded_hours", "Hours of metrics that were moved from memory to disk.")
 UP_TO = Gauge("sluice_insight_folded_up_to_seconds", "Event time (Unix) before which metrics are kept by the hour.")
@@ -40,22 +44,28 @@ class Forgetting:
     reached: Callable[[], Mapping[Place, int]]
     """The newest window start that was read, in microseconds."""
     now: Callable[[], float] = time.time
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     patience_seconds: float = 600.0
     """A record that cannot be read moves no position: a partition that has not moved for so long holds nothing up."""
     _moved: dict[Place, tuple[int, float]] = field(default_factory=dict)
 
-    async def round(self) -> None:
-        """Folds every hour that is old enough. Raises KafkaError, OSError, sqlite3.Error."""
-        before = await self._before()
+    async def round(self) -> bool:
+        """Folds every hour that is old enough; whether there is soon more to fold. Raises KafkaError, OSError, sqlite3.Error."""
+        oldest = await self._oldest()
+        before = oldest - self.horizon.history
+        before -= before % HOUR
+        is_catching_up = oldest < self.now() * 1_000_000 - HOUR
         for hour in sorted({part.start - part.start % HOUR for part in self.board.parts()}):
             if hour + HOUR > before:
                 break
             await self.history.fold(self.board.starting(hour, hour + HOUR), hour=hour)
+            is_catching_up = True
             FOLDED.inc()
             self._forget(self.history.folded_up_to)
         if self.history.folded_up_to < before:
             await self.history.skip(before)
         self._forget(self.history.folded_up_to)
+        return is_catching_up
 
     def _forget(self, before: int) -> None:
         self.horizon.folded_up_to = before
@@ -63,8 +73,8 @@ class Forgetting:
         self.costs.forget(before)
         UP_TO.set(before / 1e6)
 
-    async def _before(self) -> int:
-        """The hour before which nothing is expected from any partition."""
+    async def _oldest(self) -> int:
+        """The moment up to which every partition has come."""
         now, ends, positions = self.now(), await self.ends(), self.positions()
         moments = [int(now * 1_000_000)]
         for place, end in ends.items():
@@ -75,14 +85,14 @@ class Forgetting:
             self._moved[place] = position, since
             if position < end and now - since < self.patience_seconds:
                 moments.append(self.reached().get(place, 0))
-        oldest = min(moments) - self.horizon.history
-        return oldest - oldest % HOUR
+        return min(moments)
 
     async def for_ever(self) -> None:
         """Until cancelled. A disk or a broker that is away is tried again: meanwhile nothing is forgotten."""
         while True:
             try:
-                await self.round()
+                pause = BUSY_SECONDS if await self.round() else FOLD_SECONDS
             except (KafkaError, OSError, sqlite3.Error) as error:
                 log.warning("history.not_folded", **describe(error))
-            await asyncio.sleep(FOLD_SECONDS)
+                pause = AGAIN_SECONDS
+            await self.sleep(pause)
