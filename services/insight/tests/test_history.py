@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from google.protobuf.message import Message
 from sluice.events.v1 import drift_pb2
 from sluice.events.v1.cost_pb2 import CostRecorded
@@ -16,7 +18,7 @@ from sluice.events.v1.fairness_pb2 import FairnessMeasured
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice.types.v1.metric_pb2 import MetricPoint
-from sluice_insight.adapters.forgetting import BUSY_SECONDS, FOLD_SECONDS, Forgetting
+from sluice_insight.adapters.forgetting import BUSY_SECONDS, FOLD_SECONDS, LOST, Forgetting
 from sluice_insight.adapters.history import DAY, HOUR, History
 from sluice_insight.api.metrics import InsightService
 from sluice_insight.consumer import MEASURED, MINUTED, Feed
@@ -268,6 +270,46 @@ async def test_a_start_folds_along_while_it_reads_and_rests_when_it_has_caught_u
     assert waits[-1] == FOLD_SECONDS
     assert life.most_parts < 2 * DAY // STEP * (2 * len(TENANTS) + 2)
     assert await life.answers() == await (await all_minutes(partitions, life.now)).answers()
+
+
+@pytest.mark.parametrize("broken", ["disk", "ends"])
+async def test_memory_is_bounded_while_nothing_can_be_moved_and_a_short_failure_loses_nothing(
+    lives: Any, broken: str
+) -> None:
+    partitions = log(7)
+    life, lost = lives(BEGIN), LOST._value.get()
+    fold, ends, failing = life.history.fold, life.forgetting.ends, range(20, 121)
+    life.ends = {("", number): len(events) for number, events in enumerate(partitions)}
+    rounds, size = 0, max(map(len, partitions)) // 140 + 1
+
+    async def fails(*_: Any, **__: Any) -> Any:
+        raise sqlite3.OperationalError("disk I/O error") if broken == "disk" else KafkaConnectionError()
+
+    async def read_on(seconds: float) -> None:
+        nonlocal rounds
+        for number, events in enumerate(partitions):
+            await life.read(number, events[rounds * size : (rounds + 1) * size], offset=rounds * size, live=True)
+        rounds += 1
+        down = rounds in failing or rounds == 10  # one failure alone, and five days of them
+        life.history.fold = fails if down and broken == "disk" else fold
+        life.forgetting.ends = fails if down and broken == "ends" else ends
+        if rounds == 19:
+            assert LOST._value.get() == lost
+        if rounds > 141:
+            raise Over
+
+    life.fold = no_fold
+    life.forgetting.sleep = read_on
+    with pytest.raises(Over):
+        await life.forgetting.for_ever()
+    assert LOST._value.get() - lost == pytest.approx(76, abs=30)
+    assert life.most_parts < 2.3 * DAY // STEP * (2 * len(TENANTS) + 2)
+    recent = {"window": HOUR, "start": life.now - DAY - 20 * HOUR}
+    assert await life.answers(**recent) == await (await all_minutes(partitions, life.now)).answers(**recent)
+
+
+async def no_fold() -> None:
+    """Reading alone moves nothing."""
 
 
 async def test_nothing_is_folded_that_a_partition_has_yet_to_tell(lives: Any) -> None:

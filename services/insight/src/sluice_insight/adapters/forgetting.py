@@ -24,7 +24,13 @@ BUSY_SECONDS = 1.0
 """Between rounds while topics are caught up with: a consumer reads days of minutes in the time between two hours of the clock."""
 AGAIN_SECONDS = 10.0
 """After a round that failed: a broker that starts after us is there by then."""
+GIVE_UP_SECONDS = 60.0
+"""After so long without a round that succeeds memory is bounded, at the cost of what waits for the disk."""
 Place = tuple[str, int]
+LOST = Counter(
+    "sluice_insight_lost_hours",
+    "Hours of metrics forgotten before they were on disk, because it, or the broker, failed.",
+)
 FOLDED = Counter("sluice_insight_folded_hours", "Hours of metrics that were moved from memory to disk.")
 UP_TO = Gauge("sluice_insight_folded_up_to_seconds", "Event time (Unix) before which metrics are kept by the hour.")
 
@@ -48,6 +54,7 @@ class Forgetting:
     patience_seconds: float = 600.0
     """A record that cannot be read moves no position: a partition that has not moved for so long holds nothing up."""
     _moved: dict[Place, tuple[int, float]] = field(default_factory=dict)
+    _failing_since: float | None = None
 
     async def round(self) -> bool:
         """Folds every hour that is old enough; whether there is soon more to fold. Raises KafkaError, OSError, sqlite3.Error."""
@@ -55,7 +62,7 @@ class Forgetting:
         before = oldest - self.horizon.history
         before -= before % HOUR
         is_catching_up = oldest < self.now() * 1_000_000 - HOUR
-        for hour in sorted({part.start - part.start % HOUR for part in self.board.parts()}):
+        for hour in sorted({start - start % HOUR for start in self.board.starts()}):
             if hour + HOUR > before:
                 break
             await self.history.fold(self.board.starting(hour, hour + HOUR), hour=hour)
@@ -68,10 +75,24 @@ class Forgetting:
         return is_catching_up
 
     def _forget(self, before: int) -> None:
+        before = max(before, self.horizon.folded_up_to or 0)
         self.horizon.folded_up_to = before
         self.board.forget(before)
         self.costs.forget(before)
-        UP_TO.set(before / 1e6)
+        UP_TO.set(self.history.folded_up_to / 1e6)
+
+    def _give_up(self) -> None:
+        """Lets go of what is twice as old as minutes become, beside the newest, when no round has succeeded for a while."""
+        now = self.now()
+        self._failing_since = self._failing_since or now
+        hours = {start - start % HOUR for start in self.board.starts()}
+        if not hours or now - self._failing_since < GIVE_UP_SECONDS:
+            return
+        before = min(int(now * 1_000_000), max(hours)) - 2 * self.horizon.history
+        before -= before % HOUR
+        if lost := sum(hour < before for hour in hours):
+            LOST.inc(lost)
+            self._forget(before)
 
     async def _oldest(self) -> int:
         """The moment up to which every partition has come."""
@@ -88,11 +109,13 @@ class Forgetting:
         return min(moments)
 
     async def for_ever(self) -> None:
-        """Until cancelled. A disk or a broker that is away is tried again: meanwhile nothing is forgotten."""
+        """Until cancelled. A disk or a broker that is away is tried again: meanwhile twice as much stays in memory, and no more."""
         while True:
             try:
                 pause = BUSY_SECONDS if await self.round() else FOLD_SECONDS
+                self._failing_since = None
             except (KafkaError, OSError, sqlite3.Error) as error:
                 log.warning("history.not_folded", **describe(error))
+                self._give_up()
                 pause = AGAIN_SECONDS
             await self.sleep(pause)

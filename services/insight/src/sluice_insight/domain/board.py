@@ -99,6 +99,10 @@ class Board:
         """All parts that are kept."""
         return list(self._parts.values())
 
+    def starts(self) -> list[int]:
+        """The moments that the parts that are kept start at."""
+        return list(self._by_start)
+
     def starting(self, start: int, end: int) -> list[Part]:
         """The parts that start from `start` on and before `end`."""
         return [part for one in list(self._by_start) if start <= one < end for part in self._by_start[one].values()]
