@@ -11,7 +11,7 @@ from sluice_console.domain.charts import Chart, Line, over_time, windows
 from sluice_console.domain.comparisons import Feature
 from sluice_console.domain.overview import charts, mean
 from sluice_console.domain.people import Person, Role
-from sluice_console.domain.scope import BadScope, scope_of
+from sluice_console.domain.scope import RANGE_NAMES, RANGES, BadScope, scope_of
 from sluice_console.domain.sessions import Sessions, Throttle
 from sluice_kit.configuration import ConfigurationRefused, SourceFile
 
@@ -72,6 +72,28 @@ def test_every_outcome_stands_in_the_stack_rejected_ones_too() -> None:
     )
     stack = charts(points, scope_of({"range": "15m"}, OLGA), NOON, [])[0]
     assert sum(value or 0 for line in stack.lines for value in line.values) == 13
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "last", "note"),
+    [
+        ("24h", "12:00", "12:00", "a window is 30 minutes"),
+        ("7d", "19 Nov 12:00", "26 Nov 12:00", "a window is 3 hours"),
+        ("30d", "27 Oct", "26 Nov", "a window is a day"),
+    ],
+)
+def test_a_window_is_labelled_with_its_day_where_the_range_is_of_several(
+    name: str, first: str, last: str, note: str
+) -> None:
+    chart = charts(Points([]), scope_of({"range": name}, OLGA), NOON, [])[0]
+    assert (chart.labels[0], chart.labels[-1], chart.note) == (first, last, note)
+    assert len(set(chart.labels[1:])) == len(chart.labels) - 1 <= 72
+
+
+def test_beyond_a_day_windows_are_of_whole_hours_for_so_the_history_is_kept() -> None:
+    scopes = [scope_of({"range": name}, OLGA) for name in RANGES]
+    assert all(scope.window % timedelta(hours=1) == timedelta() for scope in scopes if scope.length > timedelta(days=1))
+    assert set(RANGES) == set(RANGE_NAMES)
 
 
 def test_bins_that_are_numbers_stand_in_the_order_of_numbers() -> None:

@@ -390,6 +390,17 @@ async def events_until_the_end(lines: AsyncIterator[str]) -> list[str]:
         return [line async for line in lines if line.startswith("event:")]
 
 
+async def test_a_month_is_asked_for_by_the_day(console: Console) -> None:
+    console.mesh.fill()
+    async with console.signed_in() as client:
+        page = (await client.get("/?range=30d&by=model")).text
+    asked = [one for _, one, _ in console.mesh.asked if isinstance(one, insight.QueryMetricsRequest)]
+    assert {request.query.window.seconds for request in asked} == {86_400}
+    assert {request.end_time.seconds - request.start_time.seconds for request in asked} == {30 * 86_400}
+    assert '<a href="?range=7d&amp;by=model">7 d</a>' in page
+    assert "a window is a day" in page
+
+
 async def test_a_live_page_ends_with_its_session_and_keeps_none_awake(console: Console) -> None:
     console.mesh.fill()
     async with console.signed_in() as client, client.stream("GET", "/overview/live") as stream:

@@ -22,7 +22,7 @@ from sluice_console.adapters.stories import StoryReader
 from sluice_console.domain import wording
 from sluice_console.domain.answers import Away
 from sluice_console.domain.people import Keyring, Person, Role
-from sluice_console.domain.scope import RANGES, SLICES
+from sluice_console.domain.scope import RANGE_NAMES, SLICES
 from sluice_console.domain.sessions import Session, Sessions, Throttle
 
 log = logger(__name__)
@@ -79,7 +79,7 @@ class Site:
             without=_without,
             wording=wording,
             navigation=NAVIGATION,
-            ranges=RANGES,
+            range_names=RANGE_NAMES,
             slices=SLICES,
             version=self.version,
             Role=Role,

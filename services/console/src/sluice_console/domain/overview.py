@@ -56,19 +56,19 @@ class Figure:
     tone: str = ""
 
 
-def figures(points: Points, length: timedelta, spent: Mapping[str, int] | None) -> list[Figure]:
+def figures(points: Points, scope: Scope, spent: Mapping[str, int] | None) -> list[Figure]:
     """The numbers at the top; each says over what it was taken."""
     requests = _sum(points, "quality.requests")
-    minutes = length.total_seconds() / 60
+    minutes = scope.length.total_seconds() / 60
     p95 = points.latest("quality.latency_seconds.p95")
     drifted = [point for point in points.of("drift.drifted") if point.value is not None]
     return [
         Figure("Requests", wording.count(requests), f"{wording.count(requests / minutes)} a minute" if requests else "none in this time"),
-        Figure("Latency, 95 %", wording.seconds(p95.value if p95 else None), f"window of {wording.clock(p95.start)}" if p95 else "no answer yet"),
+        Figure("Latency, 95 %", wording.seconds(p95.value if p95 else None), f"window of {_label(p95.start, scope)}" if p95 else "no answer yet"),
         _share(points, "Blocked", "quality.blocked_ratio", "of requests, in or out"),
         _share(points, "Redacted", "quality.redacted_ratio", "of requests held personal data"),
         _share(points, "Failed", "quality.failed_ratio", "of requests", bad_from=0.05),
-        _cost(spent, length),
+        _cost(spent, scope.length),
         _share(points, "Liked", "quality.feedback_score", "of thumbs up or down"),
         Figure(
             "Drift", "drifted" if any(point.value for point in drifted) else "stable" if drifted else wording.NOTHING,
@@ -81,7 +81,7 @@ def figures(points: Points, length: timedelta, spent: Mapping[str, int] | None) 
 def charts(points: Points, scope: Scope, now: datetime, currencies: Sequence[str]) -> list[Chart]:
     """What happened over time."""
     moments = windows(scope.start(now), now, scope.window)
-    labels = [wording.clock(moment) for moment in moments]
+    labels = [_label(moment, scope) for moment in moments]
 
     def line(name: str, metric: str, tone: str, *, absent: float | None = None, scale: float = 1.0) -> Line:
         return Line(name, over_time(points.of(metric), moments, absent=absent, scale=scale), tone)
@@ -183,6 +183,14 @@ def _cost(spent: Mapping[str, int] | None, length: timedelta) -> Figure:
     return Figure("Cost an hour", an_hour, f"{whole} in this time")
 
 
+def _label(at: datetime, scope: Scope) -> str:
+    """When a window begins: with its day, where the range is of several."""
+    if scope.window >= timedelta(days=1):
+        return wording.day(at)
+    return wording.clock(at) if scope.length <= timedelta(days=1) else f"{wording.day(at)} {wording.clock(at)}"
+
+
 def _span(window: timedelta) -> str:
     minutes = int(window.total_seconds() // 60)
-    return "a minute" if minutes == 1 else f"{minutes} minutes"
+    size, one = (1440, "a day") if minutes >= 1440 else (60, "an hour") if minutes >= 60 else (1, "a minute")
+    return one if minutes == size else f"{minutes // size} {one.split()[1]}s"

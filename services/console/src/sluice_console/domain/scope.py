@@ -14,8 +14,12 @@ RANGES: Mapping[str, tuple[timedelta, timedelta]] = {
     "1h": (timedelta(hours=1), timedelta(minutes=1)),
     "6h": (timedelta(hours=6), timedelta(minutes=5)),
     "24h": (timedelta(hours=24), timedelta(minutes=30)),
+    "7d": (timedelta(days=7), timedelta(hours=3)),
+    "30d": (timedelta(days=30), timedelta(days=1)),
 }
-"""Name to length of the range and of its windows: at most 72 windows are drawn."""
+"""Name to length of the range and of its windows: at most 73 windows are drawn. Beyond a day windows are of whole hours, for insight's history is."""
+RANGE_NAMES: Mapping[str, str] = {"15m": "15 min", "1h": "1 h", "6h": "6 h", "24h": "24 h", "7d": "7 d", "30d": "30 d"}
+"""Name to the words of its tab, the shortest first."""
 SLICES: Mapping[str, str] = {
     "tenant": "tenant",
     "model": "model",
@@ -50,6 +54,11 @@ class Scope:
     @property
     def window(self) -> timedelta:
         return RANGES[self.range][1]
+
+    @property
+    def settle_seconds(self) -> float:
+        """A page is drawn at most so often, however fast numbers change: a month is read from a disk, and moves slowly."""
+        return 2.0 if self.length <= timedelta(days=1) else 60.0
 
     @property
     def tenant(self) -> str:

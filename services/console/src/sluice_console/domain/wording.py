@@ -86,6 +86,11 @@ def clock(at: datetime | None) -> str:
     return at.astimezone(UTC).strftime("%H:%M") if at else NOTHING
 
 
+def day(at: datetime) -> str:
+    """26 Nov."""
+    return f"{at.astimezone(UTC).day} {at.astimezone(UTC):%b}"
+
+
 def until(at: datetime, now: datetime) -> str:
     """for 40 s, for 5 min, for 3 h, for 2 d."""
     left = max(at - now, timedelta()).total_seconds()

@@ -19,8 +19,6 @@ from sluice_console.domain.people import Person
 from sluice_console.domain.scope import Scope, scope_of
 
 log = logger(__name__)
-SETTLE_SECONDS = 2.0
-"""A page is drawn at most so often, however fast numbers change."""
 AWAY_SECONDS = 5.0
 
 
@@ -72,7 +70,7 @@ async def _content(site: Site, scope: Scope, person: Person) -> Mapping[str, Any
         "is_cut": any(one.is_cut for one in points),
         "scope": scope,
         "parts": found,
-        "figures": [] if series.problem else overview.figures(series.value, scope.length, spent),
+        "figures": [] if series.problem else overview.figures(series.value, scope, spent),
         "charts": [] if series.problem else overview.charts(series.value, scope, now, list(spent or ())),
         "rows": [] if slices.problem else overview.rows(slices.value, scope.by, found["spent_by"].value or []),
         "missing": _missing(found["sources"]),
@@ -100,7 +98,7 @@ async def _updates(site: Site, request: Request, scope: Scope) -> AsyncIterator[
                     if not site.is_still_signed_in(request):
                         break
                     yield await _event(site, request, scope) if changed else ": still here\n\n"
-                    await asyncio.sleep(SETTLE_SECONDS)
+                    await asyncio.sleep(scope.settle_seconds)
             except Away:
                 if site.is_still_signed_in(request):
                     yield await _event(site, request, scope)
