@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 from sluice.types.v1 import probe_pb2
 from sluice_probes.adapters.prober import Prober
-from sluice_probes.domain.findings import ROUTES, guards_of
+from sluice_probes.domain.findings import ROUTES, Answer, guards_of
 
 from .filtered import Filtered
 
@@ -98,6 +98,20 @@ async def test_an_alarm_outlives_the_key_file_and_not_its_own_key(keys_at):
     assert unguarded(await probing.run_one()) == {"a"}
     keys_at.write_text(key("b"))
     assert {check.key_id for check in (await probing.run_one()).guards} == {"b"}
+
+
+class Broken(Filtered):
+    """A door that raises, which none should."""
+
+    async def chat(self, model: str, system: str, text: str, *, most_tokens: int) -> Answer:
+        raise RuntimeError("no answer is like this one")
+
+
+async def test_a_round_that_fails_is_not_repeated_with_the_same_key_for_ever(keys_at):
+    probing = prober(Mesh({"a": Broken(), "b": OPEN}), keys_at, "a", "b")
+    with pytest.raises(ExceptionGroup):
+        await probing.run_one()
+    assert unguarded(await probing.run_one()) == {"b"}
 
 
 async def test_an_event_tells_of_its_own_key_alone(keys_at):

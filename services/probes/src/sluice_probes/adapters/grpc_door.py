@@ -10,8 +10,11 @@ from sluice.gateway.v1 import gateway_service_pb2 as pb
 from sluice.gateway.v1 import gateway_service_pb2_grpc as pb_grpc
 from sluice.types.v1 import chat_pb2, finish_reason_pb2, generation_pb2
 from sluice_kit.errors import from_rpc_error
+from sluice_kit.telemetry import logger
 
-from sluice_probes.domain.findings import Answer
+from sluice_probes.domain.findings import UNREADABLE, Answer
+
+log = logger(__name__)
 
 
 class GrpcDoor:
@@ -38,15 +41,15 @@ class GrpcDoor:
         spec.messages.add(role=chat_pb2.ROLE_USER, content=text)
         try:
             return await (self._stream(spec) if self._streamed else self._whole(spec))
-        except grpc.RpcError as error:
+        except Exception as error:  # an answer of another version may be anything; it must not end the whole round
             return _refusal(error)
 
     async def embed(self, model: str, texts: Sequence[str]) -> Answer:
         try:
             answer = await self._stub.Embed(pb.EmbedRequest(model=model, texts=texts), **self._options)
-        except grpc.RpcError as error:
+            return Answer(vectors=tuple(tuple(each.values) for each in answer.embeddings))
+        except Exception as error:
             return _refusal(error)
-        return Answer(vectors=tuple(tuple(each.values) for each in answer.embeddings))
 
     async def _whole(self, spec: pb.ChatSpec) -> Answer:
         answer = await self._stub.Chat(pb.ChatRequest(spec=spec), **self._options)
@@ -72,8 +75,14 @@ def _answer(text: str, finish: int, guard: pb.GuardReport) -> Answer:
     )
 
 
-def _refusal(error: grpc.RpcError) -> Answer:
-    read = from_rpc_error(error)
+def _refusal(error: Exception) -> Answer:
+    try:
+        if not isinstance(error, grpc.RpcError):
+            raise error
+        read = from_rpc_error(error)
+    except Exception as unread:
+        log.warning("probes.unreadable_answer", error=type(unread).__name__)
+        return Answer(error=UNREADABLE)
     decision = read.metadata.get("decision_id", "")
     return Answer(
         error=read.reason, policy=read.metadata.get("policy", ""), decision_ids=(decision,) if decision else ()

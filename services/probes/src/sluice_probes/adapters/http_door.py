@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import httpx
+from sluice_kit.telemetry import logger
 
-from sluice_probes.domain.findings import Answer
+from sluice_probes.domain.findings import UNREADABLE, Answer
+
+log = logger(__name__)
 
 MOST_BYTES = 1 << 20
 """Of an answer; a report has a few thousand."""
+_REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 
 class HttpDoor:
@@ -42,8 +47,11 @@ class HttpDoor:
             if path.endswith("embeddings"):
                 return Answer(vectors=tuple(tuple(each["embedding"]) for each in json.loads(content)["data"]))
             return _streamed(content) if self._streamed else _whole(json.loads(content))
-        except (httpx.HTTPError, ValueError, KeyError, TypeError, IndexError) as error:
-            return Answer(error="NO_ANSWER" if isinstance(error, httpx.HTTPError) else "UNREADABLE_ANSWER")
+        except (httpx.HTTPError, httpx.InvalidURL):
+            return Answer(error="NO_ANSWER")
+        except Exception as error:  # whatever stands between may answer anything; it must not end the whole round
+            log.warning("probes.unreadable_answer", path=path, error=type(error).__name__)
+            return Answer(error=UNREADABLE)
 
 
 async def _bounded(response: httpx.Response) -> bytes:
@@ -77,11 +85,13 @@ def _streamed(content: bytes) -> Answer:
 
 
 def _answer(text: str, finish: str | None, guard: dict[str, Any]) -> Answer:
+    if not isinstance(text, str):
+        raise TypeError("the answer is no text")
     return Answer(
         text=text,
         withheld=finish == "content_filter",
-        decision_ids=tuple(guard.get("decision_ids", ())),
-        skipped_filters=tuple(guard.get("skipped_filters", ())),
+        decision_ids=tuple(map(str, guard.get("decision_ids", ()))),
+        skipped_filters=tuple(map(str, guard.get("skipped_filters", ()))),
         redacted_output=guard.get("redacted_output", {}),
     )
 
@@ -89,8 +99,11 @@ def _answer(text: str, finish: str | None, guard: dict[str, Any]) -> Answer:
 def _refusal(document: dict[str, Any]) -> Answer:
     told = document["error"].get("sluice", {})
     decision = told.get("decision_id", "")
+    reason = told.get("reason") or "HTTP_ERROR"
+    if not _REASON.fullmatch(reason):  # somebody else's words are told to nobody
+        raise ValueError("the reason is none of the mesh")
     return Answer(
-        error=told.get("reason") or "HTTP_ERROR",
-        policy=told.get("policy", ""),
-        decision_ids=(decision,) if decision else (),
+        error=reason,
+        policy=str(told.get("policy", "")),
+        decision_ids=(str(decision),) if decision else (),
     )

@@ -82,9 +82,10 @@ class Prober:
         async with self._one_at_a_time:
             started = datetime.now(UTC)
             keys = await asyncio.to_thread(read_keys, self._keys_at)
-            result = await self._round(keys)
+            number = self._number
+            self._number += 1  # before the round: one that fails is not repeated for ever, with the same key and values
+            result = await self._round(number, keys)
             ended = datetime.now(UTC)
-            self._number += 1
             self._tally.add(result.detections)
             self._standing.take(result, [key_id(key) for key in keys])
             known = self._standing.known()
@@ -103,16 +104,16 @@ class Prober:
                 ROUNDS.labels("failed").inc()
             await asyncio.sleep(interval)
 
-    async def _round(self, keys: Sequence[str]) -> Round:
+    async def _round(self, number: int, keys: Sequence[str]) -> Round:
         if not keys:
             log.warning("probes.no_key", file=str(self._keys_at))
             return Round(NO_KEY, nothing_tried(self._model, "NO_API_KEY"), ())
-        key = keys[self._number % len(keys)]
+        key = keys[number % len(keys)]
         # Which of them chat, only asking tells; the embedding model of the probes surely does not.
         others = [m for m in await self._gateway.models(key) if m not in (self._model, self._embedding_model)]
         return await run_round(
             self._gateway.doors(key),
-            number=self._number,
+            number=number,
             key_id=key_id(key),
             model=self._model,
             embedding_model=self._embedding_model,
