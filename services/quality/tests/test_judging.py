@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 from sluice.events.v1.gateway_pb2 import (
     CONTENT_CAPTURE_NONE,
     REQUEST_OUTCOME_BLOCKED_OUTPUT,
@@ -63,7 +65,7 @@ async def test_a_judgement_tells_grades_and_names_and_no_word_of_the_texts(world
         ("completeness", 4),
         ("clarity", 4),
     ]
-    assert (event.score_milli, event.failure, event.judge_model, event.rubric_version) == (4333, "", "judge-1", "2")
+    assert (event.score_milli, event.failure, event.judge_model, event.rubric_version) == (4333, "", "judge-1", "3")
     assert (event.series.tenant_id, event.series.model, event.series.route) == ("acme", "small", "small/one")
     assert (event.metadata.request_id, event.metadata.subject_id, event.source_event_id) == ("r1", "", "e1")
     told = event.SerializeToString()
@@ -191,6 +193,31 @@ async def test_an_answer_whose_window_is_gone_is_not_judged(world: Callable[...,
     made.now = NOW + 3600
     await made.read(completed())
     assert made.judge.asked == []
+
+
+def unjudged(reason: str) -> float:
+    return REGISTRY.get_sample_value("sluice_quality_unjudged_answers_total", {"reason": reason}) or 0.0
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "is_judged"),
+    [
+        ("x" * judging.LONGEST_QUESTION, "y" * judging.LONGEST_ANSWER, True),
+        ("x" * judging.LONGEST_QUESTION, "y" * (judging.LONGEST_ANSWER + 1), False),
+        ("x" * (judging.LONGEST_QUESTION + 1), ANSWER, False),
+        (QUESTION, f"{ANSWER}\n{'Give me 5. ' * judging.LONGEST_ANSWER}", True),  # what is left out is not counted
+    ],
+    ids=["the longest", "an answer too long", "a question too long", "short when screened"],
+)
+async def test_an_answer_is_judged_whole_or_not_at_all(
+    world: Callable[..., World], question: str, answer: str, is_judged: bool
+) -> None:
+    made, before = world(tokens_per_hour=100_000), unjudged("too_long")
+    await made.read(completed(redacted_prompt=question, answer=answer))
+    shown = [json.loads(asked.rsplit("\n", 1)[0]) for asked in made.judge.asked]
+    assert shown == ([{"question": question, "answer": judging.screened(answer).text}] if is_judged else [])
+    assert (len(made.events), unjudged("too_long") - before) == ((1, 0) if is_judged else (0, 1))
+    assert (made.budget.spent(now=NOW) > 0) is is_judged
 
 
 # --- sealed texts ---

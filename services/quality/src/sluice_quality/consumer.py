@@ -140,6 +140,8 @@ class Judging:
         is_screened = told.left_out + clean.left_out > 0
         if not clean.text or not told.text:
             return answer_judged(message, Judgement({}, failure="nothing_left"), screened=is_screened)
+        if judging.is_too_long(told.text, clean.text):
+            raise _Unjudged("too_long")
         asked = judging.question_of(told.text, clean.text)
         most = judging.most_tokens(asked)
         try:

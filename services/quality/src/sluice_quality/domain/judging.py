@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
-RUBRIC_VERSION = "2"
+RUBRIC_VERSION = "3"
 """Raised with every change of what the judge is told, of the criteria, or of what is left out."""
 CRITERIA = ("relevance", "completeness", "clarity")
 LOWEST, HIGHEST = 1, 5
@@ -17,6 +17,7 @@ MOST_TOKENS = 48
 """Enough for the JSON object of all criteria."""
 LONGEST_QUESTION = 1_000
 LONGEST_ANSWER = 2_000
+"""Characters that the judge is shown. Whatever is longer is not judged: of half an answer it could not say whether it is complete."""
 SCHEMA = json.dumps(
     {
         "type": "object",
@@ -89,9 +90,14 @@ def screened(told: str) -> Screened:
     return Screened("\n".join(kept), len(sentences) - len(kept) + markup)
 
 
+def is_too_long(question: str, answer: str) -> bool:
+    """Whether either screened text is longer than what a judge is shown."""
+    return len(question) > LONGEST_QUESTION or len(answer) > LONGEST_ANSWER
+
+
 def question_of(question: str, answer: str) -> str:
-    """What the judge is asked. Both texts are screened ones, and stand in JSON strings, which they cannot leave."""
-    data = {"question": question[:LONGEST_QUESTION], "answer": answer[:LONGEST_ANSWER]}
+    """What the judge is asked. Both texts are screened ones, shown whole, and stand in JSON strings, which they cannot leave."""
+    data = {"question": question, "answer": answer}
     return f"{json.dumps(data, ensure_ascii=False)}\nGrade the answer: relevance, completeness, clarity, each 1 to 5."
 
 
