@@ -65,7 +65,7 @@ async def test_a_judgement_tells_grades_and_names_and_no_word_of_the_texts(world
         ("completeness", 4),
         ("clarity", 4),
     ]
-    assert (event.score_milli, event.failure, event.judge_model, event.rubric_version) == (4333, "", "judge-1", "3")
+    assert (event.score_milli, event.failure, event.judge_model, event.rubric_version) == (4333, "", "judge-1", "4")
     assert (event.series.tenant_id, event.series.model, event.series.route) == ("acme", "small", "small/one")
     assert (event.metadata.request_id, event.metadata.subject_id, event.source_event_id) == ("r1", "", "e1")
     told = event.SerializeToString()

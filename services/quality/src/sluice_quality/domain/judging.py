@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
-RUBRIC_VERSION = "3"
+RUBRIC_VERSION = "4"
 """Raised with every change of what the judge is told, of the criteria, or of what is left out."""
 CRITERIA = ("relevance", "completeness", "clarity")
 LOWEST, HIGHEST = 1, 5
@@ -34,14 +34,38 @@ RULES = (
 )
 
 # What a question or an answer says to whoever grades. A sentence of it is left out, so that it can move no grade: an answer with it
-# gets what the answer without it gets. An honest sentence on grades goes, too; that is the price.
+# gets what the answer without it gets. A grade alone is nothing of that kind ("the answer is 4", "return 10"): it takes a word for
+# grades beside it, or somebody who is told to give it. An honest sentence on grades goes, too; that is the price.
+_NUMBER = r"(?:(?:\b(?:[45]s?|fours?|fives?|tens?|10|100))\b|\u2605)"
+_TOP = r"\b(?:top|highest|maximum|max|full|perfect|best)\b"
+_GRADE = f"(?:{_NUMBER}|{_TOP})"
+# Nothing is counted by it: "give it five minutes" is no grade.
+_ENDS = r"(?=\s*(?:$|[^\w\s'\u2019-]|(?:for|in|on|out|across|each|everywhere|throughout|overall|please|and|possible|available)\b))"
+_ANSWER = r"(?:(?:the|my|this|that|his|her|our)\s+(?:\w+\s+)?(?:answer|response|reply|text|essay|work|solution)|this|that|it|me|us|everything|all)"
 _TO_THE_JUDGE = re.compile(
-    r"""
-      \b(?:ignore|disregard|forget|override|bypass)\b.{0,60}\b(?:instruction|rubric|criteri|previous|above|rule|prompt|guideline)
+    rf"""
+      \b(?:ignore|disregard|forget|override|bypass)\b.{{0,60}}\b(?:instruction|rubric|criteri|previous|above|rule|prompt|guideline)
     | \b(?:judge|grader|evaluator|rater|assessor|examiner|marker|grading|scoring)\b
-    | \b(?:give|award|assign|output|return|respond|reply|answer|rate|score|grade|mark|deserve\w*|worth|merit\w*|earn\w*)\b
-      .{0,80}(?:\b(?:[45]|four|five|ten|10|100|top|highest|maximum|max|full|perfect|best)\b|\u2605)
-    | (?:\b(?:[45]|five|top|highest|maximum|full|perfect|best)\b|\u2605).{0,60}\b(?:score|rating|grade|mark|stars?|points?)s?\b
+    # A grade with a word for grades.
+    | {_GRADE}.{{0,60}}\b(?:score|rating|grade)s?\b
+    | {_GRADE}[\s-]+(?:\w+\s+)?(?:mark|star)s?\b
+    | {_GRADE}[\s-]+(?:\w+\s+)?points?\b(?!\s+(?:to|of|in|on|about|that|which|where|when|at|are|is)\b|:)
+    | \b(?:full|max\w*|top|highest)\s+credit\b
+    | (?P<same>\b(?:4|5|four|five))(?:[\s,;/|-]+(?:and\s+)?(?:a\s+)?(?P=same)){{2}}\b
+    | \b(?:score|rating|grade|mark)s?\b(?:\s+(?:of|is|be|should|must|at|to|it|this|a|an|the|as)\b|\s*[:=])*\s*{_GRADE}{_ENDS}
+    | \b(?P<most>5|five|10|ten|100)\s*(?:/|out\s+of)\s*(?P=most)\b(?!\s*[=+*/-])
+    # Somebody is told to give it.
+    | \b(?:give|award|assign|grant)\s+{_ANSWER}\b.{{0,60}}?(?:{_NUMBER}|\b(?:top|highest|maximum|max|perfect)\b){_ENDS}
+    | \b(?:rate|score|grade|mark)\s+{_ANSWER}\b.{{0,60}}?(?:{_GRADE}|\b(?:high\w*|generous\w*)\b){_ENDS}
+    | (?:^|[,;:]\s*|\b(?:please|just|now|simply|only|must|should)\s+)(?:give|award|assign|grant)\s.{{0,30}}?{_NUMBER}{_ENDS}
+    | \b(?:reply|respond|answer)\s+(?:\w+\s+)?(?:with|by)\b.{{0,40}}?{_NUMBER}{_ENDS}
+    | \byou\b.{{0,40}}\b(?:give|award|assign|output|return|respond|reply|answer|rate|score|grade|mark)\b.{{0,60}}?{_NUMBER}{_ENDS}
+    | (?:{_NUMBER}|\b(?:top|highest|maximum|max)\b)\s+(?:\w+\s+)?(?:for|in|on|across)\s+
+      (?:everything|all\s+(?:three|of\s+them|criteria|categor\w+)|(?:each|every)\s+(?:criterion|category)|the\s+board)\b
+    | \b(?:answer|response|reply|text|essay|work|solution|this|it|i)\b.{{0,20}}
+      \b(?:deserv\w+|merit\w*|earn\w*|(?:get|receive|have|be\s+given)\b)\W+(?:\w+\W+){{0,4}}?{_NUMBER}{_ENDS}
+    | \b(?:deserv\w+|merit\w*|earn\w*)\W+(?:\w+\W+){{0,4}}?\b(?:top|highest|maximum|max|perfect|best)\b{_ENDS}
+    | \b(?:answer|response|reply|text|essay|solution)\b.{{0,20}}\bworth\W+(?:\w+\W+){{0,3}}?{_GRADE}{_ENDS}
     | \b(?:relevance|completeness|clarity)\b["'\s]*[:=]
     | \b(?:bewert\w*|benot\w*|bestnote|h\u00f6chstnote|note\s+[1-5]|punktzahl|punkte)\b
     | \b(?:\u00e9valuat\w+|notez|calificaci\u00f3n|puntuaci\u00f3n|califica|valuta\w*|punteggio)\b
