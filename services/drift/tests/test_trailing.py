@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -116,6 +118,28 @@ def test_late_data_restate_the_windows_that_were_compared_with_theirs() -> None:
     again = {(due.window.start - BASE) // LENGTH: due for due in partition.due(0)}
     assert sorted(again) == [2, 3, 4, 5]
     assert all(due.revision == revisions[due.window.start] + 1 for due in again.values())
+
+
+def test_after_a_restart_late_data_restate_the_windows_that_were_compared_with_theirs_and_no_others() -> None:
+    log = traffic(10, [0.3] * 7, each=20)
+    changes = Partition(0, RULES, now=0).absorb(log, now=0)
+    kept = [records.decode(key.encode(), records.encode(record)) for key, record in changes.items() if record]
+    revived = Partition(0, RULES, records=kept, now=0)
+    revived.absorb(log[-1:], now=0)
+    for due in revived.due(0):
+        revived.mark_published(due)
+    revived.absorb([observation(np.random.default_rng(9), len(log), 2 * LENGTH, german=1.0)], now=0)
+    assert sorted((due.window.start - BASE) // LENGTH for due in revived.due(0)) == [2, 3, 4, 5]
+
+
+def test_features_that_trail_alike_share_what_they_are_compared_with() -> None:
+    rules = read_rules("prompt.words=2, prompt.*=3, answer.*=3")
+    due = last_of(run(traffic(11, [0.3] * 6), replace(RULES, trailing=rules)))
+    comparison = Comparer(DETECTION, rules).compare(due.window, due.reference, due.before)
+    bases = {each.name: each.base for each in comparison.features}
+    assert bases["prompt.language"] is bases["prompt.topic"] is bases["prompt.embedding"]
+    assert bases["answer.language"] is bases["answer.words"]
+    assert [bases[name].observations for name in ("prompt.words", "prompt.language")] == [120, 180]  # type: ignore[union-attr]
 
 
 def test_windows_are_kept_for_as_long_as_another_is_compared_with_them() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
 
@@ -85,11 +85,18 @@ class _Bases:
     reference: Reference
     before: Sequence[DriftWindow]
 
+    _pooled: dict[tuple[str, int], TextSample] = field(default_factory=dict)
+
     def of(self, side: str, windows: int) -> TextSample:
         """Texts of the windows before that are of the same version, or the reference's where there are none to be."""
         if not windows:
             found: TextSample = getattr(self.reference, side)
             return found
+        if (side, windows) not in self._pooled:
+            self._pooled[side, windows] = self._pool(side, windows)
+        return self._pooled[side, windows]
+
+    def _pool(self, side: str, windows: int) -> TextSample:
         oldest = self.window.start - windows * self.window.length
         near = (each for each in self.before if each.start >= oldest)
         return pool(getattr(each, side) for each in near if each.reference_version == self.window.reference_version)

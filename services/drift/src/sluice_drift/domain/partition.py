@@ -53,6 +53,9 @@ class Partition:
         self._rules = rules
         self._versions = _by_series(each for each in kept if isinstance(each, Reference))
         self._windows = {each.identity: each for each in kept if isinstance(each, DriftWindow)}
+        self._newest: dict[Series, int] = {}
+        for series, start in self._windows:
+            self._newest[series] = max(start, self._newest.get(series, start))
         self._marks = next((each for each in kept if isinstance(each, Marks)), Marks(partition))
         self._clock = Clock(self._marks, idle_after=rules.idle_after, now=now)
         self._published: dict[tuple[Series, int], tuple[int, bool]] = {}
@@ -161,11 +164,14 @@ class Partition:
 
     def _unsettle_after(self, window: DriftWindow) -> None:
         """Windows that were compared with this one are out of date as well."""
-        for number in range(1, self._rules.trailing.most(window.series) + 1):
-            identity = window.series, window.start + number * window.length
-            later = self._windows.get(identity)
+        newest = self._newest[window.series]
+        if newest == window.start:  # as nearly always, and then there is nothing to look for
+            return
+        furthest = window.start + self._rules.trailing.most(window.series) * window.length
+        for start in range(window.start + window.length, min(newest, furthest) + 1, window.length):
+            later = self._windows.get((window.series, start))
             if later is not None and not later.final:
-                self._unsettled.add(identity)
+                self._unsettled.add(later.identity)
 
     def _before(self, window: DriftWindow) -> tuple[DriftWindow, ...]:
         most = self._rules.trailing.most(window.series)
@@ -227,6 +233,7 @@ class Partition:
             if start + self._rules.length <= self._marks.forgotten_before:
                 return None
             known = self._windows[identity] = DriftWindow(observation.series, start, self._rules.length, self.number)
+            self._newest[observation.series] = max(start, self._newest.get(observation.series, start))
         return None if known.final else known
 
     def _forget(self, horizon: int) -> None:
