@@ -132,6 +132,33 @@ async def test_a_point_carries_its_series_window_unit_and_revision(mesh: Mesh) -
     assert not point.closed
 
 
+async def test_who_asks_for_a_tenant_gets_that_tenants_values_only(mesh: Mesh) -> None:
+    row = CostRecorded(model="small")
+    row.metadata.tenant_id, row.amount.currency_code, row.amount.nano_units = "globex", "USD", 500
+    row.metadata.occurred_at.FromMicroseconds(START)
+    await mesh.publish(quality(0, 10, revision=10), quality(0, 5, revision=5, tenant="globex"), drift(), row)
+    names = ("quality.requests", "drift.drifted", "cost.records")
+
+    async def seen(tenant: str, **selection: object) -> list[tuple[str, float]]:
+        answer = await mesh.stub.QueryMetrics(asked(*names, **selection), metadata=(("x-sluice-tenant-id", tenant),))
+        return [(point.metric, point.value) for point in answer.points]
+
+    assert await seen("acme") == [("drift.drifted", 1), ("quality.requests", 10)]
+    assert await seen("globex") == [("cost.records", 1), ("quality.requests", 5)]
+    both = pb.DimensionFilter(dimension=pb.DIMENSION_TENANT, values=["acme", "globex"])
+    assert await seen("globex", filters=[both]) == [("cost.records", 1), ("quality.requests", 5)]
+    assert await seen("globex", filters=[pb.DimensionFilter(dimension=pb.DIMENSION_TENANT, values=["acme"])]) == []
+    assert ("quality.requests", 15) in await seen("")
+    request = pb.WatchMetricsRequest(query=pb.MetricQuery(metrics=["quality.requests"]))
+    request.history.seconds = 3600
+    watch = mesh.stub.WatchMetrics(request, metadata=(("x-sluice-tenant-id", "globex"),))
+    assert [point.value for point in (await watch.read()).update.points] == [5]
+    await until(lambda: len(mesh.watchers) == 1)
+    await mesh.publish(quality(0, 11, revision=11), quality(0, 6, revision=6, tenant="globex"))
+    assert [point.value for point in (await watch.read()).update.points] == [6]
+    watch.cancel()
+
+
 async def test_pages_follow_one_another(mesh: Mesh) -> None:
     await mesh.publish(*[quality(0, 5, revision=5, tenant=f"tenant-{n}") for n in range(5)])
     request = asked("quality.requests", group_by=[pb.DIMENSION_TENANT])

@@ -135,7 +135,7 @@ class MetricQuery(_message.Message):
 
     @_builtins.property
     def filters(self) -> _containers.RepeatedCompositeFieldContainer[Global___DimensionFilter]:
-        """Which series; all filters must hold."""
+        """Which series; all filters must hold. Callers on behalf of a tenant (`x-sluice-tenant-id`) get that tenant's only, whatever stands here."""
 
     @_builtins.property
     def group_by(self) -> _containers.RepeatedScalarFieldContainer[Global___Dimension.ValueType]:

@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice.insight.v1 import insight_service_pb2_grpc as pb_grpc
 from sluice.types.v1 import metric_pb2
+from sluice_kit import context as contexts
 from sluice_kit.errors import InvalidInput, ResourceExhausted
 
 from sluice_insight.adapters.history import History, TooMuchHistory
@@ -191,6 +192,8 @@ def _selection(query: pb.MetricQuery) -> dict:
     for chosen in query.filters:
         name = _dimension(chosen.dimension, field="query.filters")
         filters[name] = filters.get(name, frozenset(chosen.values)) & frozenset(chosen.values)
+    if tenant := contexts.current().tenant_id:
+        filters["tenant_id"] = filters.get("tenant_id", frozenset((tenant,))) & {tenant}
     return {
         "metrics": tuple(dict.fromkeys(query.metrics)),
         "filters": filters,
