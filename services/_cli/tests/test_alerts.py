@@ -125,13 +125,24 @@ def test_a_watch_shows_what_stands_and_what_changes(insight: Insight) -> None:
 def test_a_silence_ends_after_what_was_said_and_carries_who_and_why(insight: Insight) -> None:
     before = datetime.now(UTC)
     code, told = run(
-        "silence", "quality.failing", "--for", "90m", "--label", "tenant_id=acme", "--reason", "OPS-7", "--by", "op-1"
+        "silence",
+        "quality.failing",
+        "--for",
+        "90m",
+        "--label",
+        "tenant_id=acme",
+        "--label",
+        "model=",
+        "--reason",
+        "OPS-7",
+        "--by",
+        "op-1",
     )
     assert (code, told.startswith("s-1: holds, until ")) == (0, True)
     [asked] = insight.asked
     assert (asked.rule, dict(asked.labels), asked.set_by, asked.reason) == (
         "quality.failing",
-        {"tenant_id": "acme"},
+        {"tenant_id": "acme", "model": ""},
         "op-1",
         "OPS-7",
     )

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 import httpx2
 import pytest
 from sluice.insight.v1 import alert_service_pb2 as alert_pb
+from sluice_console.adapters.insight import DIMENSIONS
+from sluice_console.domain.answers import DIMENSIONS as ALERT_DIMENSIONS
 from sluice_console.domain.people import Person, Role
 
 from .conftest import Console
@@ -44,6 +46,28 @@ async def test_an_operator_takes_an_alert_on_silences_it_and_ends_the_silence(co
         assert timedelta(hours=7, minutes=58) < length <= timedelta(hours=8)
         assert (await client.post("/alerts/expire", data=form | {"silence": silence.silence_id})).status_code == 303
         assert "Nothing is silenced." in (await client.get("/alerts")).text
+
+
+async def test_a_silence_from_an_alerts_row_is_of_that_alert_alone(console: Console) -> None:
+    console.mesh.fill()
+    console.mesh.silences = []
+    async with console.signed_in() as client:
+        page = (await client.get("/alerts")).text
+        row = re.search(r'action="/alerts/silence">(.*?)</form>', page, re.DOTALL)[1]  # type: ignore[index]
+        fields = dict(re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', row)) | {
+            "lasts": "2h", "reason": "OPS-9"
+        }  # fmt: skip
+        assert (await client.post("/alerts/silence", data=fields)).status_code == 303
+        assert "of no one experiment arm, project, prompt version, route" in " ".join(
+            (await client.get("/alerts")).text.split()
+        )
+    [silence] = console.mesh.silences
+    others = dict.fromkeys(("project_id", "route", "prompt_version", "experiment_arm"), "")
+    assert dict(silence.labels) == others | {"tenant_id": "acme", "model": "sluice-small"}
+
+
+def test_a_silence_can_name_whatever_a_series_is_of() -> None:
+    assert {name for _, name in DIMENSIONS.values()} == set(ALERT_DIMENSIONS)
 
 
 @pytest.mark.parametrize("who", ["rita", "anna", "tom"])

@@ -218,10 +218,30 @@ async def test_a_silence_begins_and_ends_by_itself(desk: Desk) -> None:
     assert not (await desk.stub.ListSilences(only)).silences
 
 
+async def test_an_empty_label_leaves_out_the_alerts_that_have_one(desk: Desk) -> None:
+    made = await desk.silence(labels={"tenant_id": "", "model": "small"})
+    assert dict(made.labels) == {"tenant_id": "", "model": "small"}
+    read_back = Interventions()
+    for event in desk.published:
+        read_back.take(event)
+    for each in (desk.view.interventions, read_back):
+        silenced = [
+            bool(each.silencing("r", labels, at=BEGIN))
+            for labels in (
+                {"model": "small"},
+                {"model": "small", "route": "chat"},
+                {"model": "small", "tenant_id": "acme"},
+                {},
+            )
+        ]
+        assert silenced == [True, True, False, False]
+
+
 @pytest.mark.parametrize(
     ("more", "field_"),
     [
         ({"rule": ""}, "rule"),
+        ({"rule": "", "labels": {"tenant_id": ""}}, "rule"),
         ({"reason": ""}, "reason"),
         ({"reason": "Maria said so"}, "reason"),
         ({"set_by": "maria@example.com"}, "set_by"),

@@ -198,7 +198,7 @@ class AlertSilenced(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels that an alert must have, with these values; empty means any."""
+        """Labels that an alert must have, with these values; one with an empty value is one that it must not have. No labels means any."""
 
     @_builtins.property
     def starts_at(self) -> _timestamp_pb2.Timestamp:

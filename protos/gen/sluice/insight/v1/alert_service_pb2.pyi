@@ -248,7 +248,7 @@ class Silence(_message.Message):
     """Whether it holds."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels that an alert must have, with these values; empty means any."""
+        """Labels that an alert must have, with these values; one with an empty value is one that it must not have. No labels means any."""
 
     @_builtins.property
     def starts_at(self) -> _timestamp_pb2.Timestamp:
@@ -322,7 +322,9 @@ class CreateSilenceRequest(_message.Message):
     """An id of the caller's, in the same letters, that makes it safe to ask again; empty means that one is made."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Labels that an alert must have, with exactly these values; at most 20."""
+        """Labels that an alert must have, with exactly these values; one with an empty value is one that it must not have: `model=` leaves out the
+        alerts about a model. At most 20.
+        """
 
     @_builtins.property
     def starts_at(self) -> _timestamp_pb2.Timestamp:

@@ -46,12 +46,14 @@ def span(text: str) -> timedelta:
 
 
 def labels(told: Sequence[str]) -> dict[str, str]:
-    """`tenant_id=acme` and such. MeshProblem for one without a value."""
+    """`tenant_id=acme` and such; `model=` for alerts that have none. MeshProblem for what is no label."""
     found: dict[str, str] = {}
     for one in told:
         name, is_there, value = one.partition("=")
-        if not name or not is_there or not value or name in found:
-            raise MeshProblem(f"--label {one!r} must be name=value, each name once, such as tenant_id=acme.")
+        if not name or not is_there or name in found:
+            raise MeshProblem(
+                f"--label {one!r} must be name=value, each name once, such as tenant_id=acme (or model= for alerts of no one model)."
+            )
         found[name] = value
     return found
 

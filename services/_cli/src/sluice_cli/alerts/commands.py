@@ -61,7 +61,9 @@ def silence(
         str, typer.Argument(help="Rule whose alerts are silenced; leave it out to go by labels alone.")
     ] = "",
     lasts: Annotated[str, typer.Option("--for", help="How long: 30m, 2h, 1d; seven days at most.")] = "2h",
-    label: Annotated[list[str] | None, typer.Option(help="Only with this label, name=value (may be repeated).")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Only with this label, name=value; name= for without it (may be repeated).")
+    ] = None,
     reason: Annotated[str, typer.Option(help="A code or the number of a ticket, no prose.")] = "",
     by: _Who = "",
     json: _Json = False,

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+DIMENSIONS = ("tenant_id", "project_id", "model", "route", "prompt_version", "experiment_arm")
+"""What a series may be of, as alerts' labels name it."""
+
 
 class Away(Exception):
     """A service did not answer; `service` names it, the message is one sentence for the page."""
@@ -161,6 +164,11 @@ class Alert:
     taken_at: datetime | None = None
 
     @property
+    def exact_labels(self) -> dict[str, str]:
+        """Its labels, and empty what its series is not of: a silence of these is of this alert, and not of those of a part of it."""
+        return dict.fromkeys(DIMENSIONS, "") | dict(self.labels)
+
+    @property
     def is_open(self) -> bool:
         """Whether anything can be done about it."""
         return self.state in ("pending", "firing")
@@ -168,7 +176,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Receivers are not told of alerts of a rule (of any, when it is empty) with these labels."""
+    """Receivers are not told of alerts of a rule (of any, when it is empty) with these labels; of an empty one, of those without."""
 
     id: str
     rule: str
@@ -178,6 +186,11 @@ class Silence:
     state: str
     starts_at: datetime
     ends_at: datetime
+
+    @property
+    def without(self) -> list[str]:
+        """Labels that an alert must not have."""
+        return [name for name, value in self.labels.items() if not value]
 
 
 @dataclass(frozen=True, slots=True)

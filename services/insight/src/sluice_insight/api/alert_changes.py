@@ -253,9 +253,10 @@ def _labels(told: Mapping[str, str]) -> dict[str, str]:
     if len(labels) > MOST_LABELS:
         raise InvalidInput(f"give at most {MOST_LABELS} labels", field="labels")
     for name, value in labels.items():
-        if not _LABEL.fullmatch(name) or not _VALUE.fullmatch(value) or _ADDRESS.search(value):
+        if not _LABEL.fullmatch(name) or not _VALUE.fullmatch(value or "-") or _ADDRESS.search(value):
             raise InvalidInput(
-                "labels must be those of alerts, such as tenant_id=acme, each with its whole value (at most 200 of A-Z a-z 0-9 _ . : # / @ + -)",
+                "labels must be those of alerts, such as tenant_id=acme, each with its whole value (at most 200 of A-Z a-z 0-9 _ . : # / @ + -),"
+                " or empty for alerts that have none",
                 field="labels",
             )
     return labels

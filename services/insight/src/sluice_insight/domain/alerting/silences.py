@@ -23,7 +23,7 @@ class BadSilence(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
-    """Alerts of a rule (of any, when it is empty) that have these labels. Times in microseconds."""
+    """Alerts of a rule (of any, when it is empty) that have these labels; of an empty one, those without. Times in microseconds."""
 
     silence_id: str
     rule: str = ""
@@ -38,7 +38,7 @@ class Silence:
 
     def covers(self, rule: str, labels: Mapping[str, str], *, at: int) -> bool:
         """Whether an alert is silenced by it at this moment."""
-        matches = self.rule in ("", rule) and self.labels.items() <= labels.items()
+        matches = self.rule in ("", rule) and all(labels.get(name, "") == value for name, value in self.labels.items())
         return matches and self.starts_at <= at < self.ends_at
 
     def is_over(self, *, at: int) -> bool:
@@ -47,7 +47,7 @@ class Silence:
 
     def check(self, *, now: int) -> None:
         """Raises BadSilence for one that holds for everything, for too long, or not any more."""
-        if not self.rule and not self.labels:
+        if not self.rule and not any(self.labels.values()):
             raise BadSilence("rule", "name a rule or a label: a silence of everything would hide the next failure")
         if self.ends_at <= max(now, self.starts_at):
             raise BadSilence("ends_at", "must be after now, and after starts_at")
