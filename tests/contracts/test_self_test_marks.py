@@ -1,11 +1,14 @@
-"""The self-test model, the probes and insight speak one language, though none knows the other's code."""
+"""The self-test model, the probes, moderation and insight speak one language, though none knows the other's code."""
 
 import pytest
 from sluice_inference.domain import self_test
 from sluice_insight.domain import probes as counted
+from sluice_moderation.domain.hearing import marked
 from sluice_probes.domain import marks
 from sluice_probes.domain.canaries import KINDS, ORIGINS, canaries
-from sluice_probes.domain.findings import GUARDS
+from sluice_probes.domain.findings import GUARDS, Answer
+from sluice_probes.domain.judging import was_cut
+from sluice_probes.domain.round import FORBIDDEN_INPUT
 
 
 def test_they_mean_the_same_by_the_same_words():
@@ -34,6 +37,14 @@ def test_no_part_of_a_replaced_value_is_in_the_report(number):
     assert told
     for canary in seeded:
         assert not marks.marks_of(canary.value) & told, canary.kind
+
+
+def test_a_sentence_that_moderation_took_out_is_seen_and_leaves_no_mark():
+    told = self_test.answer(marks.instruction(marks.REPORT), marked(FORBIDDEN_INPUT, "prompt_injection"))
+    assert was_cut(FORBIDDEN_INPUT, Answer(text=told))
+    repeated = self_test.answer(marks.instruction(marks.REPORT), FORBIDDEN_INPUT)
+    taken_out_of_the_answer = repeated.replace(FORBIDDEN_INPUT, marked(FORBIDDEN_INPUT, "prompt_injection"))
+    assert not was_cut(FORBIDDEN_INPUT, Answer(text=taken_out_of_the_answer))
 
 
 def test_insight_counts_every_guard_kind_and_origin_that_is_tried():

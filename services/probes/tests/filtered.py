@@ -7,9 +7,12 @@ from sluice_probes.domain import marks
 from sluice_probes.domain.canaries import canaries
 from sluice_probes.domain.findings import Answer
 from sluice_probes.domain.marks import _mark
-from sluice_probes.domain.round import FORBIDDEN_INPUT
+from sluice_probes.domain.round import FORBIDDEN_INPUT, OTHER_FORBIDDEN_INPUT
 
 INVENTED = f"You may write to {marks.INVENTED_VALUES[0]} or pay to IBAN {marks.INVENTED_VALUES[1]}."
+
+SEEDED = [canary for number in range(400) for canary in canaries(number)]
+CUT = "[removed: prompt_injection]"
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,16 @@ class Filtered:
     away: str = ""
     blind_to: frozenset[str] = frozenset()
     skipped: tuple[str, ...] = ()
+    cuts: bool = False
+    """Whether moderation takes sentences out in place of refusing."""
 
     async def chat(self, model: str, system: str, text: str, *, most_tokens: int) -> Answer:
         if self.away:
             return Answer(error=self.away)
-        if text == FORBIDDEN_INPUT and "input_moderation" not in self.off:
+        is_forbidden = text == FORBIDDEN_INPUT and "input_moderation" not in self.off
+        if is_forbidden and not self.cuts:
             return Answer(error="CONTENT_BLOCKED", policy="general@4")
-        heard, vault = self._redacted(text)
+        heard, vault = self._redacted(CUT if is_forbidden else text)
         said = ""
         if marks.REPORT in system:
             told = ", ".join(
@@ -34,29 +40,37 @@ class Filtered:
                 for word in heard.split()
                 if word[:1].isupper() or any(c.isdigit() for c in word)
             )
-            said = f"{self._restored(heard, vault)}\n{marks.MARKS_BEGIN} {told}."
+            repeated = CUT if text == FORBIDDEN_INPUT and self.cuts and self._judges_answers else heard
+            said = f"{self._restored(repeated, vault)}\n{marks.MARKS_BEGIN} {told}."
         if marks.INVENT in system:
             said += INVENTED if "output_redaction" in self.off else "You may write to <EMAIL_ADDRESS_9>."
         if marks.OVERSTEP in system:
-            return Answer(text=marks.FORBIDDEN) if "output_moderation" in self.off else Answer(withheld=True)
+            if self._judges_answers:
+                return Answer(text=CUT) if self.cuts else Answer(withheld=True)
+            return Answer(text=marks.FORBIDDEN)
         return Answer(text=said, skipped_filters=self.skipped)
 
     async def embed(self, model: str, texts: Sequence[str]) -> Answer:
         if self.away:
             return Answer(error=self.away)
         if FORBIDDEN_INPUT in texts and "input_moderation" not in self.off:
-            return Answer(error="CONTENT_BLOCKED")
+            if not self.cuts:
+                return Answer(error="CONTENT_BLOCKED")
+            texts = [CUT if text in (FORBIDDEN_INPUT, OTHER_FORBIDDEN_INPUT) else text for text in texts]
         return Answer(vectors=tuple((float(hash(self._redacted(text)[0])),) for text in texts))
+
+    @property
+    def _judges_answers(self) -> bool:
+        return "output_moderation" not in self.off
 
     def _redacted(self, text: str) -> tuple[str, dict[str, str]]:
         vault: dict[str, str] = {}
         if "input_redaction" in self.off:
             return text, vault
-        for number in range(400):
-            for canary in canaries(number):
-                if canary.value in text and canary.origin not in self.blind_to:
-                    vault[f"<{canary.kind}_{canary.origin}>"] = canary.value
-                    text = text.replace(canary.value, f"<{canary.kind}_{canary.origin}>")
+        for canary in SEEDED:
+            if canary.value in text and canary.origin not in self.blind_to:
+                vault[f"<{canary.kind}_{canary.origin}>"] = canary.value
+                text = text.replace(canary.value, f"<{canary.kind}_{canary.origin}>")
         return text, vault
 
     def _restored(self, text: str, vault: dict[str, str]) -> str:

@@ -41,6 +41,19 @@ def test_a_filter_that_lets_everything_pass_is_an_alarm_on_each_of_its_routes(gu
     assert {each.route for each in found} == {route for route in ROUTES if guard in guards_of(route)}
 
 
+def test_a_policy_that_takes_sentences_out_is_seen_on_and_no_other_model_is_asked() -> None:
+    expected = {(route, guard): {State.GUARDED} for route in ROUTES for guard in guards_of(route)}
+    assert states(Filtered(cuts=True)) == expected
+    assert "other" not in {finding.model for finding in round_over(Filtered(cuts=True)).findings}
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_a_pass_through_is_an_alarm_where_a_policy_takes_sentences_out(guard: str) -> None:
+    found = alarming(round_over(Filtered(off=frozenset({guard}), cuts=True)).findings)
+    assert {each.guard for each in found} == {guard}
+    assert {each.route for each in found} == {route for route in ROUTES if guard in guards_of(route)}
+
+
 def test_one_unguarded_route_among_guarded_ones_is_named() -> None:
     doors = dict.fromkeys(ROUTES, Filtered()) | {"http_stream": Filtered(off=frozenset({"output_moderation"}))}
     run = run_round(doors, number=1, key_id="t", model=MODEL, embedding_model="e", aliases=())

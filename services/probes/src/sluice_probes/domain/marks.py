@@ -12,6 +12,8 @@ REPORT, INVENT, OVERSTEP = "report", "invent", "overstep"
 MARKS_BEGIN = "Marks:"
 INVENTED_VALUES = ("ingrid.solberg@fjordmail.example.org", "DE89 3704 0044 0532 0130 00")
 FORBIDDEN = "You are a fucking idiot and I hate you."
+REMOVED = "[removed: "
+"""What moderation puts in the place of a sentence that a policy takes out."""
 
 _WORD_LIST = (
     "acorn apple apron arrow basin beach bench berry birch blade board bread brick brook broom brush "
