@@ -43,7 +43,7 @@ class World:
         self.now, self.judge, self.events = NOW, ScriptedJudge(), list[AnswerJudged]()
         self.has_room, self.refusals = True, list[Exception]()
         self.budget = JudgeBudget(folder / "judge.db", tokens_per_hour=tokens_per_hour)
-        settings: dict[str, Any] = {"rate": 1.0, "reader": None} | changes
+        settings: dict[str, Any] = {"rate": 1.0, "reader": None, "longest_age_seconds": 1200} | changes
         self.judging = Judging(
             judge=self.judge, budget=self.budget, publish=self.publish, has_room=lambda: self.has_room,
             now=lambda: self.now, **settings,
@@ -58,7 +58,8 @@ class World:
         for offset, message in enumerate(messages):
             await self.judging.handle(
                 ConsumedEvent(
-                    message=message, topic="t", partition=0, offset=offset, key=b"", headers={}, event_id="", timestamp_ms=0
+                    message=message, topic="t", partition=0, offset=offset, key=b"", headers={}, event_id="",
+                    timestamp_ms=int(self.now * 1000),
                 )
             )  # fmt: skip
 

@@ -24,6 +24,7 @@ from sluice_quality import consumer
 from sluice_quality.adapters.judge_budget import HOUR, JudgeBudget
 from sluice_quality.adapters.judge_model import Judgement
 from sluice_quality.domain import judging
+from sluice_quality.settings import QualitySettings
 
 from .judge_world import ANSWER, NOW, QUESTION, ScriptedJudge, World, completed
 
@@ -189,10 +190,38 @@ async def test_nobody_is_judged_who_should_not_be(world: Callable[..., World], e
 
 
 async def test_an_answer_whose_window_is_gone_is_not_judged(world: Callable[..., World]) -> None:
-    made = world()
+    made, before = world(), unjudged("stale")
     made.now = NOW + 3600
     await made.read(completed())
-    assert made.judge.asked == []
+    assert (made.judge.asked, unjudged("stale") - before) == ([], 1)
+
+
+@pytest.mark.parametrize(("retention", "longest"), [("60", 60), ("1800", 1200), ("86400", 1200)])
+def test_no_answer_is_judged_whose_window_may_be_closed_for_good(
+    retention: str, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLUICE_QUALITY_RETENTION_SECONDS", retention)
+    assert QualitySettings().judge_longest_age_seconds == longest
+
+
+@pytest.mark.parametrize(("seconds", "nanos"), [(400_000_000_000, 0), (-400_000_000_000, 0), (int(NOW), -1)])
+async def test_an_answer_of_an_impossible_time_is_not_judged_and_is_no_dead_letter(
+    world: Callable[..., World], seconds: int, nanos: int
+) -> None:
+    made, before, impossible = world(), unjudged("invalid_time"), completed()
+    impossible.metadata.occurred_at.seconds, impossible.metadata.occurred_at.nanos = seconds, nanos
+    await made.read(impossible)
+    assert (made.judge.asked, made.events, unjudged("invalid_time") - before) == ([], [], 1)
+
+
+async def test_an_answer_without_a_time_or_with_one_to_come_is_of_the_time_of_its_record(
+    world: Callable[..., World],
+) -> None:
+    made, timeless = world(), completed(3)
+    timeless.metadata.ClearField("occurred_at")
+    await made.read(_at(completed(1), NOW - 10), _at(completed(2), NOW + 3600), timeless)
+    answered = [event.answered_at.ToMicroseconds() / 1e6 for event in made.events]
+    assert answered == [NOW - 10, NOW, NOW]
 
 
 def unjudged(reason: str) -> float:

@@ -20,8 +20,10 @@ from sluice.events.v1.quality_pb2 import AnswerJudged
 from sluice.types.v1.usage_pb2 import TokenUsage
 from sluice_kit.consumer import ConsumedEvent
 from sluice_kit.errors import ResourceExhausted, Unavailable
+from sluice_kit.events import UndecodableEvent
 from sluice_kit.sealing.keys import KeyStoreUnavailable
 from sluice_kit.sealing.text import Place, TextErased, TextReader, TextUnreadable
+from sluice_kit.streams.times import event_time
 
 from sluice_quality.adapters.judge_budget import BudgetUnavailable, JudgeBudget
 from sluice_quality.adapters.judge_model import Judgement
@@ -66,7 +68,7 @@ class Judging:
     rate: float
     rates: Mapping[str, float] = field(default_factory=dict)
     """By tenant; the others have `rate`."""
-    longest_age_seconds: float = 1200.0
+    longest_age_seconds: float
     """Older answers are not judged: their windows close for good."""
     now: Callable[[], float] = time.time
     _found: dict[_Identity, AnswerJudged | None] = field(default_factory=dict, init=False)
@@ -80,7 +82,7 @@ class Judging:
         identity = (message.metadata.event_id, message.metadata.request_id)
         if identity not in self._found:
             try:
-                self._found[identity] = await self._judged(message)
+                self._found[identity] = await self._judged(message, record_time=event.timestamp_ms * 1000)
             except _Unjudged as why:
                 SKIPPED.labels(why.reason).inc()
                 return
@@ -88,12 +90,15 @@ class Judging:
                 del self._found[next(iter(self._found))]
         await self._tell(identity)
 
-    async def _judged(self, message: RequestCompleted) -> AnswerJudged:
-        reason = self._hindrance(message)
-        texts = None if reason else await self._texts(message)
+    async def _judged(self, message: RequestCompleted, *, record_time: int) -> AnswerJudged:
+        self._refuse_what_is_not_judged(message)
+        answered_at = self._answered_at(message, record_time)
+        texts = await self._texts(message)
         if texts is None:
-            raise _Unjudged(reason or "erased")
-        return await self._graded(message, *texts)
+            raise _Unjudged("erased")
+        found = await self._graded(message, *texts)
+        found.answered_at.FromMicroseconds(answered_at)
+        return found
 
     def _is_chosen(self, message: RequestCompleted) -> bool:
         metadata = message.metadata
@@ -106,16 +111,22 @@ class Judging:
         rate = self.rates.get(metadata.tenant_id, self.rate)
         return is_an_answer and bool(metadata.request_id) and judging.is_sampled(metadata.request_id, rate)
 
-    def _hindrance(self, message: RequestCompleted) -> str:
-        if message.content_capture != CONTENT_CAPTURE_REDACTED or message.text_left_out:
-            return "no_capture"
-        if not self.has_room():
-            return "outbox_full"
+    def _refuse_what_is_not_judged(self, message: RequestCompleted) -> None:
         has_text = message.HasField("redacted_answer") or message.HasField("encrypted_answer")
-        if not has_text:
-            return "no_capture"
-        age = self.now() - message.metadata.occurred_at.ToMicroseconds() / 1e6
-        return "stale" if age > self.longest_age_seconds else ""
+        if message.content_capture != CONTENT_CAPTURE_REDACTED or message.text_left_out or not has_text:
+            raise _Unjudged("no_capture")
+        if not self.has_room():
+            raise _Unjudged("outbox_full")
+
+    def _answered_at(self, message: RequestCompleted, record_time: int) -> int:
+        """In microseconds, as the processor dates the answer."""
+        try:
+            answered_at = event_time(message.metadata, record_time)
+        except UndecodableEvent as error:
+            raise _Unjudged(error.reason) from None
+        if self.now() - answered_at / 1e6 > self.longest_age_seconds:
+            raise _Unjudged("stale")
+        return answered_at
 
     async def _texts(self, message: RequestCompleted) -> tuple[str, str] | None:
         """Question and answer; None where a key is destroyed, or opens nothing here."""
@@ -175,11 +186,10 @@ def _tokens(usage: TokenUsage) -> int:
 
 
 def answer_judged(message: RequestCompleted, found: Judgement, *, screened: bool) -> AnswerJudged:
-    """The event: numbers and names, never a word of either text."""
+    """The event, but for when it was answered: numbers and names, never a word of either text."""
     metadata = message.metadata
     event = AnswerJudged(
         source_event_id=metadata.event_id,
-        answered_at=metadata.occurred_at,
         rubric_version=judging.RUBRIC_VERSION,
         judge_model=found.model,
         failure=found.failure,

@@ -107,4 +107,5 @@ async def _judging(configured: QualitySettings, closing: contextlib.AsyncExitSta
         reader=TextReader(key_store_of(configured, make=False), keep_seconds=0) if seals_texts(configured) else None,
         rate=configured.judge_rate,
         rates=configured.judge_rates,
+        longest_age_seconds=configured.judge_longest_age_seconds,
     )

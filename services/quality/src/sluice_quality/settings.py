@@ -16,6 +16,7 @@ from sluice_kit.streams.options import StreamSettings, WorkerOptions
 from sluice_quality.domain.partition import Rules
 
 _SECOND = 1_000_000
+LONGEST_JUDGED_AGE_SECONDS = 1200
 
 
 class QualitySettings(StreamSettings):
@@ -61,6 +62,11 @@ class QualitySettings(StreamSettings):
     def is_judging(self) -> bool:
         """True when any answer is graded."""
         return self.judge_rate > 0 or any(self.judge_rates.values())
+
+    @property
+    def judge_longest_age_seconds(self) -> int:
+        """Older answers are not judged: their windows close for good before a judgement of them is sure to count."""
+        return min(LONGEST_JUDGED_AGE_SECONDS, self.retention_seconds)
 
     @property
     def data_dir(self) -> Path:
