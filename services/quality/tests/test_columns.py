@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,9 +16,11 @@ from hypothesis import strategies as st
 from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice_kit.events import UndecodableEvent, encode, topic_of
 from sluice_kit.streams.dead_letters import read
+from sluice_quality.adapters import batches
 from sluice_quality.adapters.batches import WORTH_IT, together
 from sluice_quality.adapters.columns import facts_of
 from sluice_quality.adapters.events import fact_of
+from structlog.testing import capture_logs
 
 TOPIC = topic_of(RequestCompleted).name
 NOW = 1_760_000_000
@@ -167,3 +171,27 @@ def test_few_events_are_read_one_by_one() -> None:
     good = RequestCompleted()
     good.metadata.event_id = "e"
     assert together([record(good.SerializeToString(), 0, HEADERS)]) == ([None], [0])
+
+
+@pytest.fixture
+def columns_to_be_looked_for() -> Iterator[None]:
+    batches._columns.cache_clear()
+    yield
+    batches._columns.cache_clear()
+
+
+@pytest.mark.usefixtures("columns_to_be_looked_for")
+@pytest.mark.parametrize(("is_there", "told"), [(True, ("info", "columns.on")), (False, ("warning", "columns.off"))])
+def test_whether_events_are_decoded_together_is_logged_once(
+    is_there: bool, told: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_there:
+        monkeypatch.setitem(sys.modules, "sluice_quality.adapters.columns", None)
+    good = RequestCompleted()
+    good.metadata.event_id = "e"
+    events = [record(good.SerializeToString(), number, HEADERS) for number in range(WORTH_IT)]
+    with capture_logs() as logs:
+        found = [together(events) for _ in range(3)]
+    assert [(line["log_level"], line["event"]) for line in logs] == [told]
+    assert "reason" in logs[0] or is_there
+    assert [len(alone) for _, alone in found] == [0 if is_there else WORTH_IT] * 3

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +54,10 @@ def process(command: list[str], settings: dict[str, str], log: Path) -> Iterator
     finally:
         running.kill()
         running.wait(10)
+
+
+def embedded_broker(port: int, folder: Path) -> list[str]:
+    return [str(NOIDA), "start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", str(folder / "kafka")]
 
 
 def completed(number: int) -> RequestCompleted:
@@ -95,6 +102,40 @@ def test_a_rate_that_is_none_is_named(rates: str, tmp_path: Path) -> None:
     assert "SLUICE_QUALITY_JUDGE_RATES" in ended.stderr
 
 
+def health(port: int) -> tuple[int, dict[str, bool]]:
+    """What /healthz says; 0 while nobody answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
+            return answer.status, json.load(answer)["checks"]
+    except urllib.error.HTTPError as answer:
+        return answer.code, json.load(answer)["checks"]
+    except OSError:
+        return 0, {}
+
+
+async def becomes(port: int, status: int) -> dict[str, bool]:
+    """The checks as soon as /healthz has that status."""
+    deadline = time.monotonic() + 90
+    while (found := await asyncio.to_thread(health, port))[0] != status and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)
+    assert found[0] == status
+    return found[1]
+
+
+@pytest.mark.skipif(not NOIDA.exists(), reason="the embedded broker (noida-db) is not installed")
+async def test_the_judge_is_healthy_when_it_has_its_partitions_and_not_before(tmp_path: Path) -> None:
+    kafka, metrics = free_port(), free_port()
+    settings = {
+        "SLUICE_HOME": str(tmp_path), "SLUICE_KAFKA_BOOTSTRAP": f"127.0.0.1:{kafka}", "SLUICE_KAFKA_EMBEDDED": "true",
+        "SLUICE_KEY_STORE": "off", "SLUICE_QUALITY_JUDGE_RATE": "1",
+        "SLUICE_QUALITY_JUDGE_METRICS_LISTEN": f"127.0.0.1:{metrics}",
+    }  # fmt: skip
+    with process(COMMAND, settings, tmp_path / "judge.log"):
+        assert await becomes(metrics, 503) == {"kafka": False}
+        with process(embedded_broker(kafka, tmp_path), {}, tmp_path / "kafka.log"):
+            assert await becomes(metrics, 200) == {"kafka": True}
+
+
 @pytest.mark.skipif(not NOIDA.exists(), reason="the embedded broker (noida-db) is not installed")
 async def test_a_judge_that_is_away_is_told_and_holds_nobody_up_and_a_restart_goes_on(tmp_path: Path) -> None:
     port = free_port()
@@ -104,10 +145,7 @@ async def test_a_judge_that_is_away_is_told_and_holds_nobody_up_and_a_restart_go
         "SLUICE_KEY_STORE": "off", "SLUICE_INFERENCE_TARGET": "127.0.0.1:1",  # nobody can listen there
         "SLUICE_QUALITY_JUDGE_RATES": '{"acme": 1.0}',
     }  # fmt: skip
-    broker_command = [
-        str(NOIDA), "start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", str(tmp_path / "kafka"),
-    ]  # fmt: skip
-    with process(broker_command, {}, tmp_path / "kafka.log"):
+    with process(embedded_broker(port, tmp_path), {}, tmp_path / "kafka.log"):
         configured = QualitySettings(SLUICE_KAFKA_BOOTSTRAP=kafka, SLUICE_KAFKA_EMBEDDED=True)  # type: ignore[call-arg]
         await broker.ensure_topics(configured)
         for first in (0, 2):  # the second judge goes on where the killed one was

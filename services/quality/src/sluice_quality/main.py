@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import sqlite3
+from collections.abc import AsyncIterator
 
 from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice_kit import broker, process, settings, telemetry
@@ -16,6 +16,7 @@ from sluice_kit.metrics import MetricsServer
 from sluice_kit.publisher import EventPublisher
 from sluice_kit.sealing.opening import key_store_of, seals_texts
 from sluice_kit.sealing.text import TextReader
+from sluice_kit.server import stop_on_signals
 from sluice_kit.streams.runner import create_runner
 
 from sluice_quality.adapters.judge_budget import JudgeBudget
@@ -58,9 +59,7 @@ async def serve_judge(configured: QualitySettings) -> None:
     """Judge until a signal. StartFailed where nothing is to be judged, or the budget's file cannot be used."""
     if not configured.is_judging:
         raise process.StartFailed("No answer is judged: set SLUICE_QUALITY_JUDGE_RATE or SLUICE_QUALITY_JUDGE_RATES.")
-    stop = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    stop = stop_on_signals()
     async with contextlib.AsyncExitStack() as closing:
         judging = await _judging(configured, closing)
         consumer = EventConsumer(
@@ -71,13 +70,32 @@ async def serve_judge(configured: QualitySettings) -> None:
             concurrency=configured.judge_concurrency,
             settings=configured,
         )
-        if configured.judge_metrics_listen:
-            variable = "SLUICE_QUALITY_JUDGE_METRICS_LISTEN"
-            health = HealthBoard()
-            health.start(())
-            closing.callback(MetricsServer(configured.judge_metrics_listen, health, variable=variable).stop)
+        await closing.enter_async_context(_health_told(configured, consumer))
         await broker.ensure_topics(configured)
         await consumer.run(stop)
+
+
+@contextlib.asynccontextmanager
+async def _health_told(configured: QualitySettings, consumer: EventConsumer) -> AsyncIterator[None]:
+    """Not serving until the consumer has its partitions: until then nothing is judged."""
+    health = HealthBoard()
+    health.set("kafka", False)
+    health.start(())
+    listen, variable = configured.judge_metrics_listen, "SLUICE_QUALITY_JUDGE_METRICS_LISTEN"
+    server = MetricsServer(listen, health, variable=variable) if listen else None
+    following = asyncio.create_task(_follow_readiness(consumer, health))
+    try:
+        yield
+    finally:
+        following.cancel()
+        health.stop()
+        if server is not None:
+            server.stop()
+
+
+async def _follow_readiness(consumer: EventConsumer, health: HealthBoard) -> None:
+    await consumer.ready.wait()
+    health.set("kafka", True)
 
 
 async def _judging(configured: QualitySettings, closing: contextlib.AsyncExitStack) -> Judging:

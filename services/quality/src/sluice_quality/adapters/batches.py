@@ -8,8 +8,11 @@ from functools import cache
 from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice_kit.events import topic_of
 from sluice_kit.streams.source import SourceEvent
+from sluice_kit.telemetry import logger
 
 from sluice_quality.domain.facts import Fact
+
+log = logger(__name__)
 
 WORTH_IT = 1000
 """Fewer events of a partition gain little: then a second's windows are what costs. And a worker below 4,000 events/s never loads
@@ -27,9 +30,11 @@ def together(events: Sequence[SourceEvent]) -> Found:
 
 @cache
 def _columns() -> Callable[[Sequence[SourceEvent]], Found] | None:
-    """None without the extra `sluice-quality[columns]`: slower, and the same facts."""
+    """None without the extra `sluice-quality[columns]`, or with a broken one: slower, and the same facts."""
     try:
         from sluice_quality.adapters.columns import facts_of
-    except ImportError:
+    except ImportError as error:
+        log.warning("columns.off", reason=str(error), mend="install sluice-quality[columns]")
         return None
+    log.info("columns.on")
     return facts_of
