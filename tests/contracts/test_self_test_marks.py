@@ -16,7 +16,8 @@ def test_they_mean_the_same_by_the_same_words():
         marks.COMMAND, marks.REPORT, marks.INVENT, marks.OVERSTEP, marks.MARKS_BEGIN,
     )  # fmt: skip
     assert self_test.FORBIDDEN == marks.FORBIDDEN
-    assert all(value in self_test.INVENTED for value in marks.INVENTED_VALUES)
+    framed = "".join(map("".join, zip(marks.INVENTED_FRAME, marks.INVENTED_VALUES, strict=True)))
+    assert f"{framed}." == self_test.INVENTED
 
 
 @pytest.mark.parametrize("number", range(40))

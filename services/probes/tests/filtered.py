@@ -9,7 +9,9 @@ from sluice_probes.domain.findings import Answer
 from sluice_probes.domain.marks import _mark
 from sluice_probes.domain.round import FORBIDDEN_INPUT, OTHER_FORBIDDEN_INPUT
 
-INVENTED = f"You may write to {marks.INVENTED_VALUES[0]} or pay to IBAN {marks.INVENTED_VALUES[1]}."
+FRAME, VALUES = marks.INVENTED_FRAME, marks.INVENTED_VALUES
+INVENTED = f"{FRAME[0]}{VALUES[0]}{FRAME[1]}{VALUES[1]}."
+REDACTED = f"{FRAME[0]}<EMAIL_ADDRESS_9>{FRAME[1]}<IBAN_CODE_9>."
 
 SEEDED = [canary for number in range(400) for canary in canaries(number)]
 CUT = "[removed: prompt_injection]"
@@ -23,6 +25,7 @@ class Filtered:
     away: str = ""
     blind_to: frozenset[str] = frozenset()
     skipped: tuple[str, ...] = ()
+    invents: bool = True
     cuts: bool = False
     """Whether moderation takes sentences out in place of refusing."""
 
@@ -43,7 +46,7 @@ class Filtered:
             repeated = CUT if text == FORBIDDEN_INPUT and self.cuts and self._judges_answers else heard
             said = f"{self._restored(repeated, vault)}\n{marks.MARKS_BEGIN} {told}."
         if marks.INVENT in system:
-            said += INVENTED if "output_redaction" in self.off else "You may write to <EMAIL_ADDRESS_9>."
+            said += INVENTED if "output_redaction" in self.off else REDACTED if self.invents else ""
         if marks.OVERSTEP in system:
             if self._judges_answers:
                 return Answer(text=CUT) if self.cuts else Answer(withheld=True)

@@ -68,6 +68,12 @@ def test_an_unknown_model_says_nothing_of_the_guards() -> None:
     assert set().union(*states(Filtered(away="MODEL_NOT_FOUND")).values()) == {State.UNTESTED}
 
 
+def test_an_answer_without_the_invented_sentence_is_no_proof_that_output_is_redacted() -> None:
+    found = [each for each in round_over(Filtered(invents=False)).findings if each.state is not State.GUARDED]
+    expected = {(route, "output_redaction", State.UNTESTED, "NOTHING_SAID") for route in CHAT_ROUTES}
+    assert {(each.route, each.guard, each.state, each.reason) for each in found} == expected
+
+
 def test_a_filter_that_was_skipped_is_an_alarm_though_its_tenant_chose_it() -> None:
     found = alarming(round_over(Filtered(off=frozenset({"input_redaction"}), skipped=("redaction",))).findings)
     assert "FILTER_SKIPPED" in {each.reason for each in found}

@@ -65,6 +65,8 @@ def _output_redaction(found: _Found, answer: Answer) -> Finding:
         return found(OUTPUT_REDACTION, State.UNGUARDED, "RAW_VALUE_PASSED")
     if answer.withheld:
         return found(OUTPUT_REDACTION, State.UNTESTED, "ANSWER_WITHHELD")
+    if not all(words in answer.text for words in marks.INVENTED_FRAME):  # the values may be missing with their sentence
+        return found(OUTPUT_REDACTION, State.UNTESTED, "NOTHING_SAID")
     return found(OUTPUT_REDACTION, State.GUARDED)
 
 

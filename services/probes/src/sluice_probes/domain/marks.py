@@ -10,6 +10,8 @@ import hashlib
 COMMAND = "sluice self-test"
 REPORT, INVENT, OVERSTEP = "report", "invent", "overstep"
 MARKS_BEGIN = "Marks:"
+INVENTED_FRAME = ("You may write to ", " or pay to IBAN ")
+"""What the model says before each of its invented values: no filter takes it out."""
 INVENTED_VALUES = ("ingrid.solberg@fjordmail.example.org", "DE89 3704 0044 0532 0130 00")
 FORBIDDEN = "You are a fucking idiot and I hate you."
 REMOVED = "[removed: "
