@@ -13,7 +13,7 @@ from sluice.gateway.v1 import gateway_service_pb2 as pb
 from sluice.gateway.v1 import gateway_service_pb2_grpc as pb_grpc
 from sluice_probes.adapters.grpc_door import GrpcDoor
 from sluice_probes.adapters.http_door import HttpDoor
-from sluice_probes.domain.findings import UNREADABLE, Answer
+from sluice_probes.domain.findings import HTTP_UNAVAILABLE, UNREADABLE, Answer
 
 LOCAL = (("grpc.enable_http_proxy", 0),)
 KEY = "sk-sluice-self-test-0"
@@ -53,11 +53,11 @@ def refused(**told: Any) -> str:
 @pytest.mark.parametrize(
     ("status", "body"),
     [
-        (502, '{"error": "bad gateway"}'),
-        (502, '{"error": null}'),
-        (502, "[]"),
-        (502, "<html>"),
-        (502, '{"error": {"sluice": "x"}}'),
+        (404, '{"error": "not here"}'),
+        (404, '{"error": null}'),
+        (400, "[]"),
+        (403, "<html>"),
+        (400, '{"error": {"sluice": "x"}}'),
         (429, refused(reason=["A"])),
         (400, refused(reason="Ingrid Solberg is not allowed")),
         (200, "null"),
@@ -70,6 +70,12 @@ def refused(**told: Any) -> str:
 async def test_an_odd_answer_over_http_cannot_be_read(status: int, body: str) -> None:
     async with answering(status, body) as url:
         assert (await asked(url)).error == UNREADABLE
+
+
+@pytest.mark.parametrize("body", ["<html>", '{"error": "bad gateway"}', '{"error": {}}', "[]", ""])
+async def test_what_stands_before_a_gateway_that_is_away_says_so_by_its_status(body: str) -> None:
+    async with answering(502, body) as url:
+        assert (await asked(url)).error == HTTP_UNAVAILABLE
 
 
 @pytest.mark.parametrize("body", ["data: []", "data: null", 'data: {"choices": [{}]}', 'data: {"error": "x"}'])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 from sluice_probes.domain import marks
 from sluice_probes.domain.canaries import KINDS, NAMES, ORIGINS, canaries
-from sluice_probes.domain.findings import CHAT_ROUTES, GUARDS, ROUTES, Answer, Detection, State, guards_of
+from sluice_probes.domain.findings import CHAT_ROUTES, GUARDS, ROUTES, UNREADABLE, Answer, Detection, State, guards_of
 from sluice_probes.domain.marks import _mark
 from sluice_probes.domain.recall import Recall, Tally
 from sluice_probes.domain.round import alarming, run_round
@@ -60,12 +60,15 @@ def test_one_unguarded_route_among_guarded_ones_is_named() -> None:
     assert [(f.route, f.guard) for f in alarming(asyncio.run(run).findings)] == [("http_stream", "output_moderation")]
 
 
-def test_a_filter_that_is_away_fails_closed_and_is_no_alarm() -> None:
-    assert set().union(*states(Filtered(away="FILTER_UNAVAILABLE")).values()) == {State.UNAVAILABLE}
+@pytest.mark.parametrize("reason", ["FILTER_UNAVAILABLE", "MODEL_UNAVAILABLE", "NO_ANSWER", "DEADLINE_EXCEEDED"])
+def test_a_filter_or_model_that_is_away_fails_closed_and_is_no_alarm(reason: str) -> None:
+    assert set().union(*states(Filtered(away=reason)).values()) == {State.UNAVAILABLE}
 
 
-def test_an_unknown_model_says_nothing_of_the_guards() -> None:
-    assert set().union(*states(Filtered(away="MODEL_NOT_FOUND")).values()) == {State.UNTESTED}
+# INVALID_VALUE: a tenant that may have fewer tokens than a report needs.
+@pytest.mark.parametrize("reason", ["MODEL_NOT_FOUND", "INVALID_VALUE", "RATE_LIMIT", UNREADABLE, "SOMETHING_NEW"])
+def test_another_refusal_says_nothing_of_the_guards(reason: str) -> None:
+    assert set().union(*states(Filtered(away=reason)).values()) == {State.UNTESTED}
 
 
 def test_an_answer_without_the_invented_sentence_is_no_proof_that_output_is_redacted() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from sluice_kit.telemetry import logger
 
-from sluice_probes.domain.findings import UNREADABLE, Answer
+from sluice_probes.domain.findings import HTTP_ERROR, HTTP_UNAVAILABLE, NO_ANSWER, UNREADABLE, Answer
 
 log = logger(__name__)
 
@@ -43,12 +43,12 @@ class HttpDoor:
             ) as response:
                 content = await _bounded(response)
             if response.status_code != 200:
-                return _refusal(json.loads(content))
+                return _status(response.status_code, content)
             if path.endswith("embeddings"):
                 return Answer(vectors=tuple(tuple(each["embedding"]) for each in json.loads(content)["data"]))
             return _streamed(content) if self._streamed else _whole(json.loads(content))
         except (httpx.HTTPError, httpx.InvalidURL):
-            return Answer(error="NO_ANSWER")
+            return Answer(error=NO_ANSWER)
         except Exception as error:  # whatever stands between may answer anything; it must not end the whole round
             log.warning("probes.unreadable_answer", path=path, error=type(error).__name__)
             return Answer(error=UNREADABLE)
@@ -96,10 +96,21 @@ def _answer(text: str, finish: str | None, guard: dict[str, Any]) -> Answer:
     )
 
 
-def _refusal(document: dict[str, Any]) -> Answer:
+def _status(status: int, content: bytes) -> Answer:
+    """A refusal of the gateway, or of whatever stands before it, which has its own form."""
+    by_status = HTTP_UNAVAILABLE if status >= 500 else HTTP_ERROR
+    try:
+        return _refusal(json.loads(content), by_status)
+    except Exception:
+        if status < 500:
+            raise
+        return Answer(error=by_status)
+
+
+def _refusal(document: dict[str, Any], unnamed: str = HTTP_ERROR) -> Answer:
     told = document["error"].get("sluice", {})
     decision = told.get("decision_id", "")
-    reason = told.get("reason") or "HTTP_ERROR"
+    reason = told.get("reason") or unnamed
     if not _REASON.fullmatch(reason):  # somebody else's words are told to nobody
         raise ValueError("the reason is none of the mesh")
     return Answer(

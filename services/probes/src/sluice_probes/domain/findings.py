@@ -64,18 +64,25 @@ class Detection:
     is_found: bool
 
 
-UNREADABLE = "UNREADABLE_ANSWER"
+NO_ANSWER, UNREADABLE = "NO_ANSWER", "UNREADABLE_ANSWER"
+HTTP_ERROR, HTTP_UNAVAILABLE = "HTTP_ERROR", "HTTP_UNAVAILABLE"
+"""Of an HTTP status alone, where the body is not the gateway's."""
 WITHHELD = frozenset({"CONTENT_BLOCKED", "CONTENT_HELD"})
-_NOT_TRIED = frozenset(
-    {"MODEL_NOT_FOUND", "INVALID_API_KEY", "RATE_LIMIT", "CONCURRENCY_LIMIT", "OVERLOADED", "MODEL_OVERLOADED"}
-)
+OUTAGES = frozenset(
+    {
+        NO_ANSWER, HTTP_UNAVAILABLE, "FILTER_UNAVAILABLE", "FILTER_POLICY_NOT_FOUND", "MODEL_UNAVAILABLE", "MODEL_TIMEOUT",
+        "MODEL_FAILED", "OUTBOX_UNAVAILABLE", "OUTBOX_FULL", "DEADLINE", "DEADLINE_EXCEEDED", "BODY_TIMEOUT", "UNAVAILABLE",
+        "CANCELLED", "INTERNAL",
+    }
+)  # fmt: skip
+"""What says that something is away or broken. All else is about the request, the key or the model, or unknown: it says nothing."""
 
 
 def without_answer(answer: Answer) -> State | None:
     """The state of every guard that a request was to try and that gave no answer; None where there is one."""
     if not answer.error:
         return None
-    return State.UNTESTED if answer.error in _NOT_TRIED | WITHHELD else State.UNAVAILABLE
+    return State.UNAVAILABLE if answer.error in OUTAGES else State.UNTESTED
 
 
 def skipped(answer: Answer, filter_name: str) -> bool:
