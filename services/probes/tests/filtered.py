@@ -26,12 +26,16 @@ class Filtered:
     blind_to: frozenset[str] = frozenset()
     skipped: tuple[str, ...] = ()
     invents: bool = True
+    embedding: frozenset[str] = frozenset()
+    """Aliases that do not chat."""
     cuts: bool = False
     """Whether moderation takes sentences out in place of refusing."""
 
     async def chat(self, model: str, system: str, text: str, *, most_tokens: int) -> Answer:
         if self.away:
             return Answer(error=self.away)
+        if model in self.embedding:
+            return Answer(error="MODEL_NOT_FOUND")
         is_forbidden = text == FORBIDDEN_INPUT and "input_moderation" not in self.off
         if is_forbidden and not self.cuts:
             return Answer(error="CONTENT_BLOCKED", policy="general@4")

@@ -54,6 +54,12 @@ def test_a_pass_through_is_an_alarm_where_a_policy_takes_sentences_out(guard: st
     assert {each.route for each in found} == {route for route in ROUTES if guard in guards_of(route)}
 
 
+def test_another_alias_that_does_not_chat_has_no_guard_to_be_tried() -> None:
+    result = round_over(Filtered(embedding=frozenset({"other"})))
+    assert {finding.state for finding in result.findings} == {State.GUARDED}
+    assert "other" not in {finding.model for finding in result.findings}
+
+
 def test_one_unguarded_route_among_guarded_ones_is_named() -> None:
     doors = dict.fromkeys(ROUTES, Filtered()) | {"http_stream": Filtered(off=frozenset({"output_moderation"}))}
     run = run_round(doors, number=1, key_id="t", model=MODEL, embedding_model="e", aliases=())

@@ -109,7 +109,6 @@ class Prober:
             log.warning("probes.no_key", file=str(self._keys_at))
             return Round(NO_KEY, nothing_tried(self._model, "NO_API_KEY"), ())
         key = keys[number % len(keys)]
-        # Which of them chat, only asking tells; the embedding model of the probes surely does not.
         others = [m for m in await self._gateway.models(key) if m not in (self._model, self._embedding_model)]
         return await run_round(
             self._gateway.doors(key),

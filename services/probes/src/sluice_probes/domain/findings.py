@@ -64,6 +64,7 @@ class Detection:
     is_found: bool
 
 
+MODEL_NOT_FOUND = "MODEL_NOT_FOUND"
 NO_ANSWER, UNREADABLE = "NO_ANSWER", "UNREADABLE_ANSWER"
 HTTP_ERROR, HTTP_UNAVAILABLE = "HTTP_ERROR", "HTTP_UNAVAILABLE"
 """Of an HTTP status alone, where the body is not the gateway's."""

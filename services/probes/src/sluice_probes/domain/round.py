@@ -9,7 +9,7 @@ from typing import Protocol
 
 from sluice_probes.domain import marks
 from sluice_probes.domain.canaries import Canary, canaries
-from sluice_probes.domain.findings import CHAT_ROUTES, EMBED_ROUTES, Answer, Detection, Finding, State
+from sluice_probes.domain.findings import CHAT_ROUTES, EMBED_ROUTES, MODEL_NOT_FOUND, Answer, Detection, Finding, State
 from sluice_probes.domain.judging import (
     cut_to_the_same,
     judge_forbidden_input,
@@ -94,7 +94,9 @@ async def _forbidden(route: str, door: Door, model: str, aliases: Sequence[str],
     answers = [(model, report)]
     if not is_cut:  # otherwise a model that reports nothing would answer, at a price, and its answer prove nothing
         answers += [(alias, await door.chat(alias, "", FORBIDDEN_INPUT, most_tokens=1)) for alias in aliases]
-    notes.findings += [judge_forbidden_input(route, alias, answer) for alias, answer in answers[1:]]
+    # Which of the others chat, only asking tells: an alias that embeds has no chat route, and so no guard that could be on.
+    chatting = [(alias, answer) for alias, answer in answers[1:] if answer.error != MODEL_NOT_FOUND]
+    notes.findings += [judge_forbidden_input(route, alias, answer) for alias, answer in chatting]
     notes.policies |= {answer.policy for _, answer in answers if answer.policy}
 
 
