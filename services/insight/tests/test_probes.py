@@ -142,6 +142,15 @@ def test_a_filter_that_is_away_is_no_unguarded_answer_and_is_told_when_it_lasts(
     assert firing == (390, FIRING)
 
 
+@pytest.mark.parametrize("apart", [30, 140, 170])
+def test_a_filter_that_is_away_is_told_however_long_its_rounds_take(apart: int) -> None:
+    away = {(route, guard): AWAY for route in ROUTES for guard in GUARDS}
+    rounds = {second: round_(second // 30, away) for second in range(60, 1200, apart)}
+    assert states("probe.unavailable", rounds, until=1200) == [
+        (75, PENDING), (75, PENDING), (375, FIRING), (375, FIRING)
+    ]  # fmt: skip
+
+
 def test_silence_of_the_self_tests_is_told_and_ends_with_the_next_round() -> None:
     rounds = {30 * n: round_(n) for n in range(4)} | {900: round_(30)}
     [(fired, first), (resolved, last)] = states("probe.absent", rounds, until=1200)
