@@ -129,6 +129,9 @@ async def test_a_refusal_is_not_tried_again_and_an_outage_not_for_ever(far: Far,
 async def test_pending_old_and_unwanted_alerts_are_not_delivered(far: Far, secret_file: str) -> None:
     receiver = webhook(far, secret_file, severities=("critical",), rules=("r",))
     await deliver(receiver, alert("pending"), alert(severity="info"), alert(at=NOW - 7 * 3600))
+    never_fired = alert("resolved")
+    never_fired.message.never_fired = True  # type: ignore[attr-defined]
+    await deliver(receiver, never_fired)
     assert far.got == []
     await deliver(receiver, alert("resolved"), alert(severity=""))
     assert len(far.got) == 2

@@ -28,7 +28,7 @@ from sluice.events.v1 import options_pb2 as sluice_dot_events_dot_v1_dot_options
 from sluice.types.v1 import metric_pb2 as sluice_dot_types_dot_v1_dot_metric__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1csluice/events/v1/alert.proto\x12\x10sluice.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsluice/events/v1/metadata.proto\x1a\x1esluice/events/v1/options.proto\x1a\x1csluice/types/v1/metric.proto\"\xd2\x04\n\x0b\x41lertRaised\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\x10\n\x08\x61lert_id\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12.\n\x08\x65vidence\x18\x05 \x01(\x0b\x32\x1c.sluice.types.v1.MetricPoint\x12\x39\n\x06\x63\x61uses\x18\x06 \x03(\x0b\x32).sluice.events.v1.AlertRaised.CausesEntry\x12\x10\n\x08severity\x18\x07 \x01(\t\x12\x0f\n\x07summary\x18\x08 \x01(\t\x12\x0f\n\x07runbook\x18\t \x01(\t\x12)\n\x05since\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nchanged_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x06labels\x18\x0c \x03(\x0b\x32).sluice.events.v1.AlertRaised.LabelsEntry\x12\x13\n\x0bsilenced_by\x18\r \x03(\t\x1a-\n\x0b\x43\x61usesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:9\xe2\xe0\x18\x35\n\x1esluice.insight.alert_raised.v1\x12\x08\x61lert_id\x18\x01\"\x05\x08\x80\xce\xda\x03\x30\x01\"\xa1\x03\n\rAlertSilenced\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\x12\n\nsilence_id\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12;\n\x06labels\x18\x04 \x03(\x0b\x32+.sluice.events.v1.AlertSilenced.LabelsEntry\x12-\n\tstarts_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x65nds_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06set_by\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x12\n\nexpired_by\x18\t \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:?\xe2\xe0\x18;\n sluice.insight.alert_silenced.v1\x12\nsilence_id\x18\x01\"\x05\x08\x80\xce\xda\x03(\x03\x30\x01\"\xc4\x01\n\x11\x41lertAcknowledged\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\x10\n\x08\x61lert_id\x18\x02 \x01(\t\x12\x17\n\x0f\x61\x63knowledged_by\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t:A\xe2\xe0\x18=\n$sluice.insight.alert_acknowledged.v1\x12\x08\x61lert_id\x18\x01\"\x05\x08\x80\xce\xda\x03(\x03\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1csluice/events/v1/alert.proto\x12\x10sluice.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsluice/events/v1/metadata.proto\x1a\x1esluice/events/v1/options.proto\x1a\x1csluice/types/v1/metric.proto\"\xe7\x04\n\x0b\x41lertRaised\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\x10\n\x08\x61lert_id\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12.\n\x08\x65vidence\x18\x05 \x01(\x0b\x32\x1c.sluice.types.v1.MetricPoint\x12\x39\n\x06\x63\x61uses\x18\x06 \x03(\x0b\x32).sluice.events.v1.AlertRaised.CausesEntry\x12\x10\n\x08severity\x18\x07 \x01(\t\x12\x0f\n\x07summary\x18\x08 \x01(\t\x12\x0f\n\x07runbook\x18\t \x01(\t\x12)\n\x05since\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nchanged_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x06labels\x18\x0c \x03(\x0b\x32).sluice.events.v1.AlertRaised.LabelsEntry\x12\x13\n\x0bsilenced_by\x18\r \x03(\t\x12\x13\n\x0bnever_fired\x18\x0e \x01(\x08\x1a-\n\x0b\x43\x61usesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:9\xe2\xe0\x18\x35\n\x1esluice.insight.alert_raised.v1\x12\x08\x61lert_id\x18\x01\"\x05\x08\x80\xce\xda\x03\x30\x01\"\xa1\x03\n\rAlertSilenced\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\x12\n\nsilence_id\x18\x02 \x01(\t\x12\x0c\n\x04rule\x18\x03 \x01(\t\x12;\n\x06labels\x18\x04 \x03(\x0b\x32+.sluice.events.v1.AlertSilenced.LabelsEntry\x12-\n\tstarts_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x65nds_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06set_by\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x12\n\nexpired_by\x18\t \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:?\xe2\xe0\x18;\n sluice.insight.alert_silenced.v1\x12\nsilence_id\x18\x01\"\x05\x08\x80\xce\xda\x03(\x03\x30\x01\"\xc4\x01\n\x11\x41lertAcknowledged\x12\x31\n\x08metadata\x18\x01 \x01(\x0b\x32\x1f.sluice.events.v1.EventMetadata\x12\x10\n\x08\x61lert_id\x18\x02 \x01(\t\x12\x17\n\x0f\x61\x63knowledged_by\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t:A\xe2\xe0\x18=\n$sluice.insight.alert_acknowledged.v1\x12\x08\x61lert_id\x18\x01\"\x05\x08\x80\xce\xda\x03(\x03\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,15 +48,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ALERTACKNOWLEDGED']._loaded_options = None
   _globals['_ALERTACKNOWLEDGED']._serialized_options = b'\342\340\030=\n$sluice.insight.alert_acknowledged.v1\022\010alert_id\030\001\"\005\010\200\316\332\003(\0030\001'
   _globals['_ALERTRAISED']._serialized_start=179
-  _globals['_ALERTRAISED']._serialized_end=773
-  _globals['_ALERTRAISED_CAUSESENTRY']._serialized_start=622
-  _globals['_ALERTRAISED_CAUSESENTRY']._serialized_end=667
-  _globals['_ALERTRAISED_LABELSENTRY']._serialized_start=669
-  _globals['_ALERTRAISED_LABELSENTRY']._serialized_end=714
-  _globals['_ALERTSILENCED']._serialized_start=776
-  _globals['_ALERTSILENCED']._serialized_end=1193
-  _globals['_ALERTSILENCED_LABELSENTRY']._serialized_start=669
-  _globals['_ALERTSILENCED_LABELSENTRY']._serialized_end=714
-  _globals['_ALERTACKNOWLEDGED']._serialized_start=1196
-  _globals['_ALERTACKNOWLEDGED']._serialized_end=1392
+  _globals['_ALERTRAISED']._serialized_end=794
+  _globals['_ALERTRAISED_CAUSESENTRY']._serialized_start=643
+  _globals['_ALERTRAISED_CAUSESENTRY']._serialized_end=688
+  _globals['_ALERTRAISED_LABELSENTRY']._serialized_start=690
+  _globals['_ALERTRAISED_LABELSENTRY']._serialized_end=735
+  _globals['_ALERTSILENCED']._serialized_start=797
+  _globals['_ALERTSILENCED']._serialized_end=1214
+  _globals['_ALERTSILENCED_LABELSENTRY']._serialized_start=690
+  _globals['_ALERTSILENCED_LABELSENTRY']._serialized_end=735
+  _globals['_ALERTACKNOWLEDGED']._serialized_start=1217
+  _globals['_ALERTACKNOWLEDGED']._serialized_end=1413
 # @@protoc_insertion_point(module_scope)

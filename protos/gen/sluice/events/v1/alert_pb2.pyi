@@ -80,6 +80,7 @@ class AlertRaised(_message.Message):
     CHANGED_AT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     SILENCED_BY_FIELD_NUMBER: _builtins.int
+    NEVER_FIRED_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """Id of the alert; the same from pending to resolved."""
     rule: _builtins.str
@@ -92,6 +93,8 @@ class AlertRaised(_message.Message):
     """What is wrong, in a sentence made of the rule's template. Never a text of a caller's."""
     runbook: _builtins.str
     """Where it is written what to do, as an address; empty where the rule names none."""
+    never_fired: _builtins.bool
+    """Of a `resolved` one: it was pending only, so that receivers, who are not told of pending alerts, are not told of its end either."""
     @_builtins.property
     def metadata(self) -> _metadata_pb2.EventMetadata:
         """Who, when."""
@@ -138,10 +141,11 @@ class AlertRaised(_message.Message):
         changed_at: _timestamp_pb2.Timestamp | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         silenced_by: _abc.Iterable[_builtins.str] | None = ...,
+        never_fired: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["changed_at", b"changed_at", "evidence", b"evidence", "metadata", b"metadata", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "causes", b"causes", "changed_at", b"changed_at", "evidence", b"evidence", "labels", b"labels", "metadata", b"metadata", "rule", b"rule", "runbook", b"runbook", "severity", b"severity", "silenced_by", b"silenced_by", "since", b"since", "state", b"state", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "causes", b"causes", "changed_at", b"changed_at", "evidence", b"evidence", "labels", b"labels", "metadata", b"metadata", "never_fired", b"never_fired", "rule", b"rule", "runbook", b"runbook", "severity", b"severity", "silenced_by", b"silenced_by", "since", b"since", "state", b"state", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -59,7 +59,8 @@ class Delivery:
         """Delivers one change. Raises NotDelivered."""
         alert = event.message
         assert isinstance(alert, AlertRaised)
-        if alert.state == "pending" or not self.receiver.wants(rule=alert.rule, severity=alert.severity):
+        is_news = alert.state != "pending" and not alert.never_fired
+        if not is_news or not self.receiver.wants(rule=alert.rule, severity=alert.severity):
             return
         if alert.silenced_by or (self.is_silenced is not None and await self.is_silenced(alert)):
             DELIVERIES.labels(self.receiver.receiver, "silenced").inc()

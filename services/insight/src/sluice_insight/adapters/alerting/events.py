@@ -25,7 +25,7 @@ def event_of(alert: Alert) -> AlertRaised:
     event = AlertRaised(
         alert_id=alert.alert_id, rule=alert.rule, state=alert.state, severity=alert.severity,
         summary=alert.summary, runbook=alert.runbook, labels=dict(alert.labels), causes=alert.causes,
-        silenced_by=alert.silenced_by,
+        silenced_by=alert.silenced_by, never_fired=alert.never_fired,
     )  # fmt: skip
     silenced = "|silenced" if alert.silenced_by and alert.state == FIRING else ""
     event.metadata.event_id = str(uuid5(_NAMESPACE, f"{alert.alert_id}|{alert.state}{silenced}"))
@@ -87,7 +87,7 @@ class Told:
         return Alert(
             rule=event.rule, labels=tuple(sorted(event.labels.items())), state=event.state, since=self.since,
             changed_at=self.changed_at, held_at=self.changed_at, severity=event.severity, summary=event.summary,
-            runbook=event.runbook, causes=dict(event.causes), silenced_by=tuple(event.silenced_by),
+            runbook=event.runbook, causes=dict(event.causes), silenced_by=tuple(event.silenced_by), never_fired=event.never_fired,
         )  # fmt: skip
 
 

@@ -43,6 +43,8 @@ class Alert:
     causes: Mapping[str, float] = field(default_factory=dict)
     silenced_by: tuple[str, ...] = ()
     """Silences because of which receivers are not told of this state."""
+    never_fired: bool = False
+    """Resolved before it fired."""
 
     @property
     def key(self) -> Key:
@@ -80,14 +82,14 @@ class Alerts:
             changed += self._hold(rule, signal, self._known.get((rule.name, labels)), at)
         for alert in self.open():
             if alert.rule == rule.name and alert.labels not in holding and self._is_over(rule, alert, at):
-                changed.append(self._put(replace(alert, state=RESOLVED, changed_at=at)))
+                changed.append(self._put(_over(alert, at)))
         return changed
 
     def drop(self, rules: Iterable[str], *, at: int) -> list[Alert]:
         """Resolve what is open of rules that are gone; `rules` are those that are left."""
         left = set(rules)
         gone = [alert for alert in self.open() if alert.rule not in left]
-        return [self._put(replace(alert, state=RESOLVED, changed_at=max(at, alert.changed_at))) for alert in gone]
+        return [self._put(_over(alert, max(at, alert.changed_at))) for alert in gone]
 
     def hush(self, changed: Iterable[Alert], silencing: Callable[[Alert], tuple[str, ...]], *, at: int) -> list[Alert]:
         """What changed, with the silences that keep it from receivers; and what fires on after its last silence has ended.
@@ -130,6 +132,10 @@ class Alerts:
     def _put(self, alert: Alert) -> Alert:
         self._known[alert.key] = alert
         return alert
+
+
+def _over(alert: Alert, at: int) -> Alert:
+    return replace(alert, state=RESOLVED, changed_at=at, never_fired=alert.state == PENDING)
 
 
 def _told(alert: Alert, rule: Rule, signal: Signal) -> Alert:
