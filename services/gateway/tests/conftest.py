@@ -11,6 +11,7 @@ import grpc
 import pytest
 import pytest_asyncio
 from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
 from sluice.events.v1 import gateway_pb2
 from sluice.gateway.v1 import gateway_service_pb2_grpc
 from sluice.inference.v1 import inference_service_pb2 as inference
@@ -229,6 +230,7 @@ class FakeInference(_Neighbour, inference_rpc.InferenceServiceServicer):
         self.may_fail = asyncio.Event()
         self.finish = finish_reason_pb2.FINISH_REASON_STOP
         self.refuse: grpc.StatusCode | None = None
+        self.refuse_because = ""
         self.specs: list[inference.GenerationSpec] = []
         self.running = 0
         self.cancelled = 0
@@ -238,6 +240,10 @@ class FakeInference(_Neighbour, inference_rpc.InferenceServiceServicer):
         self.specs.append(request.spec)
         self.seen.append(str(request.spec))
         if self.refuse:
+            if self.refuse_because:
+                told = status_pb2.Status(code=self.refuse.value[0], message="the model says no")
+                told.details.add().Pack(error_details_pb2.ErrorInfo(reason=self.refuse_because, domain="sluice"))
+                context.set_trailing_metadata((("grpc-status-details-bin", told.SerializeToString()),))
             await context.abort(self.refuse, "the model says no")
         self.running += 1
         try:

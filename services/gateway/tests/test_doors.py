@@ -255,6 +255,13 @@ async def test_what_the_model_refuses_gets_its_own_status(
 
 
 @every_route
+async def test_a_model_for_self_tests_alone_is_none_for_others_and_not_one_to_try_again(mesh: Any, ask: Route) -> None:
+    mesh.inference.refuse, mesh.inference.refuse_because = grpc.StatusCode.NOT_FOUND, "SELF_TESTS_ONLY"
+    answer = await ask(mesh, ["hello"])
+    assert (answer.status, answer.error["reason"], answer.text) == (404, "MODEL_NOT_FOUND", "")
+
+
+@every_route
 async def test_a_full_outbox_is_an_error_and_not_an_unrecorded_answer(mesh: Any, ask: Route) -> None:
     mesh.published.full = True
     answer = await ask(mesh, ["hello"])

@@ -1,6 +1,10 @@
 """The self-test model answers marked synthetic requests, and nobody else."""
 
+from pathlib import Path
+
+import grpc
 import pytest
+from inference_stage import details, generate, refused, served, spec
 from sluice_inference.adapters.self_test import SelfTestModel
 from sluice_inference.domain import self_test
 from sluice_inference.domain.backend import EngineEnded, NewTokens
@@ -40,6 +44,18 @@ async def test_an_answer_ends_where_its_tokens_end():
 def test_nobody_else_is_answered():
     with pytest.raises(UnknownModel, match="self-tests"):
         model().start(generation(), slot=0, may_reuse_cache=False)
+
+
+async def test_a_request_without_the_command_is_answered_to_nobody_else_either(tmp_path: Path) -> None:
+    backend = model()
+    await bring_up(backend, clock=lambda: 0.0)
+    async with served(backend, home=tmp_path) as running:
+        error = await refused(generate(running, spec("Say hello.", tokens=2)))
+        assert error.code() is grpc.StatusCode.NOT_FOUND
+        told = details(error)
+        assert (told["ErrorInfo"].reason, "RetryInfo" in told) == ("SELF_TESTS_ONLY", False)
+        marked = await generate(running, spec("Say hello.", tokens=2), metadata=(("x-sluice-synthetic", "true"),))
+        assert marked.outputs[0].text == "."
 
 
 async def test_it_warms_up_without_being_asked_anything():

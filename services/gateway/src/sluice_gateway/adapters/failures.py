@@ -8,6 +8,9 @@ from sluice_kit.errors import SluiceError, from_rpc_error
 
 from sluice_gateway.domain.rejection import FilterUnavailable, Kind, Rejection, internal
 
+SELF_TESTS_ONLY = "SELF_TESTS_ONLY"
+"""The inference service's reason for a model that is there, and for this caller is none: to try again is of no use."""
+
 
 def of_filter(name: str, error: BaseException) -> Rejection:
     """A filter's failure. Only what says that the request itself is wrong is passed on; all else is: no filter."""
@@ -51,6 +54,8 @@ def of_code(code: grpc.StatusCode, told: SluiceError) -> Rejection:
             return Rejection(Kind.DEADLINE, "The model did not answer in time.", reason="MODEL_TIMEOUT")
         case grpc.StatusCode.CANCELLED if _is_cancelling():
             return Rejection(Kind.CANCELLED, "The generation was cancelled.", reason="CALLER_GONE")
+        case grpc.StatusCode.NOT_FOUND if reason == SELF_TESTS_ONLY:
+            return Rejection(Kind.NOT_FOUND, message, reason="MODEL_NOT_FOUND", field="model")
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.NOT_FOUND | grpc.StatusCode.CANCELLED:
             # NOT_FOUND: the alias is known here, so it is our configuration that names a model nobody runs.
             # CANCELLED, and not by us: the service is stopping.

@@ -6,11 +6,14 @@ from collections.abc import AsyncIterator
 
 from sluice_kit import context
 
+from sluice_inference.domain import warm_up
 from sluice_inference.domain.backend import Capabilities, EngineEnded, EngineStep, ModelFacts, NewTokens, PromptProgress
 from sluice_inference.domain.generation import Chat, FinishReason, Generation, StopMatch
 from sluice_inference.domain.refusals import UnknownModel
 from sluice_inference.domain.self_test import COMMAND, answer
 
+NOBODY_ELSE = "SELF_TESTS_ONLY"
+"""Reason of its refusal, by which the gateway knows that to try again is of no use."""
 PIECE_CHARACTERS = 7
 """Pieces that cut words and values, as tokens do."""
 
@@ -38,10 +41,10 @@ class SelfTestModel:
         """Nothing to load."""
 
     def start(self, generation: Generation, *, slot: int, may_reuse_cache: bool) -> SelfTestRun:
-        """Raises UnknownModel to everybody but self-tests: what it says is meant for nobody else."""
+        """Raises UnknownModel to everybody but self-tests and the warm-up: what it says is meant for nobody else."""
+        if generation.request_id != warm_up.REQUEST_ID and not context.current().synthetic:
+            raise UnknownModel("This model answers self-tests of the mesh only; ask another one.", reason=NOBODY_ELSE)
         instruction, heard = _asked(generation)
-        if instruction and not context.current().synthetic:
-            raise UnknownModel("This model answers self-tests of the mesh only; ask another one.")
         said = answer(instruction, heard) if instruction else "."  # the warm-up asks nothing of it
         return SelfTestRun(said, heard=heard, most_tokens=generation.stopping.max_tokens)
 

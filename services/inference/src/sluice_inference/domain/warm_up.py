@@ -8,6 +8,9 @@ from sluice_inference.domain.backend import Backend, EngineEnded
 from sluice_inference.domain.generation import Chat, ChatTurn, Generation, Stopping
 from sluice_inference.domain.refusals import InferenceRefusal, ModelUnusable
 
+REQUEST_ID = "warm-up"
+"""No caller's: the service makes up every other id itself."""
+
 
 async def bring_up(backend: Backend, *, clock: Callable[[], float]) -> float:
     """Seconds from the beginning of the load to the end of a warm-up generation. Raises ModelUnusable."""
@@ -24,7 +27,7 @@ async def bring_up(backend: Backend, *, clock: Callable[[], float]) -> float:
 
 async def _generate_once(backend: Backend) -> None:
     probe = Generation(
-        request_id="warm-up",
+        request_id=REQUEST_ID,
         model=backend.model.model_id,
         input=Chat((ChatTurn("user", "Say hello."),)),
         sampling=backend.model.default_sampling,
