@@ -62,6 +62,6 @@ async def test_an_event_of_an_impossible_time_is_a_dead_letter_and_those_around_
         event.metadata.occurred_at.FromSeconds(NOW)
     events[1].metadata.occurred_at.seconds, events[1].metadata.occurred_at.nanos = seconds, nanos
     router = Router(target=topic, dead_letters=dead_letters)  # type: ignore[arg-type]
-    await router.route([record(event, offset) for offset, event in enumerate(events)])
+    await router.route([record(event, offset) for offset, event in enumerate(events)], lambda _, offset: offset)
     assert dead_letters.parked == [(1, "invalid_time")]
     assert sorted(topic.offsets) == [0, 0, 2, 2]  # once for the tenant's series, once for that of all tenants

@@ -47,6 +47,7 @@ class SeriesCounted:
             for each in start.stored.values()
             if isinstance(each, Reference) and (each.pinned or each.requests_pinned) and not each.proposed
         }
+        self._marks = {each.partition: each for each in start.stored.values() if isinstance(each, Marks)}
         self._is_partial = start.is_partial
         self._numbers = list(range(start.partitions.get(OBSERVATIONS_TOPIC) or SOURCE.partitions))
         self._partitions: dict[int, Recount] = {}
@@ -65,7 +66,9 @@ class SeriesCounted:
             return
         self.events += 1
         self.newest_us = max(self.newest_us, now)
-        for found in observations_of(message, partition=record.partition, offset=record.offset, record_time=now):
+        marks = self._marks.get(record.partition)
+        offset = marks.place(record.topic, record.offset) if marks else record.offset
+        for found in observations_of(message, partition=record.partition, offset=offset, record_time=now):
             self._partition_of(found, now).absorb_one(found, now=now)
 
     def windows(self) -> dict[str, DriftMeasured]:

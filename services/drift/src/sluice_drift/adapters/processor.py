@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 from sluice_kit.streams.holding import Holding, Publish
@@ -48,12 +49,13 @@ class Processor:
     async def route(self, events: Sequence[SourceEvent]) -> None:
         """Send the observations of events on to the owners of their series; returns when the broker has them."""
         for partition, admitted in await self.holding.admitted(events):
-            await self._router.route(admitted)
             last = admitted[-1]
-            async with self.holding.turn(partition):
-                if self.holding.holds(partition):
-                    changes = partition.advance(last.message.topic, last.message.offset)
-                    await self.holding.write(changes, event=last)
+            if not await self._write(partition, partition.rewound, event=last):
+                continue
+            await self._router.route(admitted, partition.place)
+            await self._write(
+                partition, partial(partition.advance, last.message.topic, last.message.offset), event=last
+            )
 
     async def absorb(self, events: Sequence[SourceEvent]) -> None:
         """Merge a batch of records of the internal topic; returns when the changelog has what it changed."""
@@ -62,6 +64,17 @@ class Processor:
             async with self.holding.turn(partition):
                 if self.holding.holds(partition):
                     await self._merge(partition, observations, last=admitted[-1])
+
+    async def _write(
+        self, partition: Partition, changed: Callable[[], Mapping[str, Record | None]], *, event: SourceEvent
+    ) -> bool:
+        """Store what changed, in the partition's turn; False when it is another worker's by then."""
+        async with self.holding.turn(partition):
+            if not self.holding.holds(partition):
+                return False
+            if changes := changed():
+                await self.holding.write(changes, event=event)
+            return True
 
     async def _merge(
         self, partition: Partition, observations: Sequence[Observation | Pin], *, last: SourceEvent

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sluice_kit.events import UndecodableEvent
 from sluice_kit.streams.dead_letters import DeadLetters, read
@@ -23,6 +23,9 @@ from sluice_drift.domain.reference import series_key
 OBSERVATIONS_PER_RECORD = 500
 """About 300 kB with two embeddings of 64 dimensions and six slices each; a record may have 1 MB."""
 
+PlaceOf = Callable[[str, int], int]
+"""The place of a topic's offset among all that ever stood in this partition."""
+
 
 class Router:
     """Forwards batches; returns when the broker has them."""
@@ -31,11 +34,11 @@ class Router:
         self._target = target
         self._dead_letters = dead_letters
 
-    async def route(self, events: Sequence[SourceEvent]) -> None:
-        """Forward the observations of a batch, those of one source partition in order."""
+    async def route(self, events: Sequence[SourceEvent], place: PlaceOf) -> None:
+        """Forward the observations of a batch, those of one source partition in order; `place` names their offsets."""
         by_series: defaultdict[Series, list[Observation]] = defaultdict(list)
         for event in events:
-            for observation in await self._observations(event):
+            for observation in await self._observations(event, place):
                 by_series[observation.series].append(observation)
         sent = []
         for series, observations in by_series.items():
@@ -46,13 +49,13 @@ class Router:
             telemetry.ROUTED.inc(len(observations))
         await asyncio.gather(*sent)
 
-    async def _observations(self, event: SourceEvent) -> list[Observation]:
+    async def _observations(self, event: SourceEvent, place: PlaceOf) -> list[Observation]:
         record = event.message
         try:
             return observations_of(
                 read(event),
                 partition=record.partition,
-                offset=record.offset,
+                offset=place(record.topic, record.offset),
                 record_time=round(record.timestamp * 1_000_000),  # int() would cut some short by a microsecond
             )
         except UndecodableEvent as error:

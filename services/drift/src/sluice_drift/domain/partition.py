@@ -60,6 +60,7 @@ class Partition:
         self._clock = Clock(self._marks, idle_after=rules.idle_after, now=now)
         self._published: dict[tuple[Series, int], tuple[int, bool]] = {}
         self._unsettled = {identity for identity, each in self._windows.items() if not each.final}
+        self._is_rewound = False
         self._changed: dict[tuple[int, str], Record] = {}
         self._deleted: list[str] = []
         self.dropped: Counter[str] = Counter()
@@ -90,12 +91,25 @@ class Partition:
         self._marks.frontier[source] = offset
 
     def rewind(self, source: str, end: int) -> None:
-        """The log ends at `end`, before what was done with: the broker lost records."""
-        self._marks.frontier[source] = end
+        """The log ends at `end`, before what was done with: the broker lost records, and will give their offsets again.
+
+        What was counted of them stays counted; what comes at their offsets has another place, and is new unless its mark is known.
+        """
+        self._marks.rewind(source, end)
+        self._is_rewound = True
+
+    def place(self, source: str, offset: int) -> int:
+        """What an offset of a source topic is called in observations."""
+        return self._marks.place(source, offset)
+
+    def rewound(self) -> dict[str, Record | None]:
+        """What must be stored before any observation is sent on: forgotten, its place would be given a second time."""
+        return {self._marks.key: self._marks} if self._is_rewound else {}
 
     def advance(self, source: str, through: int) -> dict[str, Record | None]:
         """Everything of a source up to an offset is done with; returns what must be stored."""
         self._marks.frontier[source] = max(self._marks.frontier.get(source, 0), through + 1)
+        self._is_rewound = False
         return {self._marks.key: self._marks}
 
     def absorb(self, observations: Sequence[Observation | Pin], *, now: int) -> dict[str, Record | None]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+GIVEN_AGAIN = 1 << 44
+"""More than the offsets of any partition: a million records a second for half a year."""
+
 
 @dataclass(slots=True)
 class Marks:
@@ -15,11 +18,25 @@ class Marks:
     """By source topic: everything before this offset is merged. The truth about progress; Kafka's commit is advice."""
     forgotten_before: int = 0
     """Windows that end at or before this moment were dropped from the store: facts for them are too late."""
+    rewinds: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    """By source topic: how often its log had lost its end, and from which offset on it then gave them again. Oldest first."""
 
     @property
     def key(self) -> str:
         """Identity."""
         return f"marks|{self.partition}"
+
+    def rewind(self, source: str, end: int) -> None:
+        """The log ends at `end`, before what was done with, and will give the offsets from there on again."""
+        self.frontier[source] = end
+        known = self.rewinds.get(source, [])
+        generation = 1 + known[-1][0] if known else 1
+        self.rewinds[source] = [*(each for each in known if each[1] < end), (generation, end)]
+
+    def place(self, source: str, offset: int) -> int:
+        """Of what stands at an offset now: after all that ever stood there, and what followed on that."""
+        known = reversed(self.rewinds.get(source, []))
+        return next((generation for generation, first in known if first <= offset), 0) * GIVEN_AGAIN + offset
 
 
 class Clock:
