@@ -52,6 +52,19 @@ def test_a_tenant_over_its_rate_is_told_when_to_come_back_and_is_let_in_then() -
         pass
 
 
+@pytest.mark.parametrize("limits", [{"concurrency": 1}, {"requests_per_minute": 1}])
+@pytest.mark.parametrize("first", [False, True])
+def test_self_tests_take_no_room_of_their_tenant_and_have_no_more_of_their_own(
+    limits: dict[str, int], first: bool
+) -> None:
+    admission, tenant = Admission(max_in_flight=100, clock=Clock()), _tenant(**limits)
+    with admission.admit(tenant, synthetic=first):
+        with admission.admit(tenant, synthetic=not first):
+            assert admission.in_flight == 2
+        with pytest.raises(Rejection), admission.admit(tenant, synthetic=first):
+            pass
+
+
 @given(st.lists(st.floats(0, 5), max_size=200), st.integers(1, 600))
 def test_never_more_than_the_rate_and_one_burst_get_in(waits: list[float], per_minute: int) -> None:
     clock = Clock()

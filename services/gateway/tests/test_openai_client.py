@@ -108,6 +108,11 @@ async def test_blocked_content_has_the_code_clients_know(mesh: Any, client: open
     assert caught.value.response.headers["x-sluice-decision-ids"] == "decision-in"
 
 
+def change_key(mesh: Any, **changes: Any) -> None:
+    keys = mesh.configuration.keyring._keys
+    keys["test"] = replace(keys["test"], **changes)
+
+
 async def test_too_many_requests_are_told_when_to_come_back(mesh: Any, client: openai.AsyncOpenAI) -> None:
     mesh.set_tenant(limits=Limits(requests_per_minute=1))
     await client.chat.completions.create(model="small", messages=HELLO)
@@ -170,8 +175,16 @@ async def test_personal_data_anywhere_in_the_request_is_replaced(mesh: Any, clie
     assert (await mesh.event()).message_count == 4
 
 
+async def test_self_tests_are_answered_where_callers_use_up_the_tenants_rate(
+    mesh: Any, client: openai.AsyncOpenAI
+) -> None:
+    mesh.set_tenant(limits=Limits(requests_per_minute=1))
+    await client.chat.completions.create(model="small", messages=HELLO)
+    change_key(mesh, synthetic=True)
+    await client.chat.completions.create(model="small", messages=HELLO)
+
+
 async def test_a_synthetic_key_marks_its_requests(mesh: Any, client: openai.AsyncOpenAI) -> None:
-    keyring = mesh.configuration.keyring
-    keyring._keys["test"] = replace(keyring._keys["test"], synthetic=True)
+    change_key(mesh, synthetic=True)
     await client.chat.completions.create(model="small", messages=HELLO)
     assert all(metadata["x-sluice-synthetic"] == "true" for metadata in mesh.inference.metadata)

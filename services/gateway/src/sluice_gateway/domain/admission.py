@@ -13,7 +13,7 @@ BURST_SECONDS = 10.0
 
 @dataclass(slots=True)
 class _Meter:
-    """What one tenant is using."""
+    """What the requests of one tenant use, or its self-tests."""
 
     in_flight: int = 0
     # GCRA ("leaky bucket as a meter"): when the bucket will have run empty, in clock seconds.
@@ -26,13 +26,17 @@ class Admission:
     def __init__(self, *, max_in_flight: int, clock: Callable[[], float]) -> None:
         self._max_in_flight = max_in_flight
         self._clock = clock
-        self._meters: dict[str, _Meter] = {}
+        self._meters: dict[tuple[str, bool], _Meter] = {}
         self.in_flight = 0
 
     @contextmanager
-    def admit(self, tenant: Tenant) -> Iterator[None]:
-        """Hold a place for the length of the block. Raises Rejection (exhausted, with retry_after_seconds)."""
-        meter = self._meters.setdefault(tenant.id, _Meter())
+    def admit(self, tenant: Tenant, *, synthetic: bool = False) -> Iterator[None]:
+        """Hold a place for the length of the block. Raises Rejection (exhausted, with retry_after_seconds).
+
+        Self-tests (`synthetic`) have as much room as the tenant, apart from it: they take nothing from its callers, and
+        callers that use up the tenant's room do not leave its filters untried.
+        """
+        meter = self._meters.setdefault((tenant.id, synthetic), _Meter())
         if self.in_flight >= self._max_in_flight:
             raise _exhausted("OVERLOADED", "The gateway is serving as many requests as it can.", 1)
         if meter.in_flight >= tenant.limits.concurrency:

@@ -95,7 +95,7 @@ class Gateway:
         self._telling.check_room()
         completion = begin(arrival, identity, Operation.CHAT)
         async with self._telling.told(completion, arrival):
-            with self._admission.admit(identity.tenant):
+            with self._admission.admit(identity.tenant, synthetic=identity.key.synthetic):
                 request = await read()
                 completion.streamed = request.streamed
                 completion.subject_id = self.subject_of(identity, request.user)
@@ -109,7 +109,7 @@ class Gateway:
         self._telling.check_room()
         completion = begin(arrival, identity, Operation.EMBED)
         async with self._telling.told(completion, arrival):
-            with self._admission.admit(identity.tenant):
+            with self._admission.admit(identity.tenant, synthetic=identity.key.synthetic):
                 request = await read()
                 completion.subject_id = self.subject_of(identity, request.user)
                 vectors = await self._embed(request, identity, arrival, completion)
