@@ -96,10 +96,11 @@ class Insight:
         keep = DAY if path else EVER
         horizon = Horizon(keep, self.history.folded_up_to if self.history else None)
         self.board, self.costs = Board(history=keep, horizon=horizon), Costs(history=keep, horizon=horizon)
-        self.feed = Feed(board=self.board, costs=self.costs, watchers=Watchers(limit=1), now=lambda: self.now / 1e6)
+        watchers = Watchers(limit=1)
+        self.feed = Feed(board=self.board, costs=self.costs, watchers=watchers, now=lambda: self.now / 1e6)
         self.ends: dict[tuple[str, int], int] = {}
         self.service = InsightService(
-            board=self.board, watchers=Watchers(limit=1), history=self.history, now=lambda: self.now / 1e6
+            board=self.board, watchers=watchers, history=self.history, now=lambda: self.now / 1e6
         )
         self.most_parts = 0
         if self.history:
@@ -401,6 +402,31 @@ async def test_fine_windows_of_an_old_range_are_refused_with_the_moment_where_mi
     assert await life.answers(**recent) == await whole.answers(**recent)
     lacking = await life.answers(window=HOUR, hop=5 * MINUTE, start=life.now - DAY)
     assert min(point.window.start.ToMicroseconds() for point in lacking) >= life.history.folded_up_to
+
+
+async def test_a_watcher_is_told_of_no_window_of_which_minutes_are_gone(lives: Any) -> None:
+    partitions = log(3)
+    life = lives(BEGIN)
+    await both(life, partitions, range(0, len(partitions[0]) + 100, 100))
+    begin = life.history.folded_up_to
+    assert begin % DAY, "a day is cut"
+    request = pb.WatchMetricsRequest(query=pb.MetricQuery(metrics=["quality.requests"]))
+    request.query.window.FromMicroseconds(DAY)
+    request.history.FromMicroseconds(3 * DAY)
+    watch = life.service.WatchMetrics(request, None)  # type: ignore[arg-type]
+    told = (await anext(watch)).update.points
+    whole = await (await all_minutes(partitions, life.now)).answers(("quality.requests",))
+    expected = {point.window.start.ToMicroseconds(): 0.0 for point in whole}
+    for point in whole:
+        expected[point.window.start.ToMicroseconds()] += point.value
+    last = max(expected)
+    assert begin < last
+    assert {point.window.start.ToMicroseconds(): point.value for point in told} == {last: expected[last]}
+    late = quality(random.Random(1), begin + 5 * MINUTE, "acme", 7, 9)
+    await life.read(0, [late], offset=10**6)
+    assert life.board.parts()[-1].start == begin + 5 * MINUTE, "it came in time to count"
+    assert not (await anext(watch)).update.points
+    await watch.aclose()
 
 
 async def test_an_answer_out_of_too_many_hours_is_refused_and_one_of_days_is_not(lives: Any) -> None:

@@ -260,7 +260,9 @@ class WatchMetricsRequest(_message.Message):
 
     @_builtins.property
     def history(self) -> _duration_pb2.Duration:
-        """Past windows to send first; absent means none."""
+        """Past windows to send first; absent means none. Those that begin before minutes are kept (a day, unless it is set otherwise) are left out
+        here and later: they would lack what is gone.
+        """
 
     def __init__(
         self,

@@ -124,7 +124,10 @@ class InsightService(pb_grpc.InsightServiceServicer):
         return self._update(asked, coalesced=coalesced, only=windows | starts)  # drift has windows of its own
 
     def _update(self, query: Query, *, coalesced: int, only: set[int] | None = None) -> pb.WatchMetricsResponse:
-        points = [_point(point) for point in self._board.points(query) if only is None or point.start in only]
+        # A window that begins before minutes do lacks some: what it was said to be before it is right, and this is not.
+        begin = self._board.begins_at(self._microseconds())
+        found = [point for point in self._board.points(query) if point.start >= begin]
+        points = [_point(point) for point in found if only is None or point.start in only]
         update = pb.MetricUpdate(points=points, coalesced=coalesced, complete_up_to=self._complete_up_to())
         return pb.WatchMetricsResponse(update=update)
 
@@ -150,7 +153,7 @@ class InsightService(pb_grpc.InsightServiceServicer):
     def _clipped(self, start: int, selection: dict) -> int:
         """The first window of an answer. Minutes are gone before the history begins: a window that would lack some is left out."""
         first = _first_window(start, selection)
-        begin = self._history.folded_up_to if self._history else 0
+        begin = self._board.begins_at(self._microseconds()) if self._history else 0
         if first >= begin or Query(**selection).is_of_whole_hours:
             return first
         if start < begin:

@@ -95,6 +95,10 @@ class Board:
     def __len__(self) -> int:
         return len(self._parts)
 
+    def begins_at(self, now: int) -> int:
+        """The moment from which all minutes that came are kept."""
+        return self._horizon.first(now)
+
     def parts(self) -> list[Part]:
         """All parts that are kept."""
         return list(self._parts.values())
