@@ -404,6 +404,28 @@ async def test_fine_windows_of_an_old_range_are_refused_with_the_moment_where_mi
     assert min(point.window.start.ToMicroseconds() for point in lacking) >= life.history.folded_up_to
 
 
+async def test_the_last_window_of_hours_is_whole_whatever_it_is_made_of(lives: Any) -> None:
+    partitions = log(4)
+    life = lives(BEGIN)
+    await both(life, partitions, range(0, len(partitions[0]) + 100, 100))
+    whole, folded = await all_minutes(partitions, life.now), life.history.folded_up_to
+    for window in (HOUR, DAY):
+        for moment_ in (folded - 7 * HOUR + 20 * MINUTE, folded - 20 * MINUTE, folded + 5 * HOUR + 20 * MINUTE):
+            rounded = -(-moment_ // window) * window
+            asked = {"window": window, "start": moment_ - 2 * DAY}
+            expected = await whole.answers(end=rounded, **asked)
+            assert max(point.window.start.ToMicroseconds() for point in expected) == rounded - window
+            for each in (life, whole):
+                assert await each.answers(end=moment_, **asked) == expected
+    cut = await life.answers(("quality.requests",), window=15 * MINUTE, start=folded, end=life.now - 7 * MINUTE)
+    assert cut == await whole.answers(
+        ("quality.requests",), window=15 * MINUTE, start=folded, end=life.now - 7 * MINUTE
+    )
+    await life.read(0, [drift(folded + at * MINUTE, drift_pb2.DRIFT_VERDICT_DRIFTED) for at in (5, 25)], offset=10**6)
+    found = await life.answers(("drift.drifted",), window=HOUR, end=folded + 20 * MINUTE)
+    assert [point.window.start.ToMicroseconds() for point in found] == [folded + 5 * MINUTE]
+
+
 async def test_a_watcher_is_told_of_no_window_of_which_minutes_are_gone(lives: Any) -> None:
     partitions = log(3)
     life = lives(BEGIN)

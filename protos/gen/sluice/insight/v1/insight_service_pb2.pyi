@@ -191,7 +191,9 @@ class QueryMetricsRequest(_message.Message):
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """Moment after the last; absent means now."""
+        """Moment after the last; absent means now. Windows (and hops) of whole hours are told whole, so it is rounded up to a hop for them; the last
+        of shorter windows is told up to this moment.
+        """
 
     def __init__(
         self,

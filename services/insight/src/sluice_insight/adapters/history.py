@@ -122,8 +122,8 @@ class History:
     def _parts(self, query: Query, families: frozenset[str], before: int) -> Iterator[Part]:
         whole_days = before - before % DAY if query.step % DAY == 0 else 0
         spans = [
-            (DAY, query.start, min(query.end, whole_days)),
-            (HOUR, max(query.start, whole_days), min(query.end, before)),
+            (DAY, query.start, min(query.until, whole_days)),
+            (HOUR, max(query.start, whole_days), min(query.until, before)),
         ]
         left = self.most_parts
         for length, start, end in spans:

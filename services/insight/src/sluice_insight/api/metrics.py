@@ -139,7 +139,7 @@ class InsightService(pb_grpc.InsightServiceServicer):
             return self._board.points(query, since=since)
         families = frozenset(metric(name).family for name in query.metrics)
         # Before anything is waited for: hours that are folded meanwhile leave the board, and are not in `older` either.
-        minutes = self._board.starting(since, query.end)
+        minutes = self._board.starting(since, query.until)
         try:
             older = await history.parts(query, families, before=since)
         except TooMuchHistory:

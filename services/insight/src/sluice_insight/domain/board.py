@@ -16,7 +16,7 @@ MINUTE = 60_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """A question. Times in microseconds; `start` inclusive, `end` exclusive."""
+    """A question. Times in microseconds; `start` inclusive, `end` exclusive (windows of whole hours are told whole: `until`)."""
 
     metrics: tuple[str, ...]
     filters: Mapping[str, frozenset[str]]
@@ -39,6 +39,11 @@ class Query:
     def is_of_whole_hours(self) -> bool:
         """True when hours are enough to answer it."""
         return self.window % (60 * MINUTE) == 0 and self.step % (60 * MINUTE) == 0
+
+    @property
+    def until(self) -> int:
+        """Where its windows end. Of hours and days no part can be had: the last window is told whole, whatever it is made of."""
+        return -(-self.end // self.step) * self.step if self.is_of_whole_hours else self.end
 
     @property
     def step(self) -> int:
@@ -158,7 +163,7 @@ class Board:
 
     def _matching(self, query: Query, family: str, since: int = 0) -> Iterable[Part]:
         # Copies, because Prometheus asks from another thread.
-        starts = [start for start in list(self._by_start) if max(query.start, since) <= start < query.end]
+        starts = [start for start in list(self._by_start) if max(query.start, since) <= start < query.until]
         for start in starts:
             yield from _chosen(list(self._by_start.get(start, {}).values()), query, family)
 
@@ -217,7 +222,9 @@ class Board:
 
 
 def _chosen(parts: Iterable[Part], query: Query, family: str) -> Iterable[Part]:
-    return (part for part in parts if part.family == family and query.matches(part.series))
+    # Drift has windows of its own, and is told as it is: none of its windows reaches beyond what is asked for.
+    end = query.end if family == "drift" else query.until
+    return (part for part in parts if part.family == family and part.start < end and query.matches(part.series))
 
 
 def _order(series: Series) -> tuple[str, ...]:
