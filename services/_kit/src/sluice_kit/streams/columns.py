@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.compute as compute
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from ptars import HandlerPool
@@ -57,13 +57,19 @@ def _with_imports(file: Any, seen: set[str] | None = None) -> Iterable[Any]:
 
 def _without_times(file: Any) -> FileDescriptorProto:
     copied = FileDescriptorProto.FromString(file.serialized_pb)
-    for message in copied.message_type:
+    for message in _with_nested(copied.message_type):
         for field in message.field:
             if field.type_name in _TIMES:
                 field.type_name = _PAIR
-    if copied.name != "sluice/columns.proto":
-        copied.dependency.append("sluice/columns.proto")
+    copied.dependency.append("sluice/columns.proto")
     return copied
+
+
+def _with_nested(messages: Iterable[DescriptorProto]) -> Iterable[DescriptorProto]:
+    """Messages, and those declared in them, as the entries of a map are."""
+    for message in messages:
+        yield message
+        yield from _with_nested(message.nested_type)
 
 
 def decode_columns(message_class: type[Message], values: Sequence[bytes]) -> pyarrow.RecordBatch:
