@@ -71,6 +71,22 @@ def test_a_key_stands_only_in_cohorts_of_its_tenant(standing: object) -> None:
         configuration_of(_document(tenants=[{"id": "acme", "cohorts": {"plan": ["free", "pro"]}}], api_keys=[key]))
 
 
+def test_a_key_may_be_bound_to_few_tokens_of_all_models_but_some() -> None:
+    key = {"id": "one", "sha256": "a" * 64, "tenant": "acme"}
+    configuration = configuration_of(
+        _document(tenants=[{"id": "acme"}], api_keys=[key | {"max_tokens": {"small": 9, "*": 1}}, key | {"id": "two"}])
+    )
+    bound, unbound = configuration.keyring._keys["one"], configuration.keyring._keys["two"]
+    assert (bound.most_tokens("small"), bound.most_tokens("large"), unbound.most_tokens("small")) == (9, 1, None)
+
+
+@pytest.mark.parametrize("bounds", [9, ["small"], {"": 1}, {1: 1}, {"small": 0}, {"small": "9"}, {"*": None}])
+def test_a_keys_bounds_that_are_none_are_told(bounds: object) -> None:
+    key = {"id": "one", "sha256": "a" * 64, "tenant": "acme", "max_tokens": bounds}
+    with pytest.raises(ConfigurationError, match=re.escape("api_keys[0].max_tokens")):
+        configuration_of(_document(tenants=[{"id": "acme"}], api_keys=[key]))
+
+
 def test_every_mistake_is_reported_and_no_value_is_quoted() -> None:
     document = _document(
         version=2,

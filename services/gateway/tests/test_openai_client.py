@@ -184,6 +184,14 @@ async def test_self_tests_are_answered_where_callers_use_up_the_tenants_rate(
     await client.chat.completions.create(model="small", messages=HELLO)
 
 
+async def test_a_key_that_is_bound_gets_no_more_of_a_model(mesh: Any, client: openai.AsyncOpenAI) -> None:
+    change_key(mesh, synthetic=True, max_tokens={"*": 1})
+    await client.chat.completions.create(model="small", messages=HELLO)
+    assert mesh.inference.specs[0].stopping.max_tokens == 1
+    with pytest.raises(openai.BadRequestError, match="may ask for at most 1"):
+        await client.chat.completions.create(model="small", messages=HELLO, max_tokens=2)
+
+
 async def test_a_synthetic_key_marks_its_requests(mesh: Any, client: openai.AsyncOpenAI) -> None:
     change_key(mesh, synthetic=True)
     await client.chat.completions.create(model="small", messages=HELLO)

@@ -80,5 +80,14 @@ def test_max_tokens_is_the_callers_else_the_models_and_never_over_the_tenants() 
         tokens_allowed(9000, default=512, tenant_limit=100)
 
 
+def test_a_key_may_have_fewer_tokens_of_a_model_than_its_tenant_and_never_more() -> None:
+    assert tokens_allowed(None, default=512, tenant_limit=100, key_limit=1) == 1
+    assert tokens_allowed(1, default=512, tenant_limit=100, key_limit=1) == 1
+    with pytest.raises(Rejection, match="max_tokens is 2; this API key and model may ask for at most 1"):
+        tokens_allowed(2, default=512, tenant_limit=100, key_limit=1)
+    with pytest.raises(Rejection, match="this tenant may ask for at most 100"):
+        tokens_allowed(101, default=512, tenant_limit=100, key_limit=1000)
+
+
 def test_an_ordinary_request_passes() -> None:
     check_chat(ChatRequest("m", _HELLO, sampling=Sampling(temperature=0, top_p=1, seed=0)), Bounds())

@@ -111,7 +111,13 @@ def _gateway_yaml(keys: Mapping[str, str], probe_key: str) -> str:
         ],
         "api_keys": [
             *({"id": tenant, "sha256": _digest(key), "tenant": tenant} for tenant, key in keys.items()),
-            {"id": PROBE_KEY, "sha256": _digest(probe_key), "tenant": TENANTS[0], "synthetic": True},
+            {
+                "id": PROBE_KEY,
+                "sha256": _digest(probe_key),
+                "tenant": TENANTS[0],
+                "synthetic": True,
+                "max_tokens": {SELF_TEST_MODEL: 1000, "*": 1},
+            },
         ],
         "models": [
             {"alias": MODEL, "target": MODEL_TARGET, "owned_by": "huggingface", "max_output_tokens": 256},

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 PREFIX = "sk-sluice-"
+EVERY_OTHER = "*"
 # 32 random bytes in hexadecimal. Because every secret has 256 bits of entropy (any other shape is refused), a plain
 # SHA-256 is the right hash: slow or salted hashes protect guessable secrets, and this one cannot be guessed.
 _SHAPE = re.compile(r"sk-sluice-([a-z0-9][a-z0-9-]{0,30})-([0-9a-f]{64})", re.ASCII)
@@ -27,6 +28,11 @@ class ApiKey:
     synthetic: bool = False
     cohorts: Mapping[str, str] = field(default_factory=dict)
     """Attribute to value: what every request with this key belongs to."""
+    max_tokens: Mapping[str, int] = field(default_factory=dict)
+    """Model alias, or EVERY_OTHER, to the most output tokens of one request; what does not stand here is not bounded by the key."""
+
+    def most_tokens(self, alias: str) -> int | None:
+        return self.max_tokens.get(alias, self.max_tokens.get(EVERY_OTHER))
 
 
 def mint(key_id: str = "") -> tuple[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from sluice_gateway.domain.api_key import ApiKey, Keyring
+from sluice_gateway.domain.api_key import EVERY_OTHER, ApiKey, Keyring
 
 VERSION = 1
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
@@ -126,7 +126,7 @@ _TENANT_FIELDS = {
     "limits",
     "cohorts",
 }
-_KEY_FIELDS = {"id", "sha256", "tenant", "project", "enabled", "synthetic", "cohorts"}
+_KEY_FIELDS = {"id", "sha256", "tenant", "project", "enabled", "synthetic", "cohorts", "max_tokens"}
 _MODEL_FIELDS = {"alias", "target", "owned_by", "max_output_tokens", "tasks"}
 
 
@@ -188,7 +188,22 @@ def _key(entry: "_Section", tenants: Mapping[str, Tenant]) -> ApiKey:
         enabled=entry.flag("enabled", default=True),
         synthetic=entry.flag("synthetic", default=False),
         cohorts=_standing_cohorts(entry, tenant),
+        max_tokens=_most_tokens(entry),
     )
+
+
+def _most_tokens(entry: "_Section") -> dict[str, int]:
+    # An alias need not stand in the file: a bound on a model that is not there (any more) does no harm.
+    bounds = entry.raw.get("max_tokens", {})
+    if not isinstance(bounds, dict) or not all(
+        isinstance(alias, str) and (alias == EVERY_OTHER or _ALIAS.fullmatch(alias)) for alias in bounds
+    ):
+        entry.mistake(
+            "max_tokens", f'must be a mapping of model aliases, and "{EVERY_OTHER}" for every other, to tokens'
+        )
+        return {}
+    tokens = entry.section("max_tokens", set(bounds))
+    return {alias: tokens.whole(alias, 1, 1, 10_000_000) for alias in bounds}
 
 
 def _standing_cohorts(entry: "_Section", tenant: Tenant | None) -> dict[str, str]:

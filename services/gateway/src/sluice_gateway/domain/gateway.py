@@ -129,7 +129,10 @@ class Gateway:
         deployment = self._route(request.model, Task.CHAT, completion)
         validation.check_chat(request, self._bounds)
         most = validation.tokens_allowed(
-            request.stopping.max_tokens, deployment.max_output_tokens, tenant.limits.max_tokens
+            request.stopping.max_tokens,
+            deployment.max_output_tokens,
+            tenant.limits.max_tokens,
+            identity.key.most_tokens(deployment.alias),
         )
         caller = self._expect(deployment, identity, completion)
         completion.message_count = len(request.messages)

@@ -61,12 +61,14 @@ def check_size(texts: Iterable[str], bounds: Bounds) -> None:
         )
 
 
-def tokens_allowed(asked: int | None, default: int, tenant_limit: int) -> int:
-    """Most output tokens of this request. Raises Rejection when more are asked for than the tenant may use."""
+def tokens_allowed(asked: int | None, default: int, tenant_limit: int, key_limit: int | None = None) -> int:
+    """Most output tokens of this request. Raises Rejection when more are asked for than the tenant or its key may use."""
+    limit = tenant_limit if key_limit is None else min(tenant_limit, key_limit)
     if asked is None:
-        return min(default, tenant_limit)
-    if asked > tenant_limit:
-        raise invalid("max_tokens", f"max_tokens is {asked}; this tenant may ask for at most {tenant_limit}.")
+        return min(default, limit)
+    if asked > limit:
+        who = "this tenant" if limit == tenant_limit else "this API key and model"
+        raise invalid("max_tokens", f"max_tokens is {asked}; {who} may ask for at most {limit}.")
     return asked
 
 
