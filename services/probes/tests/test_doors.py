@@ -2,25 +2,29 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
 import pytest
+import trustme
 from sluice.gateway.v1 import gateway_service_pb2 as pb
 from sluice.gateway.v1 import gateway_service_pb2_grpc as pb_grpc
 from sluice_probes.adapters.grpc_door import GrpcDoor
-from sluice_probes.adapters.http_door import HttpDoor
+from sluice_probes.adapters.http_door import HttpDoor, trust
 from sluice_probes.domain.findings import HTTP_UNAVAILABLE, UNREADABLE, Answer
+from sluice_probes.settings import ProbesSettings
 
 LOCAL = (("grpc.enable_http_proxy", 0),)
 KEY = "sk-sluice-self-test-0"
 
 
 @asynccontextmanager
-async def answering(status: int, body: str) -> AsyncIterator[str]:
+async def answering(status: int, body: str, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """A server that answers every request so. Its URL."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -32,17 +36,25 @@ async def answering(status: int, body: str) -> AsyncIterator[str]:
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with listening(answer, tls=tls) as url:
+        yield url
+
+
+@asynccontextmanager
+async def listening(answer: Callable[..., Awaitable[None]], *, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
         await server.wait_closed()
 
 
-async def asked(url: str, *, streamed: bool = False, embeds: bool = False) -> Answer:
-    async with httpx.AsyncClient(trust_env=False) as client:
-        door = HttpDoor(client, url, KEY, streamed=streamed, seconds=10)
+async def asked(
+    url: str, *, streamed: bool = False, embeds: bool = False, seconds: float = 10, authority: Path | None = None
+) -> Answer:
+    async with httpx.AsyncClient(trust_env=False, verify=trust(authority)) as client:
+        door = HttpDoor(client, url, KEY, streamed=streamed, seconds=seconds)
         return await (door.embed("m", ["a"]) if embeds else door.chat("m", "", "a", most_tokens=9))
 
 
@@ -98,6 +110,44 @@ async def test_a_refusal_over_http_is_read_with_its_evidence() -> None:
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://127.0.0.1:notaport", "http://[::1"])
 async def test_where_nobody_can_be_asked_there_is_no_answer(url: str) -> None:
     assert (await asked(url)).error == "NO_ANSWER"
+
+
+async def test_an_answer_that_drips_for_ever_is_none() -> None:
+    gone = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 x\r\n\r\n")
+        try:
+            while not writer.is_closing():
+                writer.write(b".")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        except ConnectionError:
+            pass
+        finally:
+            gone.set()
+            writer.close()
+
+    async with asyncio.timeout(60), listening(drip) as url:
+        assert (await asked(url, seconds=0.5)).error == "NO_ANSWER"
+        await gone.wait()
+
+
+async def test_the_authority_of_the_mesh_is_trusted_where_it_is_named(tmp_path: Path) -> None:
+    authority, file = trustme.CA(), tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(file))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    async with answering(400, refused(reason="CONTENT_BLOCKED"), tls=tls) as url:
+        assert (await asked(url, authority=file)).error == "CONTENT_BLOCKED"
+        assert (await asked(url)).error == "NO_ANSWER"
+
+
+def test_the_http_door_has_tls_where_the_mesh_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ProbesSettings(home=tmp_path).http_url.startswith("http://")
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SLUICE_TLS_CA_FILE", str(tmp_path / "ca.pem"))
+    assert ProbesSettings(home=tmp_path).http_url.startswith("https://127.0.0.1:")
 
 
 class Odd(pb_grpc.GatewayServiceServicer):

@@ -14,6 +14,7 @@ from sluice_kit.server import GrpcServer
 from sluice_kit.settings import target_of
 
 from sluice_probes.adapters.doors import GatewayDoors
+from sluice_probes.adapters.http_door import trust
 from sluice_probes.adapters.prober import Prober
 from sluice_probes.api import SERVICE_NAME, ProbeService
 from sluice_probes.settings import ProbesSettings
@@ -23,7 +24,8 @@ async def serve(configured: ProbesSettings) -> None:
     """Serve until a signal."""
     publisher = EventPublisher(producer=f"sluice-probes/{configured.instance}", settings=configured)
     server = GrpcServer(service="probes", settings=configured)
-    async with connect(target_of(configured, "gateway"), configured) as channel, httpx.AsyncClient() as client:
+    client_of_http = httpx.AsyncClient(verify=trust(configured.tls_ca_file))
+    async with connect(target_of(configured, "gateway"), configured) as channel, client_of_http as client:
         prober = Prober(
             gateway=GatewayDoors(channel, client, url=configured.http_url, seconds=configured.request_seconds),
             publisher=publisher,

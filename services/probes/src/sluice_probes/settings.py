@@ -19,7 +19,7 @@ class ProbesSettings(GrpcServiceSettings):
     key_file: Path | None = None
     """File with API keys that the gateway marks `synthetic`, one a line, used in turn; `probes.key` under SLUICE_HOME where it is not set."""
     gateway_url: str = Field(default="", pattern=r"^$|^https?://[^\s@]+$")
-    """The gateway's HTTP door; empty means the default address."""
+    """The gateway's HTTP door; empty means the default address, over TLS where SLUICE_TLS_CA_FILE is set."""
     model: str = Field(default="sluice-self-test", pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")
     """Alias of the self-test model."""
     embedding_model: str = Field(default="sluice-embed", pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")
@@ -37,4 +37,5 @@ class ProbesSettings(GrpcServiceSettings):
     @property
     def http_url(self) -> str:
         """Where the HTTP door is."""
-        return (self.gateway_url or f"http://{default_listen('gateway_http', self.port_base_offset)}").rstrip("/")
+        scheme = "https" if self.tls_ca_file else "http"  # as the gRPC door, which has TLS then
+        return (self.gateway_url or f"{scheme}://{default_listen('gateway_http', self.port_base_offset)}").rstrip("/")

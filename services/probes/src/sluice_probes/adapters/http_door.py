@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import ssl
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +20,14 @@ log = logger(__name__)
 MOST_BYTES = 1 << 20
 """Of an answer; a report has a few thousand."""
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+
+
+def trust(authority: Path | None) -> ssl.SSLContext:
+    """Certificates of the system's authorities, and of the mesh's own where it has one: the door may be inside or outside."""
+    context = ssl.create_default_context()
+    if authority is not None:
+        context.load_verify_locations(authority)
+    return context
 
 
 class HttpDoor:
@@ -38,16 +49,21 @@ class HttpDoor:
 
     async def _ask(self, path: str, body: dict[str, Any]) -> Answer:
         try:
-            async with self._client.stream(
-                "POST", self._url + path, json=body, headers=self._headers, timeout=self._seconds
-            ) as response:
+            async with (
+                asyncio.timeout(
+                    self._seconds
+                ),  # of the whole: the client's own is of each read, and drops may fall for ever
+                self._client.stream(
+                    "POST", self._url + path, json=body, headers=self._headers, timeout=self._seconds
+                ) as response,
+            ):
                 content = await _bounded(response)
             if response.status_code != 200:
                 return _status(response.status_code, content)
             if path.endswith("embeddings"):
                 return Answer(vectors=tuple(tuple(each["embedding"]) for each in json.loads(content)["data"]))
             return _streamed(content) if self._streamed else _whole(json.loads(content))
-        except (httpx.HTTPError, httpx.InvalidURL):
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError):
             return Answer(error=NO_ANSWER)
         except Exception as error:  # whatever stands between may answer anything; it must not end the whole round
             log.warning("probes.unreadable_answer", path=path, error=type(error).__name__)
