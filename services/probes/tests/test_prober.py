@@ -1,5 +1,6 @@
 """Rounds one after the other: several tenants' keys, and what is told of each."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,6 +113,61 @@ async def test_a_round_that_fails_is_not_repeated_with_the_same_key_for_ever(key
     with pytest.raises(ExceptionGroup):
         await probing.run_one()
     assert unguarded(await probing.run_one()) == {"b"}
+
+
+@dataclass(frozen=True)
+class Slow(Filtered):
+    """Answers once the gate is open."""
+
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def chat(self, model: str, system: str, text: str, *, most_tokens: int) -> Answer:
+        self.asked.set()
+        await self.gate.wait()
+        return await super().chat(model, system, text, most_tokens=most_tokens)
+
+
+async def test_who_asks_while_a_round_runs_waits_for_it_and_begins_no_other(keys_at):
+    slow = Slow()
+    mesh = Mesh({"a": slow})
+    probing = prober(mesh, keys_at, "a")
+    async with asyncio.TaskGroup() as callers:
+        first = callers.create_task(probing.run_one())
+        await slow.asked.wait()
+        second = callers.create_task(probing.run_one())
+        slow.gate.set()
+    assert first.result() is second.result()
+    assert len(mesh.told) == 1
+    await probing.run_one()
+    assert len(mesh.told) == 2
+
+
+async def test_a_caller_that_goes_away_ends_no_round(keys_at):
+    slow = Slow()
+    mesh = Mesh({"a": slow})
+    probing = prober(mesh, keys_at, "a")
+    gone = asyncio.create_task(probing.run_one())
+    await slow.asked.wait()
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    waiting = asyncio.create_task(probing.run_one())
+    slow.gate.set()
+    assert await waiting is probing.newest
+    assert len(mesh.told) == 1
+
+
+async def test_a_round_ends_with_the_service(keys_at):
+    slow = Slow()
+    mesh = Mesh({"a": slow})
+    probing = prober(mesh, keys_at, "a")
+    asking = asyncio.create_task(probing.run_one())
+    await slow.asked.wait()
+    await probing.close()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert not mesh.told
 
 
 async def test_an_event_tells_of_its_own_key_alone(keys_at):

@@ -34,7 +34,7 @@ class ProbeService(pb_grpc.ProbeServiceServicer):
         return answer
 
     async def RunProbes(self, request: pb.RunProbesRequest, context: grpc.aio.ServicerContext) -> pb.RunProbesResponse:
-        """A round now. Raises ResourceExhausted."""
+        """A round now, or the one that runs. Raises ResourceExhausted."""
         if self._waiting >= MOST_WAITING:
             raise ResourceExhausted("Rounds of self-tests wait already; try again in a minute.", retry_after_seconds=60)
         self._waiting += 1

@@ -44,6 +44,7 @@ async def serve(configured: ProbesSettings) -> None:
         finally:
             rounds.cancel()
             await asyncio.gather(rounds, return_exceptions=True)
+            await prober.close()
             await publisher.stop()
 
 

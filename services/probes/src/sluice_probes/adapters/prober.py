@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -55,7 +57,7 @@ class Publisher(Protocol):
 
 
 class Prober:
-    """`run_one` is safe to call at any time: rounds never overlap."""
+    """`run_one` is safe to call at any time: rounds never overlap, and who asks while one runs waits for that one."""
 
     def __init__(
         self,
@@ -74,34 +76,43 @@ class Prober:
         self._aliases_limit = aliases_limit
         self._number = first_number
         self._tally, self._standing = Tally(), Standing(model)
-        self._one_at_a_time = asyncio.Lock()
+        self._running: asyncio.Task[pb.ProbeReport] | None = None
         self.newest: pb.ProbeReport | None = None
 
     async def run_one(self) -> pb.ProbeReport:
-        """Run a round and tell of it."""
-        async with self._one_at_a_time:
-            started = datetime.now(UTC)
-            keys = await asyncio.to_thread(read_keys, self._keys_at)
-            number = self._number
-            self._number += 1  # before the round: one that fails is not repeated for ever, with the same key and values
-            result = await self._round(number, keys)
-            ended = datetime.now(UTC)
-            self._tally.add(result.detections)
-            self._standing.take(result, [key_id(key) for key in keys])
-            known = self._standing.known()
-            self._note(result, known, (ended - started).total_seconds())
-            self.newest = report(result, known, self._tally.recalls(), started_at=started, ended_at=ended)
-            await self._publisher.publish(measured(result, ended_at=ended, round_id=new_request_id()))
-            return self.newest
+        """The report of the round that runs, or of one that begins now. It goes on when who asked for it goes away."""
+        if self._running is None or self._running.done():
+            # In a context of its own, for it is of nobody's request: no deadline, no trace and no name of the one that asked.
+            self._running = asyncio.create_task(self._run(), context=contextvars.Context())
+            self._running.add_done_callback(_told)
+        return await asyncio.shield(self._running)
+
+    async def close(self) -> None:
+        """End the round that runs."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+
+    async def _run(self) -> pb.ProbeReport:
+        started = datetime.now(UTC)
+        keys = await asyncio.to_thread(read_keys, self._keys_at)
+        number = self._number
+        self._number += 1  # before the round: one that fails is not repeated for ever, with the same key and values
+        result = await self._round(number, keys)
+        ended = datetime.now(UTC)
+        self._tally.add(result.detections)
+        self._standing.take(result, [key_id(key) for key in keys])
+        known = self._standing.known()
+        self._note(result, known, (ended - started).total_seconds())
+        self.newest = report(result, known, self._tally.recalls(), started_at=started, ended_at=ended)
+        await self._publisher.publish(measured(result, ended_at=ended, round_id=new_request_id()))
+        return self.newest
 
     async def run_for_ever(self, interval: float) -> None:
         """A round, a pause, and again. What goes wrong with one round does not end the next."""
         while interval:
-            try:
+            with contextlib.suppress(Exception):  # told where it failed, for whoever asked for it
                 await self.run_one()
-            except Exception as error:
-                log.error("probes.round_failed", error=type(error).__name__)
-                ROUNDS.labels("failed").inc()
             await asyncio.sleep(interval)
 
     async def _round(self, number: int, keys: Sequence[str]) -> Round:
@@ -148,6 +159,13 @@ class Prober:
                 reason=finding.reason,
                 decision_ids=finding.decision_ids,
             )
+
+
+def _told(round_: asyncio.Task[pb.ProbeReport]) -> None:
+    """A round's failure, which has to be told also where nobody waits for it any more."""
+    if not round_.cancelled() and (error := round_.exception()) is not None:
+        log.error("probes.round_failed", error=type(error).__name__)
+        ROUNDS.labels("failed").inc()
 
 
 def read_keys(path: Path) -> list[str]:
