@@ -115,6 +115,39 @@ def test_every_service_of_the_mesh_has_a_check_and_ports_shifted_by_the_offset(m
     assert services["fairness"].check == Check("http", 6168)
 
 
+@pytest.mark.parametrize(
+    ("settings", "is_judging"),
+    [
+        ({}, False),
+        ({"RATE": ""}, False),
+        ({"RATE": "0.0", "RATES": "{}"}, False),
+        ({"RATES": '{"acme": 0}'}, False),
+        ({"RATE": "0.05"}, True),
+        ({"RATES": '{"acme": 0.1}'}, True),
+        ({"RATE": "much"}, True),  # the judge says what is wrong with it
+        ({"RATES": "[1]"}, True),
+    ],
+)
+def test_the_judge_is_part_of_the_mesh_where_answers_are_to_be_judged(
+    settings: dict[str, str], is_judging: bool
+) -> None:
+    names = plan.whole_mesh({f"SLUICE_QUALITY_JUDGE_{name}": value for name, value in settings.items()})
+    assert names == (*plan.SERVICES, "quality-judge") if is_judging else names == plan.SERVICES
+
+
+def test_the_judge_serves_its_health_on_a_port_of_its_own_and_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "_script", lambda name: Path("/bin") / name)
+    (judge,) = plan.services(("quality-judge",), 100)
+    assert (judge.command, judge.check) == (("/bin/sluice-quality-judge",), Check("http", 6169))
+    assert judge.ports == {"quality_judge_web": 6169}
+    assert judge.environment == {"SLUICE_QUALITY_JUDGE_METRICS_LISTEN": "127.0.0.1:6169"}
+    assert [one.name for one in plan.running(("kafka", "quality-judge", "quality"), 0)] == [
+        "kafka",
+        "quality",
+        "quality-judge",
+    ]
+
+
 def test_a_gateway_without_a_cost_service_holds_nothing_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "_script", lambda name: Path("/bin") / name)
     monkeypatch.delenv("SLUICE_COST_TARGET", raising=False)

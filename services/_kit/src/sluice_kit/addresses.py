@@ -22,6 +22,7 @@ _OTHER_PORTS = {
     "quality_web": 6066,
     "drift_web": 6067,
     "fairness_web": 6068,
+    "quality_judge_web": 6069,
 }
 
 DEFAULT_PORTS: Mapping[str, int] = MappingProxyType(

@@ -113,7 +113,7 @@ def _prepare(home: Home, offset: int, names: Sequence[str], console: Console) ->
     if supervisor.leftovers():
         console.print("  [dim]Ending what a killed supervisor has left behind ...[/]")
         supervisor.stop()
-    services = plan.services(tuple(names) or plan.SERVICES, offset)
+    services = plan.services(tuple(names) or plan.whole_mesh(os.environ), offset)
 
     def say(text: str) -> None:
         console.print(f"  [dim]{text}[/]", highlight=False)
@@ -182,7 +182,7 @@ def _by_name(supervisor: Supervisor) -> dict[str, ProcessState]:
 
 
 def _tell(mesh: Mesh, console: Console, *, ready: bool) -> None:
-    if ready and len(mesh.services) == len(plan.SERVICES):
+    if ready and {service.name for service in mesh.services} >= set(plan.SERVICES):
         print_addresses(console, mesh.home, demo_env.read(mesh.home))
     elif not ready:
         console.print(

@@ -1,12 +1,13 @@
 """What runs: every process of the mesh with its command, its ports and the check that says it is ready."""
 
+import json
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sluice_kit.addresses import DEFAULT_PORTS
+from sluice_kit.addresses import DEFAULT_PORTS, default_listen
 
 from sluice_cli.mesh.problem import MeshProblem
 
@@ -17,6 +18,9 @@ PAGES = ("console",)
 SELF_TEST_MODEL = "sluice-self-test"
 """Id and alias of the model that answers the mesh's self-tests."""
 SERVICES = (*GRPC_SERVICES, *STREAM_PROCESSORS, *PAGES)
+JUDGE = "quality-judge"
+OPTIONAL = (JUDGE,)
+"""Part of a whole mesh only where it is asked for, and never on its own account."""
 
 
 @dataclass(frozen=True)
@@ -47,23 +51,41 @@ class Program:
         return f"127.0.0.1:{self.check.port}"
 
 
+def whole_mesh(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of all services that this environment asks for."""
+    return (*SERVICES, *((JUDGE,) if _is_judging(environment) else ()))
+
+
+def _is_judging(environment: Mapping[str, str]) -> bool:
+    """Whether a share of the answers is to be graded. What is no share counts as one, so that the judge tells what is wrong."""
+    rate, rates = (environment.get(f"SLUICE_QUALITY_JUDGE_{name}", "").strip() for name in ("RATE", "RATES"))
+    try:
+        return float(rate or 0) != 0 or any(json.loads(rates or "{}").values())
+    except (ValueError, AttributeError):
+        return True
+
+
 def services(names: tuple[str, ...], offset: int) -> tuple[Program, ...]:
     """The services by name, on their default ports shifted by the offset. MeshProblem for an unknown or missing one."""
-    unknown = sorted(set(names) - set(SERVICES))
+    known = (*SERVICES, *OPTIONAL)
+    unknown = sorted(set(names) - set(known))
     if unknown:
-        raise MeshProblem(f"There is no service {', '.join(unknown)}; there are {', '.join(SERVICES)}.")
-    return tuple(_service(name, offset, names) for name in SERVICES if name in names)
+        raise MeshProblem(f"There is no service {', '.join(unknown)}; there are {', '.join(known)}.")
+    return tuple(_service(name, offset, names) for name in known if name in names)
 
 
 def running(names: tuple[str, ...], offset: int) -> tuple[Program, ...]:
     """The programs that a supervisor names, for showing them; the broker first."""
     port = DEFAULT_PORTS["kafka"] + offset
     broker = Program(name="kafka", command=(), ports={"kafka": port}, check=Check("tcp", port))
-    return (*((broker,) if "kafka" in names else ()), *services(tuple(n for n in names if n in SERVICES), offset))
+    return (
+        *((broker,) if "kafka" in names else ()),
+        *services(tuple(n for n in names if n in (*SERVICES, *OPTIONAL)), offset),
+    )
 
 
 def _service(name: str, offset: int, names: tuple[str, ...]) -> Program:
-    listeners = [name, f"{name}_http", f"{name}_web", f"metrics_{name}"]
+    listeners = [name, f"{name}_http", _web_of(name), f"metrics_{name}"]
     ports = {listener: DEFAULT_PORTS[listener] + offset for listener in listeners if listener in DEFAULT_PORTS}
     check = Check("grpc", ports[name]) if name in GRPC_SERVICES else Check("http", ports[_page_of(name)])
     return Program(
@@ -71,16 +93,23 @@ def _service(name: str, offset: int, names: tuple[str, ...]) -> Program:
         command=(str(_script(f"sluice-{name}")),),
         ports=ports,
         check=check,
-        environment=_environment(name, names),
+        environment=_environment(name, names, offset),
     )
 
 
 def _page_of(name: str) -> str:
     """The listener that answers /healthz."""
-    return name if name in PAGES else f"{name}_web"
+    return name if name in PAGES else _web_of(name)
 
 
-def _environment(name: str, names: tuple[str, ...]) -> dict[str, str]:
+def _web_of(name: str) -> str:
+    return f"{name.replace('-', '_')}_web"
+
+
+def _environment(name: str, names: tuple[str, ...], offset: int) -> dict[str, str]:
+    # By itself it serves no /healthz: two of them may stand on one machine.
+    if name == JUDGE:
+        return {"SLUICE_QUALITY_JUDGE_METRICS_LISTEN": default_listen(_web_of(name), offset)}
     # Without a cost service nobody has a budget. A gateway that was not told so would refuse everybody, since who may have one is
     # not let through while nobody can tell.
     if name == "gateway" and "cost" not in names and "SLUICE_COST_TARGET" not in os.environ:
