@@ -71,6 +71,13 @@ def test_the_image_is_built_from_the_services_own_folder(name):
     assert (ROOT / "requirements" / f"{name}.txt").exists()
 
 
+def test_the_key_of_the_self_tests_is_no_folder_where_the_file_is_missing():
+    (key,) = [v for v in COMPOSE["services"]["probes"]["volumes"] if isinstance(v, dict)]
+    assert key["target"] == COMPOSE["services"]["probes"]["environment"]["SLUICE_PROBES_KEY_FILE"]
+    assert key["bind"] == {"create_host_path": False}
+    assert key["read_only"]
+
+
 def test_the_dockerfile_starts_the_console_script_that_each_package_declares():
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert "/opt/sluice/bin/sluice-${SERVICE}" in dockerfile

@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 from sluice.types.v1 import probe_pb2
 from sluice_probes.adapters.prober import Prober
 from sluice_probes.domain.findings import ROUTES, Answer, guards_of
+from structlog.testing import capture_logs
 
 from .filtered import Filtered
 
@@ -39,7 +40,8 @@ class Mesh:
 
 
 def prober(mesh: Mesh, keys_at: Path, *names: str) -> Prober:
-    keys_at.write_text("\n".join(map(key, names)))
+    if names:
+        keys_at.write_text("\n".join(map(key, names)))
     return Prober(
         gateway=mesh,
         publisher=mesh,
@@ -168,6 +170,15 @@ async def test_a_round_ends_with_the_service(keys_at):
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert not mesh.told
+
+
+async def test_a_key_file_that_cannot_be_read_is_told_with_the_reason_and_nothing_is_tried(tmp_path):
+    keys_at = tmp_path / "probes.key"
+    keys_at.mkdir()  # what Docker makes of a mounted file that is not there
+    probing = prober(Mesh({}), keys_at)
+    with capture_logs() as logs:
+        assert {check.reason for check in (await probing.run_one()).guards} == {"NO_API_KEY"}
+    assert ("probes.key_file_unreadable", "IsADirectoryError") in {(line["event"], line.get("error")) for line in logs}
 
 
 async def test_an_event_tells_of_its_own_key_alone(keys_at):

@@ -172,7 +172,8 @@ def read_keys(path: Path) -> list[str]:
     """The keys of a file, at most 100; empty where there is none, or nothing that has a key's form."""
     try:
         lines = path.read_text(encoding="ascii").split()
-    except (OSError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError) as error:
+        log.warning("probes.key_file_unreadable", file=str(path), error=type(error).__name__)
         return []
     return [line for line in lines[:100] if _KEY.match(line)]
 
