@@ -3,9 +3,10 @@
 import pytest
 from sluice_inference.domain import self_test
 from sluice_insight.domain import probes as counted
+from sluice_insight.domain.name_origins import MINIMUM
 from sluice_moderation.domain.hearing import marked
 from sluice_probes.domain import marks
-from sluice_probes.domain.canaries import KINDS, ORIGINS, canaries
+from sluice_probes.domain.canaries import KINDS, NAMES, ORIGINS, canaries
 from sluice_probes.domain.findings import GUARDS, Answer
 from sluice_probes.domain.judging import was_cut
 from sluice_probes.domain.round import FORBIDDEN_INPUT
@@ -50,3 +51,10 @@ def test_a_sentence_that_moderation_took_out_is_seen_and_leaves_no_mark():
 
 def test_insight_counts_every_guard_kind_and_origin_that_is_tried():
     assert (counted.GUARDS, counted.KINDS, counted.ORIGINS) == (GUARDS, KINDS, ORIGINS)
+
+
+@pytest.mark.parametrize("first", [0, 7, 1_764_180_000 * 4])
+def test_insight_says_nothing_of_an_origin_before_each_of_its_names_was_sent(first):
+    sent = [canary for number in range(first, first + MINIMUM) for canary in canaries(number)]
+    for origin in ORIGINS:
+        assert len({canary.value for canary in sent if canary.origin == origin}) == len(NAMES[origin]) ** 2 == 16

@@ -252,6 +252,7 @@ async def test_recall_by_name_origin_is_shown_as_a_share_and_leads_back_to_the_o
     assert ">west african" in page.text
     assert "90.0 %" in page.text
     assert "difference to the best" in page.text
+    assert "a difference is one between these names" in " ".join(page.text.split())
     assert "attribute=name_origin" not in page.text
 
 

@@ -109,7 +109,9 @@ class ListFairnessRequest(_message.Message):
     tenant_id: _builtins.str
     """Only this tenant; empty means every one. Callers on behalf of a tenant (`x-sluice-tenant-id`) get that tenant's only."""
     metric: _builtins.str
-    """Only this metric, such as `selection_rate`; empty means every one."""
+    """Only this metric, such as `selection_rate`; empty means every one. `pii_recall_by_name_origin` is of the names that self-tests send, a
+    fixed list of each origin that comes again and again: its intervals, p-values and verdicts are about these names, not about the origin.
+    """
     attribute: _builtins.str
     """Only this attribute, such as `input_terms`; empty means every one."""
     long_windows: _builtins.bool

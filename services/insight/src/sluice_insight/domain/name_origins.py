@@ -1,4 +1,9 @@
-"""How surely names of each origin are hidden, beside the origin that is hidden best. Of names we invented, never of a person."""
+"""How surely names of each origin are hidden, beside the origin that is hidden best. Of names we invented, never of a person.
+
+The self-tests send sixteen names of each origin in turn, again and again. Intervals and tests take each sending for a draw of its own,
+so what they say is of these names as filters treat them now, and not of the origin: however often they are sent, sixteen names tell no
+more of others than sixteen do.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +17,9 @@ from sluice_insight.domain.board import MINUTE
 from sluice_insight.domain.intervals import wilson
 
 MINIMUM = 30
-"""Fewer seeded names of an origin say nothing."""
+"""Fewer sendings of an origin say nothing: in so many each of its sixteen names has come (tests/contracts)."""
 FALSE_ALARM_RATE = 0.01
-"""Chance that any of the comparisons of a window finds a difference where there is none."""
+"""Chance that any of the comparisons of a window finds a difference where these names are hidden equally often."""
 
 Counted = tuple[int, int]
 """Found, sought."""
@@ -33,7 +38,7 @@ class Difference:
 
     @property
     def is_disparate(self) -> bool:
-        """True when chance alone would hardly make such a difference."""
+        """True when chance alone would hardly make such a difference between these names."""
         return self.adjusted_p_value <= FALSE_ALARM_RATE
 
 

@@ -53,7 +53,8 @@ _OF_COHORTS = Wording(
     "cohort", "others", "when two cohorts are in it; hours end on the hour",
 )  # fmt: skip
 _OF_ORIGINS = Wording(
-    "Are names of every origin found and redacted alike? These are names that the self-tests seed, never those of a caller.",
+    "Are the names that the self-tests seed found and redacted alike, whatever their origin? They are never those of a caller. It is the same few"
+    " names of each origin again and again: a difference is one between these names, and a reason to look whether others of the origin share it.",
     "origin of the names", "the best", "once self-tests have run, for the whole mesh",
 )  # fmt: skip
 
