@@ -79,6 +79,7 @@ class Mesh(
     drift_next_page: str = ""
     alerts: list[insight.Alert] = field(default_factory=list)
     silences: list[alert.Silence] = field(default_factory=list)
+    fairness_page: int = 5_000
     refuses: str = ""
     """What insight says to every action; empty while it does as it is told."""
     sources: list[insight.Source] = field(default_factory=list)
@@ -181,7 +182,13 @@ class Mesh(
 
     async def ListFairness(self, request, context):
         await self._note("insight", request, context)
-        return comparison.ListFairnessResponse(measurements=self.fairness)
+        first = int(request.page_token or 0)
+        last = min(first + min(request.page_size, self.fairness_page), len(self.fairness))
+        return comparison.ListFairnessResponse(
+            measurements=self.fairness[first:last],
+            left_out=len(self.fairness) - last,
+            next_page_token=str(last) if last < len(self.fairness) else "",
+        )
 
     async def ListRequests(self, request, context):
         await self._note("insight", request, context)

@@ -16,7 +16,7 @@ from sluice.insight.v1 import insight_service_pb2 as insight
 from sluice.types.v1 import metric_pb2, money_pb2
 from sluice_console.domain.people import Person, Role
 
-from .conftest import Console, drifted, spent
+from .conftest import Console, drifted, measured, spent
 
 PAGES = ("/", "/drift", "/fairness", "/requests", "/cost", "/review", "/alerts")
 STATIC = Path(__file__).parents[1] / "src" / "sluice_console" / "static"
@@ -254,6 +254,31 @@ async def test_recall_by_name_origin_is_shown_as_a_share_and_leads_back_to_the_o
     assert "difference to the best" in page.text
     assert "a difference is one between these names" in " ".join(page.text.split())
     assert "attribute=name_origin" not in page.text
+
+
+@pytest.mark.parametrize(("tenants", "left_out"), [(25, 0), (100, 50)])
+async def test_a_disparate_group_comes_first_however_late_its_tenant_and_what_was_not_read_is_told(
+    console: Console, tenants: int, left_out: int
+) -> None:
+    last = min(tenants, 66) - 1
+    for i in range(tenants):
+        groups = (
+            (("none", 0.97), ("religion", 0.71), ("age", 0.95))
+            if i == last
+            else (("none", 0.97), ("age", 0.95), ("class", 0.95))
+        )
+        for group, value in groups:
+            one = measured(group, value)
+            one.series.tenant_id = f"tenant-{i:03}"
+            console.mesh.fairness.append(one)
+    console.mesh.fairness_page = 50  # five pages are read
+    async with console.signed_in() as client:
+        page = " ".join((await client.get("/fairness")).text.split())
+    headings = re.findall(r"<h2>(tenant-[0-9]+)", page)
+    assert headings[0] == f"tenant-{last:03}"
+    assert (f"{left_out} more measurements were not read" in page) is bool(left_out)
+    assert "more series are not shown; those with a disparate group come first" in page
+    assert (", of those that were read" in page) is bool(left_out)
 
 
 async def test_declared_cohorts_are_offered_once_measured_and_compared_with_the_others(console: Console) -> None:
