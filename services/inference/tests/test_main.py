@@ -22,7 +22,7 @@ from sluice_inference.adapters import model_file
 from sluice_inference.adapters.backends import open_backend
 from sluice_inference.adapters.static_embedding import FOLDER, StaticEmbedding
 from sluice_inference.domain.refusals import ModelUnusable
-from sluice_inference.main import only_model
+from sluice_inference.main import listed_models, only_model
 from sluice_inference.settings import InferenceSettings
 from sluice_kit.settings import GrpcServiceSettings, load
 
@@ -39,6 +39,24 @@ def test_a_backend_that_needs_the_models_file_is_told_at_start(
     assert len(lines) == 1
     assert lines[0].startswith("SLUICE_INFERENCE_BACKEND")
     assert "SLUICE_INFERENCE_MODELS_FILE" in lines[0]
+
+
+def test_the_self_test_model_has_no_other_models_name(capsys: pytest.CaptureFixture[str]) -> None:
+    taken = InferenceSettings().model_id
+    with pytest.raises(SystemExit) as end:
+        listed_models(InferenceSettings(self_test_model=taken))
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"SLUICE_INFERENCE_SELF_TEST_MODEL: the name {taken} is given to two models")
+
+
+def test_the_self_test_model_stands_beside_one_that_is_hosted_alone(tmp_path: Path) -> None:
+    path = tmp_path / "models.yaml"
+    path.write_text(
+        "models: [{id: a, backend: tensorrt_llm, engine: {model: /m}, context_tokens: 9, max_output_tokens: 9}]"
+    )
+    listed = listed_models(InferenceSettings(models_file=path, self_test_model="sluice-self-test"))
+    assert [entry.id for entry in listed.models] == ["a", "sluice-self-test"]
 
 
 def test_a_wrong_model_file_is_told_before_anything_is_loaded(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from sluice_inference.adapters.model_list import (
     LlamaCppEntry,
     ModelEntry,
     ModelList,
-    SelfTestEntry,
     read_model_list,
+    with_self_test,
 )
 from sluice_inference.adapters.recorder import ModelObserver, ModelWitness, Recorder
 from sluice_inference.adapters.static_embedding import StaticEmbedding, StaticEmbeddingBackend
@@ -54,19 +54,19 @@ def main() -> None:
 
 def listed_models(settings: InferenceSettings) -> ModelList:
     """The file's models, or the one that the settings describe. On mistakes prints every one and exits with code 2."""
+    variable = "SLUICE_INFERENCE_MODELS_FILE"
     try:
         listed = (
             read_model_list(settings.models_file) if settings.models_file else ModelList(models=(only_model(settings),))
         )
+        if not settings.self_test_model:
+            return listed
+        variable = "SLUICE_INFERENCE_SELF_TEST_MODEL"
+        return with_self_test(listed, settings.self_test_model)
     except BadModelList as error:
         for mistake in error.mistakes:
-            print(f"SLUICE_INFERENCE_MODELS_FILE: {mistake}", file=sys.stderr)
+            print(f"{variable}: {mistake}", file=sys.stderr)
         raise SystemExit(2) from None
-    if not settings.self_test_model:
-        return listed
-    return listed.model_copy(
-        update={"models": (*listed.models, SelfTestEntry(backend="self_test", id=settings.self_test_model))}
-    )
 
 
 def only_model(settings: InferenceSettings) -> LlamaCppEntry:

@@ -133,7 +133,8 @@ class ModelList(_Entry):
     def _names_are_unique(self) -> ModelList:
         if not self.models:
             raise ValueError("models is empty; name at least one")
-        if len(self.models) > 1 and any(entry.backend == "tensorrt_llm" for entry in self.models):
+        loaded = [entry for entry in self.models if entry.backend != "self_test"]  # which has no weights and no GPU
+        if len(loaded) > 1 and any(entry.backend == "tensorrt_llm" for entry in loaded):
             # Its fatal errors end the process, and it takes all memory of its GPUs.
             raise ValueError("a tensorrt_llm model is hosted alone; run one process (pod) for each")
         seen: set[str] = set()
@@ -168,6 +169,16 @@ def read_model_list(path: Path) -> ModelList:
     except ValidationError as error:
         mistakes = error.errors(include_input=False, include_url=False, include_context=False)
         raise BadModelList([_sentence(mistake["loc"], mistake["msg"]) for mistake in mistakes]) from error
+
+
+def with_self_test(listed: ModelList, model_id: str) -> ModelList:
+    """The list and the model of the mesh's self-tests. Raises BadModelList where another one has its name."""
+    try:
+        return ModelList(
+            models=(*listed.models, SelfTestEntry(backend="self_test", id=model_id)), embedders=listed.embedders
+        )
+    except ValidationError as error:
+        raise BadModelList([mistake["msg"].removeprefix("Value error, ") for mistake in error.errors()]) from error
 
 
 def _sentence(place: tuple[int | str, ...], message: str) -> str:
