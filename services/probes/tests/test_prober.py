@@ -65,6 +65,17 @@ def keys_at(tmp_path: Path) -> Path:
 OPEN = Filtered(off=frozenset({"output_moderation"}))
 
 
+async def test_a_round_is_counted_by_the_worst_that_it_found(keys_at):
+    def counted(worst: str) -> float:
+        return REGISTRY.get_sample_value("sluice_probes_rounds_total", {"worst": worst}) or 0.0
+
+    before = {worst: counted(worst) for worst in ("unguarded", "guarded")}
+    probing = prober(Mesh({"a": OPEN, "b": Filtered()}), keys_at, "a", "b")
+    for _ in range(3):
+        await probing.run_one()
+    assert {worst: counted(worst) - count for worst, count in before.items()} == {"unguarded": 2, "guarded": 1}
+
+
 async def test_one_tenants_alarm_stands_while_anothers_filters_are_seen_on(keys_at):
     probing = prober(Mesh({"a": OPEN, "b": Filtered()}), keys_at, "a", "b")
     assert unguarded(await probing.run_one()) == {"a"}

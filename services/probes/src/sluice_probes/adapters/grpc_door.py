@@ -71,7 +71,6 @@ def _answer(text: str, finish: int, guard: pb.GuardReport) -> Answer:
         withheld=finish == finish_reason_pb2.FINISH_REASON_CONTENT_FILTER,
         decision_ids=tuple(guard.decision_ids),
         skipped_filters=tuple(guard.skipped_filters),
-        redacted_output={found.kind: found.count for found in guard.redacted_output},
     )
 
 

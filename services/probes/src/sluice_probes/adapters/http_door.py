@@ -108,7 +108,6 @@ def _answer(text: str, finish: str | None, guard: dict[str, Any]) -> Answer:
         withheld=finish == "content_filter",
         decision_ids=tuple(map(str, guard.get("decision_ids", ()))),
         skipped_filters=tuple(map(str, guard.get("skipped_filters", ()))),
-        redacted_output=guard.get("redacted_output", {}),
     )
 
 

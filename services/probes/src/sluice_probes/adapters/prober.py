@@ -18,7 +18,7 @@ from sluice_kit.context import new_request_id
 from sluice_kit.telemetry import logger
 
 from sluice_probes.adapters.messages import measured, report
-from sluice_probes.domain.findings import ROUTES, State, guards_of
+from sluice_probes.domain.findings import ROUTES, State, guards_of, worst
 from sluice_probes.domain.recall import Tally
 from sluice_probes.domain.round import Door, Round, alarming, run_round
 from sluice_probes.domain.standing import NO_KEY, Known, Standing, nothing_tried
@@ -146,9 +146,7 @@ class Prober:
                 GUARD_ON.labels(route, guard).set(int(bool(found) and set(found) == {State.GUARDED}))
         for each in self._tally.recalls():
             RECALL.labels(each.kind, each.origin).set(each.value)
-        order = (State.UNGUARDED, State.UNAVAILABLE, State.UNTESTED, State.GUARDED)
-        found_now = {finding.state for finding in result.findings}
-        ROUNDS.labels(next((state.value for state in order if state in found_now), "none")).inc()
+        ROUNDS.labels(worst(result.findings).value).inc()
         for finding in alarming(result.findings):
             log.error(
                 "probes.unguarded",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 CHAT_ROUTES = ("grpc_chat", "grpc_stream", "http_chat", "http_stream")
 EMBED_ROUTES = ("grpc_embed", "http_embed")
@@ -51,7 +51,6 @@ class Answer:
     policy: str = ""
     decision_ids: tuple[str, ...] = ()
     skipped_filters: tuple[str, ...] = ()
-    redacted_output: Mapping[str, int] = field(default_factory=dict)
     vectors: tuple[tuple[float, ...], ...] = ()
 
 
