@@ -31,8 +31,8 @@ class Strike:
 
 def drawn(plan: Plan, broker: str) -> list[Strike]:
     """The strikes of a seed, in order."""
-    # The embedded broker loses records that it has acknowledged when it is stopped, and nobody promises anything then: under load
-    # quality passes over as many as were lost, and drift counts those twice that are sent again. SLUICE_CHAOS_STOP_EMBEDDED=1 shows it.
+    # The embedded broker loses records that it has acknowledged when it is stopped, and nobody promises anything then.
+    # SLUICE_CHAOS_STOP_EMBEDDED=1 stops it all the same.
     may_stop = broker != "embedded" or os.environ.get("SLUICE_CHAOS_STOP_EMBEDDED") == "1"
     outages = ("stopped", "frozen") if may_stop else ("frozen", "frozen")
     chance = random.Random(plan.seed)

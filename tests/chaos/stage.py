@@ -48,8 +48,11 @@ class Plan:
 
     @property
     def grace_seconds(self) -> int:
-        """Must be longer than the events of a dead gateway may wait: for the broker, and for the gateway's next start."""
-        return int(self.outage_seconds) + 40
+        """Must be longer than the events of a dead gateway may wait: for the broker, and for the gateway's next start.
+
+        A seed may put one outage right after the other, with too little between them for what has piled up.
+        """
+        return int(self.outages * self.outage_seconds) + 40
 
     @property
     def release_seconds(self) -> int:
