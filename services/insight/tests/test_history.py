@@ -133,6 +133,7 @@ class Insight:
         request.query.metrics.extend(metrics)
         request.query.group_by.append(pb.DIMENSION_TENANT)
         request.query.window.FromMicroseconds(more.get("window", DAY))
+        request.query.filters.extend(more.get("filters", ()))
         if "hop" in more:
             request.query.hop.FromMicroseconds(more["hop"])
         request.end_time.FromMicroseconds(more.get("end", self.now))
@@ -458,6 +459,23 @@ async def test_an_answer_out_of_too_many_hours_is_refused_and_one_of_days_is_not
     with pytest.raises(InvalidInput, match="more than 100 hours; ask for windows of a day"):
         await life.answers(window=HOUR)
     assert await life.answers() == await (await all_minutes(partitions, life.now)).answers()
+
+
+async def test_a_filter_reads_its_own_series_only_and_looks_through_no_end_of_others(lives: Any) -> None:
+    partitions = log(6)
+    life = lives(BEGIN, most_parts=15)
+    await both(life, partitions, range(0, len(partitions[0]) + 100, 100))
+    whole = await all_minutes(partitions, life.now)
+    asked = {"window": HOUR, "start": life.history.folded_up_to - 15 * HOUR, "end": life.history.folded_up_to}
+    acme, nobody = (pb.DimensionFilter(dimension=pb.DIMENSION_TENANT, values=[name]) for name in ("acme", "nobody"))
+    expected = await whole.answers(("quality.requests",), filters=[acme], **asked)
+    assert len(expected) == 15
+    assert await life.answers(("quality.requests",), filters=[acme], **asked) == expected
+    with pytest.raises(InvalidInput, match="made of more than 15 hours"):
+        await life.answers(("quality.requests",), **asked)
+    assert await life.answers(("quality.requests",), filters=[nobody], **asked) == []
+    with pytest.raises(InvalidInput, match="found among more than 300 hours; ask for windows of a day"):
+        await life.answers(("quality.requests",), filters=[nobody], window=HOUR)
 
 
 async def test_series_past_the_largest_are_added_up_as_other_and_sums_stay(lives: Any) -> None:

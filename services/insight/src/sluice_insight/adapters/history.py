@@ -7,7 +7,7 @@ import json
 import sqlite3
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +24,9 @@ HOUR = 3_600_000_000
 DAY = 24 * HOUR
 MOST_PARTS = 50_000
 """An answer out of more hours and days than this is refused: it would take many seconds and much memory."""
+LOOKED_THROUGH = 20
+"""Times so many may be looked through for those that match: a million, a second or two of the one thread that reads."""
+A_READ = 500
 _SCHEMA = """
 CREATE TABLE parts (
     length INTEGER NOT NULL, start INTEGER NOT NULL, family TEXT NOT NULL, series TEXT NOT NULL, key TEXT NOT NULL,
@@ -39,7 +42,7 @@ class HistoryUnavailable(Exception):
 
 
 class TooMuchHistory(Exception):
-    """The answer would be made of more than `most_parts` hours or days."""
+    """The answer would be made of more than `most_parts` hours or days, or found among too many; the message says what to ask for."""
 
 
 class History:
@@ -125,19 +128,42 @@ class History:
             (DAY, query.start, min(query.until, whole_days)),
             (HOUR, max(query.start, whole_days), min(query.until, before)),
         ]
-        left = self.most_parts
+        found = list(self._matching(query, families, spans))
+        for first in range(0, len(found), A_READ):
+            some = found[first : first + A_READ]
+            # What is deleted meanwhile is older than is kept: it may be there or not.
+            for row in self._read_from.execute(f"{_SELECT} WHERE rowid IN ({_marks(some)}) ORDER BY start", some):
+                yield _part(row)
+
+    def _matching(self, query: Query, families: frozenset[str], spans: Iterable[tuple[int, int, int]]) -> Iterator[int]:
+        """Rows, found in the index alone: of a filter's few series no other's sketches are read."""
+        left, to_look_through = self.most_parts, LOOKED_THROUGH * self.most_parts
+        matches: dict[str, bool] = {}
         for length, start, end in spans:
-            for row in self._read_from.execute(
-                f"{_SELECT} WHERE length = ? AND start >= ? AND start < ? ORDER BY start", (length, start, end)
+            for rowid, series in self._read_from.execute(
+                f"{_WHERE} AND family IN ({_marks(families)})", (length, start, end, *families)
             ):
-                if row[0] in families and query.matches(_series_of(row[1])):
-                    left -= 1
-                    if left < 0:
-                        raise TooMuchHistory
-                    yield _part(row)
+                if series not in matches:
+                    matches[series] = query.matches(_series_of(series))
+                left, to_look_through = left - matches[series], to_look_through - 1
+                if left < 0:
+                    raise TooMuchHistory(
+                        f"is made of more than {self.most_parts} hours; ask for windows of a day, fewer days, or filter"
+                    )
+                if to_look_through < 0:
+                    raise TooMuchHistory(
+                        f"is to be found among more than {LOOKED_THROUGH * self.most_parts} hours; ask for windows of a day, or fewer days"
+                    )
+                if matches[series]:
+                    yield rowid
 
 
+_WHERE = "SELECT rowid, series FROM parts WHERE length = ? AND start >= ? AND start < ?"
 _SELECT = "SELECT family, series, key, at, spans, revision, closed, body FROM parts"
+
+
+def _marks(values: Collection[object]) -> str:
+    return ",".join("?" * len(values))
 
 
 def _series(series: Series) -> str:

@@ -142,12 +142,8 @@ class InsightService(pb_grpc.InsightServiceServicer):
         minutes = self._board.starting(since, query.until)
         try:
             older = await history.parts(query, families, before=since)
-        except TooMuchHistory:
-            raise InvalidInput(
-                f"the answer is made of more than {history.most_parts} hours; ask for windows of a day, fewer days, or filter",
-                reason="TOO_MUCH_HISTORY",
-                field="query",
-            ) from None
+        except TooMuchHistory as error:
+            raise InvalidInput(f"the answer {error}", reason="TOO_MUCH_HISTORY", field="query") from None
         return await asyncio.to_thread(self._board.points, query, parts=[*older, *minutes])
 
     def _clipped(self, start: int, selection: dict) -> int:
