@@ -184,7 +184,8 @@ async def _run(
 def _alert_files(configured: InsightSettings) -> tuple[alerting.Rules, Sequence[Receiver]]:
     """The rules, watched, and the receivers. StartFailed with every mistake and its line."""
     try:
-        return alerting.watched_rules(configured.alert_rules), read_receivers(configured.alert_receivers_file)
+        rules = alerting.watched_rules(configured.alert_rules, kept_hours=configured.history_hours)
+        return rules, read_receivers(configured.alert_receivers_file)
     except ConfigurationRefused as refused:
         raise process.StartFailed(str(refused)) from None
 

@@ -14,7 +14,7 @@ class InsightSettings(GrpcServiceSettings):
     model_config = settings_config("insight")
 
     history_hours: int = Field(default=24, ge=1, le=24 * 31)
-    """Minutes older than this are forgotten, or moved into the history of hours and days."""
+    """Minutes older than this are forgotten, or moved into the history of hours and days. No rule of alerts may look back farther."""
     history_days: int = Field(default=31, ge=0, le=366)
     """Hours and days of metrics are kept on disk for so long; 0 keeps none."""
     history_series: int = Field(default=2_000, ge=10)

@@ -202,15 +202,31 @@ class RulesFile(ConfigurationModel):
 assert SEVERITIES == ("info", "warning", "critical")
 
 
-def read_rules(sources: Sequence[SourceFile]) -> tuple[Rule, ...]:
+def read_rules(sources: Sequence[SourceFile], *, kept_hours: int | None = None) -> tuple[Rule, ...]:
     """The rules of all files; one in a later folder takes the place of an earlier folder's with the same name.
 
-    Raises ConfigurationRefused with every mistake of all files.
+    Raises ConfigurationRefused with every mistake of all files; with `kept_hours` also for a rule that looks back farther.
     """
     read = documents(sources, RulesFile)
-    if mistakes := list(_doubles(read)):
+    mistakes = list(_doubles(read))
+    if kept_hours is not None:
+        mistakes += _too_far(read, kept_hours)
+    if mistakes:
         raise ConfigurationRefused(sorted(mistakes))
     return tuple({file.rule: _rule(file) for found in read for file in found.value.rules}.values())
+
+
+def _too_far(read: Sequence[Document[RulesFile]], kept_hours: int) -> Iterator[Mistake]:
+    """Of a window that is longer than minutes are kept only a part is there: the rule would say something else than it says."""
+    standing = {file.rule: (found, number) for found in read for number, file in enumerate(found.value.rules)}
+    for name, (found, number) in standing.items():
+        needed = -(-_rule(found.value.rules[number]).looks_back // _UNITS["h"])
+        if needed > kept_hours:
+            yield found.mistake(
+                f"rule {name} looks back {needed} hours, and SLUICE_INSIGHT_HISTORY_HOURS={kept_hours} keeps fewer: set it to {needed} or"
+                " more, or shorten the rule (a rule of yours with the name of a shipped one takes its place)",
+                at=("rules", number, "rule"),
+            )
 
 
 def _doubles(read: Sequence[Document[RulesFile]]) -> Iterator[Mistake]:

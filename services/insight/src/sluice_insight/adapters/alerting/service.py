@@ -38,11 +38,11 @@ from sluice_insight.domain.board import Board
 Rules = WatchedConfiguration[tuple[Rule, ...]]
 
 
-def watched_rules(folder: Path | None) -> Rules:
+def watched_rules(folder: Path | None, *, kept_hours: int) -> Rules:
     """The shipped rules and those of the folder. Raises ConfigurationRefused; later mistakes are logged, and the last good rules stay."""
 
     def build(sources: tuple[SourceFile, ...]) -> tuple[Rule, ...]:
-        return read_rules(sources)
+        return read_rules(sources, kept_hours=kept_hours)
 
     return WatchedConfiguration([SHIPPED, *([folder] if folder else [])], build, service="insight")
 

@@ -119,6 +119,21 @@ class Rule:
     """It stays firing for so long after the condition held last."""
     runbook: str = ""
 
+    @property
+    def looks_back(self) -> int:
+        """How far before the moment that is judged minutes are needed, in microseconds."""
+        match self.condition:
+            case Change(earlier=earlier, baseline=baseline):
+                return max(self.window, earlier + baseline)
+            case BurnRate(pairs=pairs):
+                return max(pair.long for pair in pairs)
+            case Absence(lookback=lookback):
+                return self.window + lookback
+            case Threshold():
+                return self.window
+            case MissingEvents() | DeadLetters() | Disparity():
+                return 0
+
     def say(self, labels: Mapping[str, str], value: float | None) -> str:
         """The summary. A dimension that the series has none of is `(none)`; names that are unknown stay as they are written."""
         told = "nothing" if value is None else f"{value:.4g}"

@@ -1,0 +1,58 @@
+"""Rules in files against how long minutes are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sluice_insight.adapters.alerting.rule_files import SHIPPED, read_rules
+from sluice_insight.main import _alert_files
+from sluice_insight.settings import InsightSettings
+from sluice_kit.configuration import ConfigurationRefused, source_files
+from sluice_kit.process import StartFailed
+
+HEAD = "rules:\n  - rule: far\n    severity: info\n    summary: x\n    metric: quality.failed_ratio\n"
+NEEDED = {
+    "    window: 3h\n    threshold: {above: 1}\n": 3,
+    "    window: 1h\n    change: {earlier: 1d, rises_by: 0.1}\n": 25,
+    "    window: 5h\n    change: {earlier: 1h, baseline: 1h, rises_by: 0.1}\n": 5,
+    "    burn_rate: {objective: 0.99, pairs: [{long: 1h, short: 5m, factor: 14}, {long: 3d, short: 6h, factor: 1}]}\n": 72,
+    "    window: 10m\n    absence: {lookback: 2h}\n": 3,
+    "    window: 45m\n    threshold: {above: 1}\n": 1,
+}
+
+
+@pytest.mark.parametrize(("condition", "needed"), NEEDED.items(), ids=map(str, NEEDED.values()))
+def test_a_rule_that_looks_back_farther_than_minutes_are_kept_is_refused(
+    tmp_path: Path, condition: str, needed: int
+) -> None:
+    (tmp_path / "far.yaml").write_text(HEAD + condition)
+    [rule] = read_rules(source_files(tmp_path), kept_hours=needed)
+    assert rule.name == "far"
+    with pytest.raises(ConfigurationRefused) as caught:
+        read_rules(source_files(tmp_path), kept_hours=needed - 1)
+    said = f"far.yaml:2: rule far looks back {needed} hours, and SLUICE_INSIGHT_HISTORY_HOURS={needed - 1} keeps fewer"
+    assert said in str(caught.value)
+
+
+def test_rules_that_look_at_no_minutes_look_back_as_far_as_they_like(tmp_path: Path) -> None:
+    (tmp_path / "far.yaml").write_text(
+        "rules:\n  - {rule: far, severity: info, summary: x, window: 2d, dead_letters: {above: 0}}\n"
+    )
+    assert len(read_rules(source_files(tmp_path), kept_hours=1)) == 1
+
+
+def test_a_start_with_fewer_hours_than_the_rules_need_says_which_and_how_many(tmp_path: Path) -> None:
+    with pytest.raises(
+        StartFailed, match=r"probe\.absent looks back 7 hours, and SLUICE_INSIGHT_HISTORY_HOURS=2 keeps"
+    ):
+        _alert_files(InsightSettings(history_hours=2))
+    rules, _ = _alert_files(InsightSettings(history_hours=7))
+    assert {rule.name for rule in rules.current} == {rule.name for rule in read_rules(source_files(SHIPPED))}
+    # One of ours in the place of each shipped one that looks back too far.
+    (tmp_path / "own.yaml").write_text(
+        HEAD.replace("far", "quality.failing") + "    window: 1h\n    threshold: {above: 0.1}\n"
+        "  - {rule: probe.absent, severity: info, summary: x, metric: probe.rounds, window: 10m, absence: {lookback: 1h}}\n"
+    )
+    rules, _ = _alert_files(InsightSettings(history_hours=2, alert_rules=tmp_path))
+    assert len(rules.current) == len(read_rules(source_files(SHIPPED)))
