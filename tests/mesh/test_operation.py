@@ -74,6 +74,17 @@ def test_a_service_that_does_not_become_ready_is_named_with_its_last_words(small
     assert not small.processes()
 
 
+def test_the_judge_of_answers_runs_with_a_rate_and_without_one_says_what_it_lacks(small: Mesh) -> None:
+    judge = ("mesh", "up", "--detach", "--service", "quality-judge")
+    without = small.sluice(*judge, "--timeout", "15")
+    assert without.returncode == 1
+    assert "set SLUICE_QUALITY_JUDGE_RATE" in without.stdout
+    up = small.sluice(*judge, SLUICE_QUALITY_JUDGE_RATE="0.1")
+    assert up.returncode == 0, up.stdout + up.stderr
+    status = small.sluice("mesh", "status")
+    assert (status.returncode, "quality-judge" in status.stdout) == (0, True)
+
+
 def test_a_second_start_of_the_same_mesh_is_refused_or_confirmed(mesh: Mesh) -> None:
     again = mesh.sluice("mesh", "up")
     assert again.returncode == 1
