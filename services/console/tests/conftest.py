@@ -82,6 +82,8 @@ class Mesh(
     fairness_page: int = 5_000
     refuses: str = ""
     """What insight says to every action; empty while it does as it is told."""
+    is_late: bool = False
+    """Insight does as it is told, and says so too late."""
     sources: list[insight.Source] = field(default_factory=list)
     spend: list[cost.SpendGroup] = field(default_factory=list)
     forecasts: list[cost.SpendForecast] = field(default_factory=list)
@@ -152,10 +154,15 @@ class Mesh(
     async def CreateSilence(self, request, context):
         await self._act(request, context)
         made = alert.Silence(
-            silence_id=f"s-{len(self.silences)}", rule=request.rule, labels=request.labels, ends_at=request.ends_at,
-            set_by=request.set_by, reason=request.reason, state=alert.SILENCE_STATE_ACTIVE,
+            silence_id=request.silence_id or f"s-{len(self.silences)}", rule=request.rule, labels=request.labels,
+            starts_at=stamp(datetime.now(UTC)), ends_at=request.ends_at, set_by=request.set_by, reason=request.reason,
+            state=alert.SILENCE_STATE_ACTIVE,
         )  # fmt: skip
+        if made.silence_id in {one.silence_id for one in self.silences}:  # of another end: it is asked for later
+            await context.abort(grpc.StatusCode.ALREADY_EXISTS, "there is another silence of this id")
         self.silences.append(made)
+        if self.is_late:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "secret detail of a neighbour")
         return alert.CreateSilenceResponse(silence=made)
 
     async def ExpireSilence(self, request, context):

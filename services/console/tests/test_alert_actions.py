@@ -17,6 +17,12 @@ async def token_of(client: httpx2.AsyncClient) -> str:
     return re.search(r'name="csrf_token" value="([^"]+)"', (await client.get("/alerts")).text)[1]  # type: ignore[index]
 
 
+def silence_form(page: str) -> dict[str, str]:
+    """What the first alert's form for a silence holds without being filled in."""
+    row = re.search(r'action="/alerts/silence">(.*?)</form>', page, re.DOTALL)[1]  # type: ignore[index]
+    return dict(re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', row))
+
+
 def acted(console: Console) -> list[str]:
     wanted = (alert_pb.CreateSilenceRequest, alert_pb.ExpireSilenceRequest, alert_pb.AcknowledgeAlertRequest)
     return [type(request).__name__ for _, request, _ in console.mesh.asked if isinstance(request, wanted)]
@@ -52,11 +58,7 @@ async def test_a_silence_from_an_alerts_row_is_of_that_alert_alone(console: Cons
     console.mesh.fill()
     console.mesh.silences = []
     async with console.signed_in() as client:
-        page = (await client.get("/alerts")).text
-        row = re.search(r'action="/alerts/silence">(.*?)</form>', page, re.DOTALL)[1]  # type: ignore[index]
-        fields = dict(re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', row)) | {
-            "lasts": "2h", "reason": "OPS-9"
-        }  # fmt: skip
+        fields = silence_form((await client.get("/alerts")).text) | {"lasts": "2h", "reason": "OPS-9"}
         assert (await client.post("/alerts/silence", data=fields)).status_code == 303
         assert "of no one experiment arm, project, prompt version, route" in " ".join(
             (await client.get("/alerts")).text.split()
@@ -98,6 +100,28 @@ async def test_acting_on_alerts_takes_a_form_of_ours(console: Console) -> None:
     async with console.client() as stranger:
         assert (await stranger.post("/alerts/silence", data=fields)).status_code == 401
     assert acted(console) == []
+
+
+async def test_a_form_that_is_sent_again_after_no_answer_came_makes_no_second_silence(console: Console) -> None:
+    console.mesh.fill()
+    console.mesh.silences = []
+    async with console.signed_in() as client:
+        fields = silence_form((await client.get("/alerts")).text) | {"lasts": "2h", "reason": "OPS-9"}
+        console.mesh.is_late = True
+        late = await client.post("/alerts/silence", data=fields)
+        assert (late.status_code, "It may have been done" in late.text) == (503, True)
+        assert "Nothing was done" not in late.text
+        assert "secret detail" not in late.text
+        console.mesh.is_late = False
+        assert (await client.post("/alerts/silence", data=fields)).status_code == 303
+        assert len(console.mesh.silences) == 1
+        other = await client.post("/alerts/silence", data=fields | {"lasts": "8h"})
+        assert (other.status_code, "has set another silence before" in other.text) == (400, True)
+        console.mesh.silences[0].ends_at.GetCurrentTime()
+        again = await client.post("/alerts/silence", data=fields)
+        assert (again.status_code, "open the page again" in again.text) == (400, True)
+        # Another row, or the page opened again, is another silence.
+        assert silence_form((await client.get("/alerts")).text)["silence"] != fields["silence"]
 
 
 async def test_what_insight_refuses_or_cannot_answer_is_told_and_nothing_is_claimed(console: Console) -> None:

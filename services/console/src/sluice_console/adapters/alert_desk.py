@@ -10,10 +10,10 @@ import grpc
 from sluice.insight.v1 import alert_service_pb2 as pb
 from sluice.insight.v1 import alert_service_pb2_grpc as rpc
 
-from sluice_console.domain.answers import Away, Refused, Silence
+from sluice_console.domain.answers import Away, Refused, Silence, TooLate
 
 _STATES = {pb.SILENCE_STATE_PENDING: "to come", pb.SILENCE_STATE_ACTIVE: "active", pb.SILENCE_STATE_EXPIRED: "over"}
-_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED)
+_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNIMPLEMENTED)
 T = TypeVar("T")
 
 
@@ -31,12 +31,28 @@ class AlertDesk:
         return [_silence(one) for one in answer.silences]
 
     async def silence(
-        self, *, rule: str, labels: Mapping[str, str], lasts: timedelta, who: str, reason: str, now: datetime
+        self,
+        *,
+        silence_id: str,
+        rule: str,
+        labels: Mapping[str, str],
+        lasts: timedelta,
+        who: str,
+        reason: str,
+        now: datetime,
     ) -> Silence:
-        """A silence from now on."""
-        request = pb.CreateSilenceRequest(rule=rule, labels=labels, set_by=who, reason=reason)
+        """A silence from now on. Asked again with the same id (empty: one is made), the one that there is."""
+        request = pb.CreateSilenceRequest(silence_id=silence_id, rule=rule, labels=labels, set_by=who, reason=reason)
         request.ends_at.FromDatetime(now + lasts)
-        return _silence((await _asked(self._stub.CreateSilence(request, timeout=self._seconds))).silence)
+        try:
+            return _silence((await self._stub.CreateSilence(request, timeout=self._seconds)).silence)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.ALREADY_EXISTS:  # type: ignore[attr-defined]
+                raise _told(error) from None
+        for one in await self.silences():
+            if one.id == silence_id and one.is_asked_for(rule=rule, labels=labels, lasts=lasts, who=who, reason=reason):
+                return one
+        raise Refused("This form has set another silence before, or one that is over: open the page again")
 
     async def expire(self, silence_id: str, *, who: str) -> Silence:
         """The silence, ended now."""
@@ -53,10 +69,17 @@ async def _asked(call: Awaitable[T]) -> T:
     try:
         return await call
     except grpc.RpcError as error:
-        if error.code() in _AWAY:  # type: ignore[attr-defined]
-            raise Away("insight", "insight, which judges the rules, does not answer.") from None
-        # What a service of the mesh says to a caller holds no text of anybody's.
-        raise Refused(str(error.details() or "insight refused it")) from None  # type: ignore[attr-defined]
+        raise _told(error) from None
+
+
+def _told(error: grpc.RpcError) -> Exception:
+    code = error.code()  # type: ignore[attr-defined]
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return TooLate("insight", "insight, which judges the rules, did not answer in time.")
+    if code in _AWAY:
+        return Away("insight", "insight, which judges the rules, does not answer.")
+    # What a service of the mesh says to a caller holds no text of anybody's.
+    return Refused(str(error.details() or "insight refused it"))  # type: ignore[attr-defined]
 
 
 def _silence(silence: pb.Silence) -> Silence:

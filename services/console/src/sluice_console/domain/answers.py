@@ -18,6 +18,10 @@ class Away(Exception):
         self.service, self.reason = service, reason
 
 
+class TooLate(Away):
+    """It did not answer in time: what it was to do may have been done."""
+
+
 class Refused(Exception):
     """A service will not do it; the message says why, and may be shown."""
 
@@ -186,6 +190,11 @@ class Silence:
     state: str
     starts_at: datetime
     ends_at: datetime
+
+    def is_asked_for(self, *, rule: str, labels: Mapping[str, str], lasts: timedelta, who: str, reason: str) -> bool:
+        """Whether it is what a form asks for that was sent before; it began when it came in, a moment after it was asked for."""
+        said, asked = (self.rule, self.labels, self.set_by, self.reason), (rule, dict(labels), who, reason)
+        return said == asked and abs(self.ends_at - self.starts_at - lasts) < timedelta(minutes=1)
 
     @property
     def without(self) -> list[str]:

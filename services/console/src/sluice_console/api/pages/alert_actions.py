@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from sluice_console.api.gate import FormRefused, form
 from sluice_console.api.site import Site, person_of
-from sluice_console.domain.answers import Away, Refused
+from sluice_console.domain.answers import Away, Refused, TooLate
 from sluice_console.domain.people import Person, Role
 
 LENGTHS = {
@@ -56,6 +56,7 @@ async def _silence(site: Site, request: Request) -> Response:
         raise FormRefused(400, f"Choose how long: {', '.join(LENGTHS)}.")
     made = await _told(
         site.desk.silence(
+            silence_id=fields.get("silence", ""),
             rule=fields.get("rule", ""),
             labels={name.removeprefix(LABEL): value for name, value in fields.items() if name.startswith(LABEL)},
             lasts=length[1],
@@ -89,8 +90,14 @@ async def _told(asked: Awaitable[T]) -> T:
         return await asked
     except Refused as refused:
         raise FormRefused(400, f"{refused.reason}.") from None
+    except TooLate as late:
+        raise FormRefused(
+            503, f"{late.reason} It may have been done: sent again, this form does nothing twice."
+        ) from None
     except Away as away:
-        raise FormRefused(503, f"{away.reason} Nothing was done: try again.") from None
+        raise FormRefused(
+            503, f"{away.reason} Nothing was done, unless the connection broke just then: try again."
+        ) from None
 
 
 def _back(place: str = "") -> Response:

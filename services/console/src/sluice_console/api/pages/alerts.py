@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -39,6 +41,7 @@ def routes(site: Site) -> list[Route]:
             alerts=[alert for alert in known if not state or alert.state == state],
             may_act=may_act(person),
             lengths=LENGTHS,
+            new_id=lambda: secrets.token_hex(16),
         )
 
     return [Route("/alerts", show, methods=["GET"])]
