@@ -216,6 +216,34 @@ async def test_a_silence_begins_and_ends_by_itself(desk: Desk) -> None:
     assert not (await desk.stub.ListSilences(only)).silences
 
 
+def test_silences_that_are_over_cost_nothing_when_alerts_are_looked_at() -> None:
+    class Counted(dict[str, str]):
+        looked_at = 0
+
+        def get(self, *args: str) -> str:  # type: ignore[override]
+            self.looked_at += 1
+            return super().get(*args)  # type: ignore[return-value]
+
+    kept = Interventions()
+    for number in range(3_000):
+        end = BEGIN + (number - 2_990) * MINUTE
+        silence = AlertSilenced(silence_id=f"s{number}", labels={"tenant_id": "acme"}, set_by="op", reason="x")
+        silence.ends_at.FromMicroseconds(end)
+        silence.starts_at.FromMicroseconds(end - HOUR)
+        silence.metadata.occurred_at.FromMicroseconds(1)
+        kept.take(silence)
+        if number == 2_995:
+            assert kept.silencing("r", {"tenant_id": "acme"}, at=BEGIN) == tuple(f"s{n}" for n in range(2_991, 2_996))
+    labels = Counted(tenant_id="acme")
+    assert kept.silencing("r", labels, at=BEGIN) == tuple(f"s{n}" for n in range(2_991, 3_000))
+    assert labels.looked_at == 9
+    ended = AlertSilenced(silence_id="s2999", labels={"tenant_id": "acme"})
+    ended.ends_at.FromMicroseconds(BEGIN)
+    ended.metadata.occurred_at.FromMicroseconds(2)
+    kept.take(ended)
+    assert kept.silencing("r", labels, at=BEGIN) == tuple(f"s{n}" for n in range(2_991, 2_999))
+
+
 async def test_an_empty_label_leaves_out_the_alerts_that_have_one(desk: Desk) -> None:
     made = await desk.silence(labels={"tenant_id": "", "model": "small"})
     assert dict(made.labels) == {"tenant_id": "", "model": "small"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ class Interventions:
     def __init__(self, *, most: int = MOST_KEPT, changed: Callable[[], None] = lambda: None) -> None:
         self._most, self._changed = most, changed
         self._silences: OrderedDict[str, Silence] = OrderedDict()
+        self._version, self._by_end = 0, (0, list[Silence]())
         self._acknowledged: OrderedDict[str, AlertAcknowledged] = OrderedDict()
         self.positions: dict[tuple[str, int], int] = {}
         """The offset after the last that was read, by topic and partition."""
@@ -48,6 +50,7 @@ class Interventions:
             self._silences[silence.silence_id] = silence
             while len(self._silences) > self._most:
                 del self._silences[min(self._silences.values(), key=lambda one: one.ends_at).silence_id]
+            self._version += 1
             self._changed()
 
     def _acknowledge(self, event: AlertAcknowledged) -> None:
@@ -68,8 +71,18 @@ class Interventions:
         return sorted(self._silences.values(), key=lambda one: (-one.ends_at, one.silence_id))
 
     def silencing(self, rule: str, labels: dict[str, str], *, at: int) -> tuple[str, ...]:
-        """Ids of the silences that hold for an alert at this moment."""
-        return covering(list(self._silences.values()), rule, labels, at=at)
+        """Ids of the silences that hold for an alert at this moment. Asked for each alert by each watcher: those that are over are not looked at."""
+        by_end = self._sorted()
+        return covering(by_end[bisect_right(by_end, at, key=lambda one: one.ends_at) :], rule, labels, at=at)
+
+    def _sorted(self) -> list[Silence]:
+        """By their ends. A new list whenever one was taken in: the rules are judged in another thread."""
+        version, by_end = self._by_end
+        if version != self._version:
+            version = self._version
+            by_end = sorted(self._silences.values(), key=lambda one: one.ends_at)
+            self._by_end = version, by_end
+        return by_end
 
     def acknowledgement(self, alert_id: str) -> AlertAcknowledged | None:
         """Who has taken an alert on."""
