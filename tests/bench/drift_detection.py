@@ -1,8 +1,8 @@
 """How often drift detectors alarm without drift, how soon with it, and what they miss; Evidently and river beside them.
 
-    make bench-drift [QUICK=1]        (python tests/bench/drift_detection.py [--quick] [--seed 2026] [--rivals PYTHON])
+    make bench-drift [QUICK=1]        (python tests/bench/drift_detection.py [--quick] [--seasons] [--seed 2026] [--rivals PYTHON])
 
-Prints tables, and writes them to docs/drift/measured.md unless --quick.
+Prints tables, and writes them to docs/drift/measured.md unless --quick or --seasons.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from math import sqrt
 from pathlib import Path
@@ -33,7 +34,11 @@ from drift_streams import (  # noqa: E402
     Population,
     stream,
     trailing_season,
+    two_days,
 )
+from sluice_drift.domain.comparison import Comparer, Detection, Verdict  # noqa: E402
+from sluice_drift.domain.partition import Partition, Rules  # noqa: E402
+from sluice_drift.domain.trailing import read_rules  # noqa: E402
 
 DRIFTS = ("language", "prior", "covariate", "concept", "gradual", "tiny")
 HERE = Path(__file__).parent
@@ -58,7 +63,28 @@ def _run(job: tuple[str, str, int, int, bool, bool]) -> tuple[str, dict[str, np.
         measured = Measured(_population, reference, seed=seed)
         rows = [measured.window(each, shuffled=shuffled, dear=dear) for each in drawn]
     found = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-    return name, decide(found, day=DAY)
+    itself = {_ITSELF: _service(scenario, seed=seed)} if scenario in ("seasonal", "trailing") else {}
+    return name, decide(found, day=DAY) | itself
+
+
+_ITSELF = "the service itself, all its tests, 1 % a window"
+
+
+def _service(scenario: str, *, seed: int) -> np.ndarray:
+    """Alarms of the second of two seasonal days, by the service's own partition, with and without SLUICE_DRIFT_TRAILING="*=5@day"."""
+    assert _population is not None
+    rules = Rules(reference_size=REFERENCE, trailing=read_rules("*=5@day" if scenario == "trailing" else ""))
+    partition, comparer, alarms = Partition(0, rules, now=0), Comparer(Detection(), rules.trailing), []
+    for number, drawn in enumerate(two_days(_population, seed=seed)):
+        start = number * rules.length
+        observed = _population.observations(drawn, number * WINDOW)
+        partition.absorb([replace(each, at=start, mark=1 + each.offset) for each in observed], now=0)
+        if number >= DAY:
+            [due] = [each for each in partition.due(0) if each.window.start == start]
+            alarms.append(comparer.compare(due.window, due.reference, due.before).verdict is Verdict.DRIFTED)
+        for each in partition.due(0):
+            partition.mark_published(each)
+    return np.array(alarms)
 
 
 def jobs(*, quick: bool, seed: int) -> list[tuple[str, str, int, int, bool, bool]]:
@@ -99,8 +125,17 @@ def wilson(hits: int, n: int) -> str:
 
 
 def tables(alarms: dict[str, dict[str, np.ndarray]]) -> str:
-    rules = list(dict.fromkeys(rule for found in alarms.values() for rule in found))
-    return "\n\n".join([_quiet_table(alarms, rules), _drift_table(alarms, rules), _season_table(alarms, rules)])
+    rules = _rules(alarms)
+    others = [rule for rule in rules if rule != _ITSELF]
+    return "\n\n".join([_quiet_table(alarms, others), _drift_table(alarms, others), _season_table(alarms, rules)])
+
+
+def seasons(alarms: dict[str, dict[str, np.ndarray]]) -> str:
+    return _season_table(alarms, _rules(alarms))
+
+
+def _rules(alarms: dict[str, dict[str, np.ndarray]]) -> list[str]:
+    return list(dict.fromkeys(rule for found in alarms.values() for rule in found))
 
 
 def _of(alarms: dict[str, dict[str, np.ndarray]], scenario: str, rule: str) -> list[np.ndarray]:
@@ -152,14 +187,23 @@ def _season_table(alarms: dict[str, dict[str, np.ndarray]], rules: list[str]) ->
     return "\n".join(lines)
 
 
+def _command(args: argparse.Namespace) -> str:
+    if args.seasons:
+        return f"python tests/bench/drift_detection.py --seasons{' --quick' if args.quick else ''}"
+    return f"make bench-drift{' QUICK=1' if args.quick else ''}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--seasons", action="store_true", help="only the streams of seasonal traffic, on the screen")
     parser.add_argument("--rivals", default="", help="Python with evidently and river; empty leaves them out")
     args = parser.parse_args()
     begun, load = time.monotonic(), os.getloadavg()[0]
     made = jobs(quick=args.quick, seed=args.seed)
+    if args.seasons:
+        made = [job for job in made if job[1] in ("seasonal", "trailing")]
     workers = os.cpu_count() or 1
     with ProcessPoolExecutor(workers, initializer=_prepare, initargs=(args.seed,)) as pool:
         alarms = dict(pool.map(_run, made))
@@ -167,13 +211,13 @@ def main() -> int:
         for name, found in rivals(args.rivals, made, Population(args.seed)).items():
             alarms[name] = {**alarms[name], **found}
     head = (
-        f"`make bench-drift{' QUICK=1' if args.quick else ''}`, seed {args.seed}, {datetime.now(UTC):%Y-%m-%d}, {workers} cores, load "
+        f"`{_command(args)}`, seed {args.seed}, {datetime.now(UTC):%Y-%m-%d}, {workers} cores, load "
         f"{load:.1f} at the start and {os.getloadavg()[0]:.1f} at the end, {time.monotonic() - begun:.0f} s. "
         f"Reference {REFERENCE}, window {WINDOW} texts, {DAY} windows a day; intervals are Wilson's, 95 %."
     )
-    page = f"# Drift detectors, measured\n\n{head}\n\n{tables(alarms)}\n"
+    page = f"# Drift detectors, measured\n\n{head}\n\n{(seasons if args.seasons else tables)(alarms)}\n"
     print(page)
-    if not args.quick:
+    if not (args.quick or args.seasons):
         PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text(page, encoding="utf-8")
     return 0

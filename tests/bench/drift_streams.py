@@ -151,9 +151,14 @@ def stream(population: Population, scenario: str, windows: int, *, seed: int) ->
     return reference, np.stack([population.draw(rng, mix_at(scenario, w), WINDOW) for w in range(windows)])
 
 
+def two_days(population: Population, *, seed: int) -> list[np.ndarray]:
+    """Windows of seasonal traffic."""
+    rng = np.random.default_rng(seed)
+    return [population.draw(rng, mix_at("seasonal", w % DAY), WINDOW) for w in range(2 * DAY)]
+
+
 def trailing_season(population: Population, *, seed: int) -> tuple[list[np.ndarray], np.ndarray]:
     """Two days of seasonal traffic: today's windows, and for each the windows of the same quarter of an hour yesterday."""
-    rng = np.random.default_rng(seed)
-    days = [population.draw(rng, mix_at("seasonal", w % DAY), WINDOW) for w in range(2 * DAY)]
+    days = two_days(population, seed=seed)
     near = [np.concatenate([days[(w + k) % DAY] for k in (-2, -1, 0, 1, 2)]) for w in range(DAY)]
     return near, np.stack(days[DAY:])

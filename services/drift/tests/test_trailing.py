@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from sluice_drift.adapters import records
 from sluice_drift.adapters.events import measured
 from sluice_drift.domain.causes import causes_of
-from sluice_drift.domain.comparison import Comparer, Comparison, Detection, Verdict
+from sluice_drift.domain.comparison import Comparer, Comparison, Detection, Feature, Verdict
 from sluice_drift.domain.observation import Observation, Profile, Series, pack_embedding
 from sluice_drift.domain.partition import Due, Partition, Record, Rules
 from sluice_drift.domain.recount import Recount
-from sluice_drift.domain.trailing import read_rules
+from sluice_drift.domain.trailing import Span, Trailing, TrailingRules, read_rules
 from sluice_drift.settings import DriftSettings
 
 SECOND = 1_000_000
@@ -204,29 +204,92 @@ def test_windows_that_a_crash_kept_from_being_published_are_published_however_ol
     assert all(len(due[number].before) == 3 for number in range(4, 12))
 
 
+A_DAY_OF_FOUR = replace(RULES, trailing=TrailingRules((Trailing("prompt.*", Span(3, 5)),)))
+"""The window of the same time of the day before, and one on each side."""
+
+
+def compared_with_the_day_before(due: Due) -> dict[str, Feature]:
+    comparison = Comparer(DETECTION, A_DAY_OF_FOUR.trailing).compare(due.window, due.reference, due.before)
+    return {each.name: each for each in comparison.features}
+
+
+def test_what_comes_every_day_is_news_to_the_pinned_side_and_not_to_the_one_that_is_compared_with_the_day_before() -> (
+    None
+):
+    days = [0.1, 0.1, 0.1, 0.8, 0.8, 0.8, 0.8, 0.1] * 2
+    rules = replace(RULES, trailing=TrailingRules((Trailing("prompt.*", Span(7, 9)),)))
+    [due] = [each for each in run(traffic(12, days), rules).due(0) if each.window.start == BASE + 13 * LENGTH]
+    comparison = Comparer(DETECTION, rules.trailing).compare(due.window, due.reference, due.before)
+    features = {each.name: each for each in comparison.features}
+    seasonal, pinned = features["prompt.language"], features["answer.language"]
+    assert (seasonal.trailing, seasonal.gap, seasonal.reference_observations) == (3, 6, 180)
+    assert (seasonal.verdict, pinned.verdict) == (Verdict.STABLE, Verdict.DRIFTED)
+    told = measured(due, comparison, causes_of(due.window, due.reference, comparison), false_alarm_rate=0.05)
+    spans = {each.feature: (each.trailing_windows, each.trailing_gap) for each in told.features}
+    assert (spans["prompt.language"], spans["answer.language"]) == ((3, 6), (0, 0))
+
+
+def test_a_change_is_found_against_the_day_before_for_a_whole_day() -> None:
+    dues = run(traffic(13, [0.1] * 8 + [0.9] * 8), A_DAY_OF_FOUR).due(0)
+    verdicts = {
+        (due.window.start - BASE) // LENGTH: compared_with_the_day_before(due)["prompt.language"] for due in dues
+    }
+    found = [number for number, each in sorted(verdicts.items()) if each.verdict is Verdict.DRIFTED]
+    assert found == [8, 9, 10, 11, 12]  # of the last, two of the three windows were still of before
+    assert [verdicts[number].verdict for number in (2, 3)] == [Verdict.INSUFFICIENT, Verdict.INSUFFICIENT]
+
+
+def test_late_data_restate_the_windows_of_the_day_after_and_none_between() -> None:
+    log = traffic(14, [0.3] * 9)
+    partition = run(log, A_DAY_OF_FOUR)
+    for due in partition.due(0):
+        partition.mark_published(due)
+    partition.absorb([observation(np.random.default_rng(9), len(log), 2 * LENGTH, german=1.0)], now=0)
+    assert sorted((due.window.start - BASE) // LENGTH for due in partition.due(0)) == [2, 5, 6, 7]
+
+
+def test_windows_are_kept_for_a_day_and_what_is_on_its_other_side() -> None:
+    kept = {}
+    for name, trailing in (("seasonal", A_DAY_OF_FOUR.trailing), ("pinned", read_rules(""))):
+        rules = Rules(length=LENGTH, lateness=0, retention=2 * LENGTH, reference_size=60, trailing=trailing)
+        partition = Partition(0, rules, now=0)
+        for one in traffic(15, [0.3] * 14, each=10):
+            partition.absorb([one], now=0)
+            for due in partition.due(0):
+                partition.mark_published(due)
+        kept[name] = len(list(partition.windows))
+        partition.absorb([observation(np.random.default_rng(9), 140, 13 * LENGTH, german=1.0)], now=0)
+        assert len(last_of(partition).before) == (3 if name == "seasonal" else 0)
+    assert kept["seasonal"] == kept["pinned"] + 5
+
+
+@pytest.mark.parametrize("rules", [RULES, A_DAY_OF_FOUR])
 @settings(max_examples=30, deadline=None)
-@given(st.data())
-def test_through_a_crash_and_counted_again_the_same_is_said_of_every_window(data: st.DataObject) -> None:
-    log = traffic(6, [0.3, 0.3, 0.7, 0.7, 0.2], each=30)
+@given(data=st.data())
+def test_through_a_crash_and_counted_again_the_same_is_said_of_every_window(rules: Rules, data: st.DataObject) -> None:
+    log = traffic(6, [0.3, 0.3, 0.7, 0.7, 0.2, 0.2, 0.7], each=30)
     stored: dict[str, bytes] = {}
-    partition = Partition(0, RULES, now=0)
+    partition = Partition(0, rules, now=0)
     cut = data.draw(st.integers(0, len(log)))
     for each in log[:cut]:
         changes: dict[str, Record | None] = partition.absorb([each], now=0)
         stored |= {key: records.encode(record) for key, record in changes.items() if record is not None}
     kept = [records.decode(key.encode(), value) for key, value in stored.items()]
-    revived = Partition(0, RULES, records=kept, now=0)
+    revived = Partition(0, rules, records=kept, now=0)
     for each in log[max(0, cut - 20) :]:
         revived.absorb([each], now=0)
     [reference] = revived.references
-    again = Recount(0, RULES, pinned={(SERIES, 1): reference}, partial=False, now=0)
+    again = Recount(0, rules, pinned={(SERIES, 1): reference}, partial=False, now=0)
     for each in log:
         again.absorb_one(each, now=0)
-    assert said(revived.due(0)) == said(again.due_all()) == said(run(log).due(0))
+    assert said(revived.due(0), rules) == said(again.due_all(), rules) == said(run(log, rules).due(0), rules)
 
 
-def said(dues: list[Due]) -> dict[int, tuple[int, Comparison]]:
-    return {due.window.start: (len(due.before), compared(due)) for due in dues}
+def said(dues: list[Due], rules: Rules) -> dict[int, tuple[int, Comparison]]:
+    comparer = Comparer(DETECTION, rules.trailing)
+    return {
+        due.window.start: (len(due.before), comparer.compare(due.window, due.reference, due.before)) for due in dues
+    }
 
 
 def test_the_first_rule_that_fits_decides() -> None:
@@ -236,6 +299,33 @@ def test_the_first_rule_that_fits_decides() -> None:
     assert rules.windows(Series("other", "small"), "prompt.words") == 0
     assert rules.windows(Series("", "small"), "request.outcome") == 288
     assert (rules.most(SERIES), rules.most(Series("", "x")), read_rules("").most(SERIES)) == (288, 288, 0)
+
+
+def test_the_same_time_of_the_day_before_is_found_by_the_length_of_the_windows() -> None:
+    assert read_rules("*=5@day").span(SERIES, "prompt.words") == Span(286, 290)
+    assert read_rules("prompt.*=3 @ day, *=2", 3600).numbers(SERIES) == (1, 2, 23, 24, 25)
+    hours = DriftSettings(window_seconds=3600, trailing="*=1@day").rules()  # type: ignore[call-arg]
+    assert (hours.trailing.numbers(SERIES), hours.trailing.most(SERIES)) == ((24,), 24)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "told"),
+    [
+        ("*=4@day", 300, "needs an odd number"),
+        ("*=27@day", 300, "needs an odd number"),
+        ("*=0@day", 300, "needs an odd number"),
+        ("*=3@day", 86_400, "none of them the window itself"),
+        ("*=3@day", 700, "divide a day"),
+        ("*=3@day", 60, "five minutes or more"),
+        ("*=3@week", 300, "must be FEATURE=WINDOWS"),
+        ("*=3@", 300, "must be FEATURE=WINDOWS"),
+    ],
+)
+def test_a_rule_of_the_day_before_that_cannot_be_kept_stops_the_start_with_a_sentence(
+    text: str, seconds: int, told: str
+) -> None:
+    with pytest.raises(ValidationError, match=told):
+        DriftSettings(trailing=text, window_seconds=seconds)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("text", ["prompt.language", "prompt.language=many", "prompt.language=289", "=", "a=-1"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from sluice.events.v1.inference_pb2 import InferenceMeasured
 from sluice_kit.addresses import default_listen
 from sluice_kit.broker import client_options
@@ -53,12 +53,14 @@ class DriftSettings(StreamSettings):
 
     trailing: str = Field(default="", max_length=4000)
     """Features compared with the windows just before in place of the pinned reference: `prompt.language=12, acme|small/request.*=288`
-    (windows; the first rule that fits decides; `*` fits anything; 0: the pinned reference)."""
+    (windows; the first rule that fits decides; `*` fits anything; 0: the pinned reference), or with windows around the same time of
+    the day before: `*=5@day` (the same and two on each side)."""
 
     @field_validator("trailing")
     @classmethod
-    def _trailing_can_be_read(cls, value: str) -> str:
-        read_rules(value)
+    def _trailing_can_be_read(cls, value: str, others: ValidationInfo) -> str:
+        if "window_seconds" in others.data:  # else that is what is wrong
+            read_rules(value, others.data["window_seconds"])
         return value
 
     @property
@@ -74,7 +76,7 @@ class DriftSettings(StreamSettings):
             retention=self.retention_seconds * _SECOND,
             idle_after=self.idle_seconds * _SECOND,
             reference_size=self.reference_observations,
-            trailing=read_rules(self.trailing),
+            trailing=read_rules(self.trailing, self.window_seconds),
         )
 
     def detection(self) -> Detection:

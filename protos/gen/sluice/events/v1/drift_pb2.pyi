@@ -200,6 +200,7 @@ class FeatureDrift(_message.Message):
     REFERENCE_BIN_COUNTS_FIELD_NUMBER: _builtins.int
     LARGEST_CHANGE_FIELD_NUMBER: _builtins.int
     TRAILING_WINDOWS_FIELD_NUMBER: _builtins.int
+    TRAILING_GAP_FIELD_NUMBER: _builtins.int
     feature: _builtins.str
     """Feature, such as `prompt.language`, `answer.words`, `prompt.embedding`, `prompt.topic`, `answer.vocabulary`, `answer.variety`, `answer.tools`, `request.outcome`."""
     statistic: _builtins.str
@@ -221,7 +222,9 @@ class FeatureDrift(_message.Message):
     largest_change: _builtins.str
     """Bin whose share moved most; empty for embeddings."""
     trailing_windows: _builtins.int
-    """Windows just before, which it is compared with in place of the pinned reference (fields named `reference` are then of them); 0: the reference."""
+    """Windows before, which it is compared with in place of the pinned reference (fields named `reference` are then of them); 0: the reference."""
+    trailing_gap: _builtins.int
+    """Windows between it and the newest of these: 0 when they are those just before, a day's (less a few) when they are around the same time of the day before."""
     @_builtins.property
     def bins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the bins."""
@@ -251,10 +254,11 @@ class FeatureDrift(_message.Message):
         reference_bin_counts: _abc.Iterable[_builtins.int] | None = ...,
         largest_change: _builtins.str = ...,
         trailing_windows: _builtins.int = ...,
+        trailing_gap: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_jensen_shannon_divergence", b"_jensen_shannon_divergence", "_p_value", b"_p_value", "_population_stability_index", b"_population_stability_index", "jensen_shannon_divergence", b"jensen_shannon_divergence", "p_value", b"p_value", "population_stability_index", b"population_stability_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_jensen_shannon_divergence", b"_jensen_shannon_divergence", "_p_value", b"_p_value", "_population_stability_index", b"_population_stability_index", "bin_counts", b"bin_counts", "bins", b"bins", "feature", b"feature", "jensen_shannon_divergence", b"jensen_shannon_divergence", "largest_change", b"largest_change", "observations", b"observations", "p_value", b"p_value", "population_stability_index", b"population_stability_index", "reference_bin_counts", b"reference_bin_counts", "reference_observations", b"reference_observations", "statistic", b"statistic", "trailing_windows", b"trailing_windows", "value", b"value", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_jensen_shannon_divergence", b"_jensen_shannon_divergence", "_p_value", b"_p_value", "_population_stability_index", b"_population_stability_index", "bin_counts", b"bin_counts", "bins", b"bins", "feature", b"feature", "jensen_shannon_divergence", b"jensen_shannon_divergence", "largest_change", b"largest_change", "observations", b"observations", "p_value", b"p_value", "population_stability_index", b"population_stability_index", "reference_bin_counts", b"reference_bin_counts", "reference_observations", b"reference_observations", "statistic", b"statistic", "trailing_gap", b"trailing_gap", "trailing_windows", b"trailing_windows", "value", b"value", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__jensen_shannon_divergence: _TypeAlias = _typing.Literal["jensen_shannon_divergence"]  # noqa: Y015
     _WhichOneofArgType__jensen_shannon_divergence: _TypeAlias = _typing.Literal["_jensen_shannon_divergence", b"_jensen_shannon_divergence"]  # noqa: Y015

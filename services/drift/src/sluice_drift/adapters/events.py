@@ -76,6 +76,7 @@ def _feature(feature: Feature) -> drift_pb2.FeatureDrift:
         reference_bin_counts=[count for _, _, count in feature.bins],
         largest_change=feature.largest_change,
         trailing_windows=feature.trailing,
+        trailing_gap=feature.gap,
     )
 
 

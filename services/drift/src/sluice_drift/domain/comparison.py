@@ -16,7 +16,7 @@ from sluice_drift.domain.detectors.weighted_chi_squares import upper_tail
 from sluice_drift.domain.pooled import pool
 from sluice_drift.domain.reference import Reference, embedding_matrix
 from sluice_drift.domain.sample import TextSample
-from sluice_drift.domain.trailing import ALWAYS_PINNED, TrailingRules
+from sluice_drift.domain.trailing import ALWAYS_PINNED, Span, TrailingRules
 from sluice_drift.domain.window import DriftWindow
 
 
@@ -65,6 +65,8 @@ class Feature:
     largest_change: str = ""
     trailing: int = 0
     """Windows before that it is compared with; 0: the pinned reference."""
+    gap: int = 0
+    """Windows between it and the newest of these."""
     base: TextSample | None = None
     """What it is compared with."""
 
@@ -85,20 +87,20 @@ class _Bases:
     reference: Reference
     before: Sequence[DriftWindow]
 
-    _pooled: dict[tuple[str, int], TextSample] = field(default_factory=dict)
+    _pooled: dict[tuple[str, Span], TextSample] = field(default_factory=dict)
 
-    def of(self, side: str, windows: int) -> TextSample:
+    def of(self, side: str, span: Span) -> TextSample:
         """Texts of the windows before that are of the same version, or the reference's where there are none to be."""
-        if not windows:
+        if not span.windows:
             found: TextSample = getattr(self.reference, side)
             return found
-        if (side, windows) not in self._pooled:
-            self._pooled[side, windows] = self._pool(side, windows)
-        return self._pooled[side, windows]
+        if (side, span) not in self._pooled:
+            self._pooled[side, span] = self._pool(side, span)
+        return self._pooled[side, span]
 
-    def _pool(self, side: str, windows: int) -> TextSample:
-        oldest = self.window.start - windows * self.window.length
-        near = (each for each in self.before if each.start >= oldest)
+    def _pool(self, side: str, span: Span) -> TextSample:
+        newest, oldest = (self.window.start - number * self.window.length for number in (span.nearest, span.furthest))
+        near = (each for each in self.before if oldest <= each.start <= newest)
         return pool(getattr(each, side) for each in near if each.reference_version == self.window.reference_version)
 
 
@@ -124,15 +126,15 @@ class Comparer:
     def _of(self, side: str, bases: _Bases) -> Iterable[Feature]:
         window, sample = bases.window, getattr(bases.window, side)
         for name in self._histograms_of(side, sample):
-            windows = self._trailing.windows(window.series, f"{side}.{name}")
-            base = bases.of(side, windows)
+            span = self._trailing.span(window.series, f"{side}.{name}")
+            base = bases.of(side, span)
             pair = sample.histogram(name), base.histogram(name)
-            ready = bool(windows or bases.reference.is_ready(side)) and self._are_enough(*pair)
-            yield replace(self._histogram(f"{side}.{name}", *pair, window, ready), trailing=windows, base=base)
+            ready = bool(span.windows or bases.reference.is_ready(side)) and self._are_enough(*pair)
+            yield _against(span, base, self._histogram(f"{side}.{name}", *pair, window, ready))
         if side != "request":
-            windows = self._trailing.windows(window.series, f"{side}.embedding")
-            base = bases.of(side, windows)
-            yield replace(self._embedding(side, sample, base, bases.reference), trailing=windows, base=base)
+            span = self._trailing.span(window.series, f"{side}.embedding")
+            base = bases.of(side, span)
+            yield _against(span, base, self._embedding(side, sample, base, bases.reference))
 
     @staticmethod
     def _histograms_of(side: str, sample: TextSample) -> list[str]:
@@ -207,6 +209,10 @@ class Comparer:
         if not judged:
             return Comparison(Verdict.INSUFFICIENT, rest)
         return Comparison(Verdict.DRIFTED if any(rejected) else Verdict.STABLE, (*judged, *rest))
+
+
+def _against(span: Span, base: TextSample, feature: Feature) -> Feature:
+    return replace(feature, trailing=span.windows, gap=span.nearest - 1, base=base)
 
 
 def _seed(*parts: str) -> int:

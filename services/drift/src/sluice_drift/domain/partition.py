@@ -181,16 +181,18 @@ class Partition:
         newest = self._newest[window.series]
         if newest == window.start:  # as nearly always, and then there is nothing to look for
             return
-        furthest = window.start + self._rules.trailing.most(window.series) * window.length
-        for start in range(window.start + window.length, min(newest, furthest) + 1, window.length):
+        for number in self._rules.trailing.numbers(window.series):
+            start = window.start + number * window.length
+            if start > newest:
+                return
             later = self._windows.get((window.series, start))
             if later is not None and not later.final:
                 self._unsettled.add(later.identity)
 
     def _before(self, window: DriftWindow) -> tuple[DriftWindow, ...]:
-        most = self._rules.trailing.most(window.series)
-        starts = (window.start - number * window.length for number in range(1, most + 1))
-        return tuple(self._windows[window.series, start] for start in starts if (window.series, start) in self._windows)
+        numbers = self._rules.trailing.numbers(window.series)
+        identities = ((window.series, window.start - number * window.length) for number in numbers)
+        return tuple(self._windows[each] for each in identities if each in self._windows)
 
     def _reference_for(self, observation: Observation) -> Reference | None:
         versions = self._versions.get(observation.series)
