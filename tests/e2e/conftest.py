@@ -1,5 +1,6 @@
 """The gateway, redaction and moderation as the processes they are, before a model that says what a test wants."""
 
+import hashlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from sluice.inference.v1 import inference_service_pb2 as inference
 from sluice.inference.v1 import inference_service_pb2_grpc as inference_rpc
 from sluice.types.v1 import finish_reason_pb2, usage_pb2
 from sluice_gateway.domain.api_key import mint
+from sluice_inference.domain import self_test
 
 START_SECONDS = 120
 TENANTS = {"plain": "", "redacting": "redact", "holding": "hold"}
@@ -31,28 +33,43 @@ tenants: [{tenant}]
 rules:
   input:
     toxicity: {{{action}: 0.8}}
+    prompt_injection: {{{action}: 0.8}}
   output:
     toxicity: {{{action}: 0.8}}
 """
 
 
 class ScriptedModel(inference_rpc.InferenceServiceServicer):
-    """Says `script`, one piece a message, and keeps what it was asked."""
+    """Says `script`, one piece a message, or what the self-test model says to a self-test; keeps what it was asked."""
 
     def __init__(self) -> None:
         self.script: list[str] = []
         self.asked: list[str] = []
 
     def GenerateStream(self, request: Any, context: Any) -> Iterator[inference.GenerateStreamResponse]:
-        self.asked.append("\n".join(message.content for message in request.spec.chat.messages))
+        messages = request.spec.chat.messages
+        self.asked.append("\n".join(message.content for message in messages))
+        script = self.script
+        if messages[0].content.startswith(self_test.COMMAND):
+            said = self_test.answer(messages[0].content, messages[-1].content)
+            script = [said[at : at + 7] for at in range(0, len(said), 7)]
         yield inference.GenerateStreamResponse(started=inference.GenerationStarted(model="scripted"))
-        for piece in self.script:
+        for piece in script:
             yield inference.GenerateStreamResponse(token=inference.TokenDelta(text=piece, token_count=1))
         yield inference.GenerateStreamResponse(
             finished=inference.GenerationFinished(
                 outputs=[inference.OutputFinished(finish_reason=finish_reason_pb2.FINISH_REASON_STOP)],
-                usage=usage_pb2.TokenUsage(uncached_input_tokens=7, output_tokens=len(self.script)),
+                usage=usage_pb2.TokenUsage(uncached_input_tokens=7, output_tokens=len(script)),
             )
+        )
+
+    def Embed(self, request: Any, context: Any) -> inference.EmbedResponse:
+        """Other texts have other vectors."""
+        digests = [hashlib.sha256(text.encode()).digest() for text in request.texts]
+        return inference.EmbedResponse(
+            model="scripted",
+            embeddings=[inference.Embedding(values=digest) for digest in digests],
+            usage=usage_pb2.TokenUsage(uncached_input_tokens=7),
         )
 
 
@@ -126,7 +143,11 @@ def _write_configuration(home: Path) -> dict[str, str]:
     configuration = {
         "version": 1,
         "tenants": [{"id": tenant, "content_capture": "redacted"} for tenant in TENANTS],
-        "models": [{"alias": "small", "target": "scripted"}],
+        "models": [
+            {"alias": "small", "target": "scripted"},
+            {"alias": "sluice-self-test", "target": "scripted"},
+            {"alias": "vectors", "target": "scripted", "tasks": ["embed"]},
+        ],
         "api_keys": [{"id": tenant, "sha256": sha256, "tenant": tenant} for tenant, (_, sha256) in minted.items()],
     }
     (home / "gateway.yaml").write_text(json.dumps(configuration))
