@@ -371,6 +371,18 @@ async def test_drift_names_the_slice_that_explains_it(console: Console) -> None:
         assert part in page
 
 
+async def test_a_feature_that_is_compared_with_windows_before_says_with_which(console: Console) -> None:
+    console.mesh.drift = [drifted("acme")]
+    words, embedding = console.mesh.drift[0].features[:2]
+    words.trailing_windows, words.trailing_gap = 5, 285
+    embedding.trailing_windows = 12
+    async with console.signed_in() as client:
+        page = (await client.get("/drift?tenant=acme&model=sluice-small")).text
+    assert "against 5 windows around the same time of the day before" in page
+    assert "against the 12 windows before" in page
+    assert page.count('<small class="calm">against') == 2
+
+
 async def test_an_alert_says_how_bad_it_is_and_what_moved(console: Console) -> None:
     console.mesh.fill()
     async with console.signed_in() as client:

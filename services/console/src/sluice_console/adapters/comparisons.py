@@ -113,6 +113,8 @@ def _feature(feature: drift_pb2.FeatureDrift) -> Feature:
         counts=list(feature.bin_counts),
         reference_counts=list(feature.reference_bin_counts),
         largest_change=feature.largest_change,
+        trailing_windows=feature.trailing_windows,
+        trailing_gap=feature.trailing_gap,
     )
 
 

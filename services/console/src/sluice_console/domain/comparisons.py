@@ -42,6 +42,19 @@ class Feature:
     counts: Sequence[int]
     reference_counts: Sequence[int]
     largest_change: str
+    trailing_windows: int = 0
+    """How many windows before it is compared with in place of the reference; 0: the reference."""
+    trailing_gap: int = 0
+    """Windows between it and the newest of these."""
+
+    @property
+    def compared_with(self) -> str:
+        """In words."""
+        if not self.trailing_windows:
+            return "the reference"
+        if self.trailing_gap:
+            return f"{self.trailing_windows} windows around the same time of the day before"
+        return "the window before" if self.trailing_windows == 1 else f"the {self.trailing_windows} windows before"
 
     @property
     def title(self) -> str:
@@ -62,7 +75,7 @@ class Feature:
         return Chart(
             f"feature-{self.name.replace('.', '-')}", self.title, "bars", "share", [self.bins[i] or "(none)" for i in order],
             [
-                Line("reference", [before[i] for i in order], "calm"),
+                Line(self.compared_with.removeprefix("the "), [before[i] for i in order], "calm"),
                 Line("this window", [shares[i] for i in order], "warn" if self.verdict == "drifted" else "main"),
             ],
             note=f"the {len(order)} bins that moved most of {len(self.bins)}" if left else "",
