@@ -20,6 +20,7 @@ from sluice_quality.adapters import batches
 from sluice_quality.adapters.batches import WORTH_IT, together
 from sluice_quality.adapters.columns import facts_of
 from sluice_quality.adapters.events import fact_of
+from sluice_quality.domain.columns import CompletionColumns
 from structlog.testing import capture_logs
 
 TOPIC = topic_of(RequestCompleted).name
@@ -143,7 +144,9 @@ def test_events_of_the_mesh_are_decoded_together() -> None:
         encoded = encode(event)
         events.append(record(encoded.value, number, encoded.headers))
     assert same(events) == WORTH_IT
-    assert together(events) == facts_of(events)
+    columns = together(events)
+    assert isinstance(columns, CompletionColumns)
+    assert (columns.completions(), []) == facts_of(events)
 
 
 @pytest.mark.parametrize(
@@ -194,4 +197,5 @@ def test_whether_events_are_decoded_together_is_logged_once(
         found = [together(events) for _ in range(3)]
     assert [(line["log_level"], line["event"]) for line in logs] == [told]
     assert "reason" in logs[0] or is_there
-    assert [len(alone) for _, alone in found] == [0 if is_there else WORTH_IT] * 3
+    alone = [0 if isinstance(each, CompletionColumns) else len(each[1]) for each in found]
+    assert alone == [0 if is_there else WORTH_IT] * 3

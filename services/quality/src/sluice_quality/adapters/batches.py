@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice_kit.events import topic_of
@@ -11,6 +12,9 @@ from sluice_kit.streams.source import SourceEvent
 from sluice_kit.telemetry import logger
 
 from sluice_quality.domain.facts import Fact
+
+if TYPE_CHECKING:  # numpy comes with an extra
+    from sluice_quality.domain.columns import CompletionColumns
 
 log = logger(__name__)
 
@@ -22,19 +26,19 @@ Found = tuple[list[Fact | None], list[int]]
 _COMPLETED = topic_of(RequestCompleted).name
 
 
-def together(events: Sequence[SourceEvent]) -> Found:
-    """Facts of a batch of one topic by their place, and the places of those that must be read one by one."""
+def together(events: Sequence[SourceEvent]) -> CompletionColumns | Found:
+    """A batch of one topic as columns; or its facts by their place, and the places of those that must be read one by one."""
     read = _columns() if len(events) >= WORTH_IT and events[0].message.topic == _COMPLETED else None
     return read(events) if read else ([None] * len(events), list(range(len(events))))
 
 
 @cache
-def _columns() -> Callable[[Sequence[SourceEvent]], Found] | None:
+def _columns() -> Callable[[Sequence[SourceEvent]], CompletionColumns | Found] | None:
     """None without the extra `sluice-quality[columns]`, or with a broken one: slower, and the same facts."""
     try:
-        from sluice_quality.adapters.columns import facts_of
+        from sluice_quality.adapters.columns import read_together
     except ImportError as error:
         log.warning("columns.off", reason=str(error), mend="install sluice-quality[columns]")
         return None
     log.info("columns.on")
-    return facts_of
+    return read_together

@@ -1,4 +1,4 @@
-"""RequestCompleted to facts, many at once: the same facts as one by one, in a fifth of the time (docs/streams.md)."""
+"""RequestCompleted to facts, many at once: the same facts as one by one, in a tenth of the time (docs/streams.md)."""
 
 from __future__ import annotations
 
@@ -23,110 +23,149 @@ from sluice_kit.streams.columns import (
 from sluice_kit.streams.source import SourceEvent
 
 from sluice_quality.adapters.events import LARGEST_TOKEN_COUNT, OUTCOMES, TRUNCATED, series_of
-from sluice_quality.domain.facts import Completion, Fact, Outcome, Series
+from sluice_quality.domain import columns as domain
+from sluice_quality.domain.columns import CompletionColumns, Maybe
+from sluice_quality.domain.facts import Fact, Outcome, Series
 
 _TOPIC = topic_of(RequestCompleted).name.encode()
 _INPUT = ("uncached_input_tokens", "cached_input_tokens", "cache_write_tokens")
 _OUTPUT = ("output_tokens", "reasoning_tokens")
 _SERIES = tuple(field.name for field in fields(Series))
+_FAILED = domain.OUTCOMES.index(Outcome.FAILED)
+_CODES = {value: domain.OUTCOMES.index(outcome) for value, outcome in OUTCOMES.items()}
+
+Found = tuple[list[Fact | None], list[int]]
+"""Facts by the place of their event, and the places of events that must be read one by one."""
 
 
-def facts_of(events: Sequence[SourceEvent]) -> tuple[list[Fact | None], list[int]]:
-    """The facts in records of RequestCompleted, by their place, and the places that must be read one by one."""
+def read_together(events: Sequence[SourceEvent]) -> CompletionColumns | Found:
+    """What is in records of RequestCompleted: columns, without what counts nowhere, when none must be read by itself."""
+    reading = _read(events) if all(map(is_plain, events, repeat(_TOPIC))) else None
+    if reading is None:
+        return facts_of(events)
+    return reading.facts() if reading.doubtful.any() or reading.synthetic.all() else reading.counted()
+
+
+def facts_of(events: Sequence[SourceEvent]) -> Found:
+    """The facts, each by itself, of those that can be decoded together."""
     plain = [is_plain(event, _TOPIC) for event in events]
-    if all(plain):
-        return _facts_of_plain(events)
     places = [place for place, each in enumerate(plain) if each]
-    among, alone = _facts_of_plain([events[place] for place in places])
+    reading = _read([events[place] for place in places])
     found: list[Fact | None] = [None] * len(events)
+    if reading is None:
+        return found, list(range(len(events)))
+    among, alone = reading.facts()
     for place, fact in zip(places, among, strict=True):
         found[place] = fact
     odd = {place for place, each in enumerate(plain) if not each}
     return found, sorted(odd | {places[each] for each in alone})
 
 
-def _facts_of_plain(events: Sequence[SourceEvent]) -> tuple[list[Fact | None], list[int]]:
+def _read(events: Sequence[SourceEvent]) -> _Reading | None:
+    """None where one of them is no message; which one shows only when each is read."""
+    messages = [event.message for event in events]
     try:
-        batch = decode_columns(RequestCompleted, [event.message.value for event in events])
-    except ValueError:  # one of them is no message; which one shows only when each is read
-        return [None] * len(events), list(range(len(events)))
-    found, doubtful = _Columns(batch).facts(events)
-    places = np.flatnonzero(doubtful).tolist()
-    for place in places:
-        found[place] = None
-    return found, places
+        batch = decode_columns(RequestCompleted, [message.value for message in messages])
+    except ValueError:
+        return None
+    return _Reading(batch, messages)
 
 
-class _Columns:
-    """A batch of RequestCompleted as columns."""
+class _Reading:
+    """A batch of RequestCompleted, read into columns."""
 
-    def __init__(self, batch: Any) -> None:
+    def __init__(self, batch: Any, messages: Sequence[Any]) -> None:
         self._batch = batch
         self._metadata = batch.column("metadata")
         self._usage = batch.column("usage")
-        self._doubtful = np.zeros(batch.num_rows, dtype=bool)
+        self.synthetic = _booleans(self._metadata.field("synthetic"))
+        self.doubtful = is_empty(self._metadata.field("event_id"))
+        """Which rows must be read one by one."""
+        self._columns = self._read(messages)
 
-    def facts(self, events: Sequence[SourceEvent]) -> tuple[list[Fact | None], np.ndarray]:
-        """A fact for each row, None for synthetic requests; and which rows are in doubt."""
-        batch, metadata = self._batch, self._metadata
-        record_times = np.array([round(event.message.timestamp * 1_000_000) for event in events], dtype=np.int64)
-        at, odd_times = event_times(metadata.field("occurred_at"), record_times)
-        self._doubtful |= odd_times | is_empty(metadata.field("event_id"))
-        contexts = integers(batch.column("context_sentences"))
-        columns = (
-            [event.message.offset for event in events],
-            at.tolist(),
-            metadata.field("request_id").to_pylist(),
-            self._series(),
-            list(map(OUTCOMES.get, integers(batch.column("outcome")).tolist(), repeat(Outcome.FAILED))),
-            self._span("latency"),
-            self._span("time_to_first_token"),
-            self._span("generation_time"),
-            self._tokens(_INPUT),
-            self._tokens(_OUTPUT),
-            integers(batch.column("output_characters")).tolist(),
-            (
-                sums_of_lists(batch.column("redacted_input"), "count")
-                + sums_of_lists(batch.column("redacted_output"), "count")
-            ).tolist(),
-            batch.column("streamed").to_pylist(),
-            np.isin(integers(batch.column("finish_reason")), list(TRUNCATED)).tolist(),
-            *[self._judged(name) for name in ("refusal", "empty_answer", "language_mismatch", "repetition_permille")],
-            contexts.tolist(),
-            np.minimum(integers(batch.column("grounded_sentences")), contexts).tolist(),
-        )
-        found: list[Fact | None] = list(map(Completion._make, zip(*columns, strict=True)))
-        for place in np.flatnonzero(np.asarray(metadata.field("synthetic").fill_null(False))).tolist():
+    def counted(self) -> CompletionColumns:
+        """All but synthetic requests."""
+        return self._columns.only(np.flatnonzero(~self.synthetic)) if self.synthetic.any() else self._columns
+
+    def facts(self) -> Found:
+        """A fact for each row, None for synthetic requests and those in doubt."""
+        found: list[Fact | None] = list(self._columns.completions())
+        for place in np.flatnonzero(self.synthetic | self.doubtful).tolist():
             found[place] = None
-        return found, self._doubtful
+        return found, np.flatnonzero(self.doubtful).tolist()
 
-    def _series(self) -> list[Series]:
+    def _read(self, messages: Sequence[Any]) -> CompletionColumns:
+        batch, metadata = self._batch, self._metadata
+        series, all_series = self._series()
+        permille = batch.column("repetition_permille")
+        contexts = integers(batch.column("context_sentences")).astype(np.int64)
+        grounded = integers(batch.column("grounded_sentences")).astype(np.int64)
+        return CompletionColumns(
+            offset=np.array([message.offset for message in messages], dtype=np.int64),
+            at=self._at(messages),
+            request_id=metadata.field("request_id").to_numpy(zero_copy_only=False).tolist(),
+            series=series,
+            all_series=all_series,
+            outcome=self._outcomes(),
+            latency=self._span("latency"),
+            time_to_first_token=self._span("time_to_first_token"),
+            generation_time=self._span("generation_time"),
+            prompt_tokens=self._tokens(_INPUT),
+            completion_tokens=self._tokens(_OUTPUT),
+            answer_characters=integers(batch.column("output_characters")).astype(np.int64),
+            redactions=sums_of_lists(batch.column("redacted_input"), "count")
+            + sums_of_lists(batch.column("redacted_output"), "count"),
+            streamed=_booleans(batch.column("streamed")),
+            truncated=np.isin(integers(batch.column("finish_reason")), list(TRUNCATED)),
+            refusal=self._judged("refusal"),
+            empty_answer=self._judged("empty_answer"),
+            language_mismatch=self._judged("language_mismatch"),
+            repetition_permille=Maybe(integers(permille).astype(np.int64), np.asarray(permille.is_valid())),
+            context_sentences=contexts,
+            grounded_sentences=np.minimum(grounded, contexts),
+        )
+
+    def _at(self, messages: Sequence[Any]) -> np.ndarray:
+        seconds = np.array([message.timestamp for message in messages])
+        at, odd = event_times(self._metadata.field("occurred_at"), np.rint(seconds * 1_000_000).astype(np.int64))
+        self.doubtful |= odd
+        return at
+
+    def _outcomes(self) -> np.ndarray:
+        told = integers(self._batch.column("outcome"))
+        found = np.full(len(told), _FAILED, dtype=np.int64)
+        for value, code in _CODES.items():
+            found[told == value] = code
+        return found
+
+    def _series(self) -> tuple[np.ndarray, list[Series]]:
         names = [
             (self._metadata.field(name) if name in ("tenant_id", "project_id") else self._batch.column(name))
             for name in _SERIES
         ]
         numbers, rows = groups(names)
-        made = [series_of(*[column[row].as_py() for column in names]) for row in rows]
-        return [made[number] for number in numbers.tolist()]
+        return numbers, [series_of(*[column[row].as_py() for column in names]) for row in rows]
 
-    def _span(self, name: str) -> list[int | None]:
+    def _span(self, name: str) -> Maybe:
         micros, given, doubtful = durations(self._batch.column(name))
-        self._doubtful |= doubtful
-        found: list[int | None] = micros.tolist()
-        for place in np.flatnonzero(~given).tolist():
-            found[place] = None
-        return found
+        self.doubtful |= doubtful
+        return Maybe(micros, given)
 
-    def _tokens(self, names: Sequence[str]) -> list[int]:
-        total = np.zeros(len(self._doubtful), dtype=np.int64)
+    def _judged(self, name: str) -> Maybe:
+        column = self._batch.column(name)
+        return Maybe(_booleans(column), np.asarray(column.is_valid()))
+
+    def _tokens(self, names: Sequence[str]) -> np.ndarray:
+        total = np.zeros(len(self.doubtful), dtype=np.int64)
         for name in names:
             counts = integers(self._usage.field(name))
             absurd = counts > LARGEST_TOKEN_COUNT
             total += np.where(absurd, 0, counts).astype(np.int64)
-            self._doubtful |= absurd
-        self._doubtful |= total > LARGEST_TOKEN_COUNT
-        return total.tolist()
+            self.doubtful |= absurd
+        self.doubtful |= total > LARGEST_TOKEN_COUNT
+        return total
 
-    def _judged(self, name: str) -> list[Any]:
-        column = self._batch.column(name)
-        return [None] * len(column) if column.null_count == len(column) else column.to_pylist()
+
+def _booleans(column: Any) -> np.ndarray:
+    """Shape (rows,); False where there is none."""
+    return np.asarray(column.fill_null(False))

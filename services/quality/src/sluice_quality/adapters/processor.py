@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice_kit.events import UndecodableEvent, topic_of
@@ -17,6 +18,9 @@ from sluice_quality.adapters.batches import together
 from sluice_quality.adapters.events import fact_of, measured
 from sluice_quality.domain.facts import Fact
 from sluice_quality.domain.partition import Part, Partition, Record, Rules
+
+if TYPE_CHECKING:  # numpy comes with an extra
+    from sluice_quality.domain.columns import CompletionColumns
 
 PARTS_PER_PUBLISH = 500
 _COMPLETIONS = topic_of(RequestCompleted).name
@@ -51,7 +55,9 @@ class Processor:
                 if self.holding.holds(partition):
                     await self._merge(partition, facts, last=admitted[-1])
 
-    async def _merge(self, partition: Partition, facts: Sequence[Fact], *, last: SourceEvent) -> None:
+    async def _merge(
+        self, partition: Partition, facts: Sequence[Fact] | CompletionColumns, *, last: SourceEvent
+    ) -> None:
         topic = last.message.topic
         with telemetry.BATCH_SECONDS.time():
             changes = partition.absorb(topic, facts, now=self._microseconds(), through=last.message.offset)
@@ -61,8 +67,11 @@ class Processor:
         telemetry.WAITING.labels(partition.number).set(partition.waiting)
         self.holding.report_dropped(partition)
 
-    async def _facts(self, events: Sequence[SourceEvent]) -> list[Fact]:
-        found, alone = together(events)
+    async def _facts(self, events: Sequence[SourceEvent]) -> list[Fact] | CompletionColumns:
+        read = together(events)
+        if not isinstance(read, tuple):
+            return read
+        found, alone = read
         for place in alone:
             found[place] = await self._fact(events[place])
         return [fact for fact in found if fact is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from sluice_quality.domain.facts import Completion, Feedback, Series
@@ -93,6 +93,23 @@ class Attributions:
         self._by_request[entry.request_id] = entry
         return entry, self._open
 
+    def are_new(self, request_ids: Sequence[str]) -> bool:
+        """True when none of these requests is known, and none stands there twice."""
+        return self._by_request.keys().isdisjoint(request_ids) and len(set(request_ids)) == len(request_ids)
+
+    def remember_all(self, entries: Sequence[Attribution]) -> list[AttributionChunk]:
+        """Keep many that are new; the chunks that must be stored, oldest first."""
+        self._by_request.update(zip([entry.request_id for entry in entries], entries, strict=True))
+        changed, done = [], 0
+        while done < len(entries):
+            if len(self._open.entries) >= CHUNK_SIZE:
+                self._open = self._begin(self._open.number + 1)
+            room = CHUNK_SIZE - len(self._open.entries)
+            self._open.entries += entries[done : done + room]
+            done += room
+            changed.append(self._open)
+        return changed
+
     def _begin(self, number: int) -> AttributionChunk:
         slot = number % self._ring
         forgotten = self._chunks.get(slot)
@@ -145,6 +162,10 @@ class PendingFeedbacks:
         """What waited for this request, no longer waiting."""
         keys = self._by_request.get(request_id)
         return [self._remove(key) for key in list(keys)] if keys else []
+
+    def has_any(self, request_ids: Sequence[str]) -> bool:
+        """True when something waits for one of these requests."""
+        return not self._by_request.keys().isdisjoint(request_ids)
 
     def _insert(self, pending: PendingFeedback) -> None:
         self._by_key[pending.key] = pending

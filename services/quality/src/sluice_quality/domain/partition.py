@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from sluice_quality.domain.attribution import (
     DETACHED,
@@ -19,6 +19,9 @@ from sluice_quality.domain.attribution import (
 from sluice_quality.domain.facts import Completion, Fact, Feedback, Judgement, Moderation, Series
 from sluice_quality.domain.watermark import Clock, Marks
 from sluice_quality.domain.window import WindowState
+
+if TYPE_CHECKING:  # numpy comes with an extra
+    from sluice_quality.domain.columns import CompletionColumns
 
 Record = WindowState | AttributionChunk | PendingFeedback | Marks
 """What is stored, each under its own `key`."""
@@ -159,7 +162,7 @@ class Partition:
                 self._note(state)
 
     def absorb(
-        self, source: str, facts: Sequence[Fact], *, now: int, through: int | None = None
+        self, source: str, facts: Sequence[Fact] | CompletionColumns, *, now: int, through: int | None = None
     ) -> dict[str, Record | None]:
         """Merge facts of one source, in the order of their offsets; `through` is the offset of the last event read.
 
@@ -167,6 +170,16 @@ class Partition:
         writes survives a crash, nothing is marked as done that was not counted (but what was counted at an offset that is
         given again is marked before its window says that the offset is free). None means: delete.
         """
+        if isinstance(facts, Sequence):
+            self._absorb_facts(source, facts, now)
+        else:
+            self._absorb_columns(source, facts, now)
+        if through is not None:
+            self._marks.frontier[source] = max(self._marks.frontier.get(source, 0), through + 1)
+        self._forget(self._clock.watermark(now) - self._rules.lateness - self._rules.retention)
+        return self._take_changes()
+
+    def _absorb_facts(self, source: str, facts: Sequence[Fact], now: int) -> None:
         # A judgement is dated by its answer, minutes before it: it must not hold back what is complete.
         if facts and type(facts[0]) is not Judgement:
             self._clock.hear(source, at=max(fact.at for fact in facts), now=now)
@@ -180,10 +193,15 @@ class Partition:
                 self._absorb_judgements(cast(Iterable[Judgement], found))
             else:
                 self._absorb_moderation(source, cast(Iterable[Moderation], found))
-        if through is not None:
-            self._marks.frontier[source] = max(self._marks.frontier.get(source, 0), through + 1)
-        self._forget(self._clock.watermark(now) - self._rules.lateness - self._rules.retention)
-        return self._take_changes()
+
+    def _absorb_columns(self, source: str, columns: CompletionColumns, now: int) -> None:
+        """At least one. When a request is known already, each is looked at."""
+        self._clock.hear(source, at=int(columns.at.max()), now=now)
+        self._doubt_what_is_not_merged(source)
+        if self._attributions.are_new(columns.request_id):
+            self._absorb_shares(source, columns)
+        else:
+            self._absorb_completions(source, columns.completions())
 
     def parts_due(self, now: int) -> list[Part]:
         """Windows whose published form is out of date."""
@@ -259,15 +277,30 @@ class Partition:
                 if chunk is not open_chunk:
                     self._remember(chunk)
                     open_chunk = chunk
-            for pending in self._pending.take(completion.request_id):
-                self._changed[pending.key] = None
-                self._attribute(pending.feedback, known)
+            self._attribute_waiting(known)
         for state, found in batch.groups:
-            counted = state.merge_completions(source, found)
-            if counted:
-                self._note(state)
-            if counted < len(found):
-                self.dropped["replayed"] += len(found) - counted
+            self._count_many(state, state.merge_completions(source, found), len(found))
+
+    def _absorb_shares(self, source: str, columns: CompletionColumns) -> None:
+        """Of requests that are new, each."""
+        for share in columns.shares(self._rules.length):
+            state = self._window(share.series, share.at)
+            if state is None:
+                self.dropped["late"] += share.requests - 1  # one is counted as such already
+            else:
+                self._count_many(state, state.merge_share(source, share), share.requests)
+        at, offsets = columns.at.tolist(), columns.offset.tolist()
+        entries = list(map(Attribution, columns.request_id, offsets, at, columns.series_by_row()))
+        for chunk in self._attributions.remember_all(entries):
+            self._remember(chunk)
+        for entry in entries if self._pending.has_any(columns.request_id) else ():
+            self._attribute_waiting(entry)
+
+    def _count_many(self, state: WindowState, counted: int, among: int) -> None:
+        if counted:
+            self._note(state)
+        if counted < among:
+            self.dropped["replayed"] += among - counted
 
     def _remember(self, chunk: AttributionChunk) -> None:
         """Stored with the full chunk before it, which nothing else would write again.
@@ -307,6 +340,11 @@ class Partition:
             state = self._window(judgement.series, judgement.at)
             if state is not None:
                 self._count(state, state.merge_judgement(judgement))
+
+    def _attribute_waiting(self, request: Attribution) -> None:
+        for pending in self._pending.take(request.request_id):
+            self._changed[pending.key] = None
+            self._attribute(pending.feedback, request)
 
     def _attribute(self, feedback: Feedback, request: Attribution) -> None:
         if feedback.tenant_id != request.series.tenant_id:

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from sluice_quality.domain.facts import Completion, Feedback, Judgement, Moderation, Outcome
-from sluice_quality.domain.sketch import QuantileSketch
+from sluice_quality.domain.facts import Completion, Feedback, Judgement, Moderation, Outcome, Series
+from sluice_quality.domain.sketch import QuantileSketch, Values
 
 MICROSECONDS = 1_000_000
 REPETITIVE_PERMILLE = 200
 """The gateway's bound, which tests/eval judges: an answer this repetitive counts as such."""
-_ANSWERED = (Outcome.SUCCEEDED, Outcome.BLOCKED_OUTPUT)
+ANSWERED = (Outcome.SUCCEEDED, Outcome.BLOCKED_OUTPUT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What a batch of completions adds to one window, summed already."""
+
+    series: Series
+    at: int
+    """Of the first: a moment in the window."""
+    first: int
+    """Offset."""
+    last: int
+    """Offset."""
+    requests: int
+    sums: Sequence[tuple[str, int]]
+    """What is to be added to RequestTotals, by name."""
+    values: Sequence[tuple[str, Values]]
+    """The same of its sketches."""
+    completions: Callable[[], list[Completion]]
+    """One by one, for those that are counted already in part."""
 
 
 @dataclass(slots=True)
@@ -83,7 +103,15 @@ class RequestTotals(_Totals):
         self.prompt_tokens += sum(columns.prompt_tokens)
         self.completion_tokens += sum(columns.completion_tokens)
         self._time(columns)
-        self._judge_answers([each for each in completions if each.outcome in _ANSWERED])
+        self._judge_answers([each for each in completions if each.outcome in ANSWERED])
+
+    def add_share(self, share: Share) -> None:
+        """Count requests that are summed already."""
+        self.requests += share.requests
+        for name, count in share.sums:
+            setattr(self, name, getattr(self, name) + count)
+        for name, values in share.values:
+            getattr(self, name).add_values(values)
 
     def _time(self, columns: Any) -> None:
         # A refused request is over in a millisecond: its latency would hide that of the answered ones.

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from urllib.parse import quote
 
 from sluice_quality.domain.facts import Completion, Feedback, Judgement, Moderation, Series
-from sluice_quality.domain.totals import FeedbackTotals, JudgementTotals, ModerationTotals, RequestTotals
+from sluice_quality.domain.totals import FeedbackTotals, JudgementTotals, ModerationTotals, RequestTotals, Share
 
 
 @dataclass(slots=True)
@@ -60,6 +60,15 @@ class WindowState:
             self.requests.add_all(fresh)
             self.revision += len(fresh)
         return len(fresh)
+
+    def merge_share(self, source: str, share: Share) -> int:
+        """The same of completions that are summed already. Some of them may have been counted: then each is looked at."""
+        if share.first <= self.offsets.get(source, -1):
+            return self.merge_completions(source, share.completions())
+        self.offsets[source] = share.last
+        self.requests.add_share(share)
+        self.revision += share.requests
+        return share.requests
 
     def merge_moderation(self, source: str, moderation: Moderation) -> bool:
         """Count a verdict whose offsets arrive in order; False when it was counted before."""
