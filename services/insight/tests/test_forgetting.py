@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from aiokafka.errors import KafkaConnectionError
 from sluice.events.v1.fairness_pb2 import FairnessMeasured
 from sluice_insight.adapters.forgetting import BUSY_SECONDS, FOLD_SECONDS, LOST
 from sluice_insight.adapters.history import DAY, HOUR
-from sluice_insight.consumer import MEASURED, MINUTED
+from sluice_insight.consumer import MEASURED, MINUTED, TOO_OLD
 
-from .history_lives import BEGIN, STEP, TENANTS, all_minutes, both, consumed, log, moment, row
+from .history_lives import BEGIN, STEP, TENANTS, all_minutes, both, consumed, log, moment, quality, row
 
 
 async def test_memory_holds_little_more_than_a_day_and_the_file_little_more_than_a_month(
@@ -137,6 +138,28 @@ async def test_a_partition_of_rows_that_count_nowhere_holds_nothing_up(lives: An
     await life.read(1, [own])
     await life.fold()
     assert len(life.board) < 1.5 * DAY // STEP * (len(TENANTS) + 1)
+
+
+async def test_what_a_processor_tells_that_was_away_for_a_day_is_counted_and_what_is_read_again_is_not(
+    lives: Any,
+) -> None:
+    counter, partitions = TOO_OLD.labels("quality")._value, log(2)
+    began = counter.get()
+    life = lives(BEGIN + DAY)
+    life.ends = {("", number): len(events) for number, events in enumerate(partitions)}
+    for number, events in enumerate(partitions):
+        await life.read(number, events)
+    life.now = BEGIN + 4 * DAY  # with nothing new for two days
+    await life.fold()
+    late = [consumed(quality(random.Random(1), BEGIN + days * DAY, "acme", 0, 9), 0, 5_000 + days) for days in (2, 4)]
+    await life.feed.handle([replace(one, timestamp_ms=int(life.now / 1e3)) for one in late])
+    assert counter.get() - began == 1
+    again = lives(life.now)
+    for number, events in enumerate(partitions):
+        await again.read(number, events)
+    await again.feed.handle([replace(one, timestamp_ms=int(life.now / 1e3)) for one in late])
+    assert counter.get() - began == 1
+    assert len(again.board) == 1
 
 
 def test_only_topics_that_minutes_are_made_of_can_hold_the_folding_up() -> None:

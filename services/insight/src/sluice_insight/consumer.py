@@ -49,9 +49,7 @@ TOPICS_WAIT_SECONDS = 600.0
 
 Fact = Part | Charge | EventsLost | tuple[Part, ...] | None
 
-TOO_OLD = Counter(
-    "sluice_insight_too_old", "Parts and ledger rows far behind those before them: not in the history.", ["family"]
-)
+TOO_OLD = Counter("sluice_insight_too_old", "Parts and ledger rows that came too late: not in the history.", ["family"])
 PARTS = Counter("sluice_insight_parts", "Parts of windows read.", ["family"])
 
 
@@ -74,6 +72,7 @@ class Feed:
         self._costs = costs
         self._watchers = watchers
         self._now = now
+        self._began_ms = int(now() * 1_000)
         self._rows: defaultdict[int, SeenIds] = defaultdict(lambda: SeenIds(ROWS_REMEMBERED))
         self.positions: dict[tuple[str, int], int] = {}
         """The offset after the last that was read, by topic and partition."""
@@ -89,7 +88,7 @@ class Feed:
             if self._is_new(event):
                 self._take(fact, now)
                 self._comparisons.take(event.message)
-                self._note(fact, event)
+                self._note(fact, event, now)
             self.positions[event.topic, event.partition] = event.offset + 1
         self._sources.watch()
 
@@ -104,10 +103,15 @@ class Feed:
         is_known_by_id = isinstance(event.message, CostRecorded) and event.event_id
         return not is_known_by_id or self._rows[event.partition].is_new(event.event_id)
 
-    def _note(self, fact: Fact, event: ConsumedEvent) -> None:
-        """How far a partition has come in event time."""
+    def _note(self, fact: Fact, event: ConsumedEvent, now: int) -> None:
+        """How far a partition has come in event time, and what came too late."""
         place = event.topic, event.partition
         reached = self.reached.get(place, 0)
+        first = reached - self._board.history
+        # What was told since this start no life before has read: if its hour is folded, it stands nowhere. Behind what its
+        # own partition had reached it need not be, for that stood still while the others went on.
+        if event.timestamp_ms > self._began_ms:
+            first = max(first, self._board.begins_at(now))
         if fact is None and isinstance(
             event.message, CostRecorded
         ):  # a row that counts nowhere is later than those before
@@ -116,7 +120,7 @@ class Feed:
             if isinstance(one, Part | Charge):
                 start = one.at if isinstance(one, Charge) else one.start
                 self.reached[place] = max(start, self.reached.get(place, 0))
-                if start < reached - self._board.history:
+                if start < first:
                     TOO_OLD.labels("cost" if isinstance(one, Charge) else one.family).inc()
 
     def _take(self, fact: Fact, now: int) -> None:
