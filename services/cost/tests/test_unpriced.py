@@ -39,4 +39,5 @@ async def test_a_model_without_a_price_raises_one_alert_a_day(
         "cost.unpriced|new|2026-11-25",
     ]
     assert (raised[0].rule, raised[0].state, raised[0].evidence.series.model) == ("cost.unpriced", "firing", "new")
+    assert [dict(alert.labels) for alert in raised] == [{"model": "new"}, {"model": "newer"}, {"model": "new"}]
     assert len({alert.metadata.event_id for alert in raised}) == 3

@@ -18,6 +18,8 @@ def unpriced_alert(entry: LedgerEntry, *, model: str, day_us: int) -> Telling:
     event = alert_pb2.AlertRaised(
         alert_id=f"cost.unpriced|{model}|{day.date().isoformat()}", rule="cost.unpriced", state="firing"
     )
+    # Without it silences and receivers would take the alerts of all models for one.
+    event.labels["model"] = model
     event.metadata.event_id = str(uuid5(_UNPRICED_NAMESPACE, event.alert_id))
     event.metadata.occurred_at.FromDatetime(entry.completion.occurred_at)
     evidence = event.evidence
