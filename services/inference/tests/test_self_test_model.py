@@ -54,6 +54,8 @@ async def test_a_request_without_the_command_is_answered_to_nobody_else_either(t
         assert error.code() is grpc.StatusCode.NOT_FOUND
         told = details(error)
         assert (told["ErrorInfo"].reason, "RetryInfo" in told) == ("SELF_TESTS_ONLY", False)
+        feigned = await refused(generate(running, spec("Say hello.", tokens=2, request_id="warm-up")))
+        assert feigned.code() is grpc.StatusCode.NOT_FOUND
         marked = await generate(running, spec("Say hello.", tokens=2), metadata=(("x-sluice-synthetic", "true"),))
         assert marked.outputs[0].text == "."
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 
 from sluice_inference.domain.backend import Backend, EngineEnded
 from sluice_inference.domain.generation import Chat, ChatTurn, Generation, Stopping
 from sluice_inference.domain.refusals import InferenceRefusal, ModelUnusable
 
-REQUEST_ID = "warm-up"
-"""No caller's: the service makes up every other id itself."""
+REQUEST_ID = f"warm-up-{uuid.uuid4().hex}"
+"""No caller's: who calls may name its request as it likes, and cannot know this."""
 
 
 async def bring_up(backend: Backend, *, clock: Callable[[], float]) -> float:
