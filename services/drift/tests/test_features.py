@@ -6,11 +6,13 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 import pytest
 from sluice.events.v1.gateway_pb2 import RequestCompleted, RequestOutcome
 from sluice.events.v1.inference_pb2 import InferenceMeasured
 from sluice.types.v1.finish_reason_pb2 import FINISH_REASON_ERROR, FINISH_REASON_STOP, FINISH_REASON_TOOL_CALLS
+from sluice_drift.adapters import records
 from sluice_drift.adapters.facts import REQUESTS_FROM, observations_of
 from sluice_drift.domain.comparison import Comparer, Comparison, Detection, Verdict
 from sluice_drift.domain.observation import Observation
@@ -272,3 +274,28 @@ def test_a_second_copy_of_a_request_counts_once() -> None:
     last = log[-1]
     partition = taken([*log, replace(last, offset=last.offset + 1)])
     assert partition.dropped["repeated"] == 1
+
+
+def as_stored_before(partition: Partition, taken_in: list[Observation]) -> list[Reference]:
+    """The references as the release before stored them, which kept whole the observations whose topics will be counted."""
+    kept = [replace(each, request=None) for each in taken_in if not each.request and each.mark & 1]
+    found = []
+    for reference in partition.references:
+        told = msgspec.msgpack.decode(records.encode(reference))
+        for name in ("prompts_uncounted", "answers_uncounted"):
+            assert len(told.pop(name)) == len(kept)
+        told["uncounted"] = msgspec.to_builtins(kept, builtin_types=(bytes,))
+        found.append(records.decode(reference.key.encode(), msgspec.msgpack.encode(told)))
+    return found
+
+
+def test_a_reference_that_an_earlier_release_began_counts_the_topics_of_all_its_texts() -> None:
+    log = [replace(each, slices=(("route", "ab"[each.offset % 2]),)) for each in logged(2)]
+    half = log[:REFERENCE]
+    upgraded = Partition(0, RULES, records=as_stored_before(taken(half), half), now=0)
+    upgraded.absorb(log[REFERENCE:], now=0)
+    [expected], [found] = taken(log).references, upgraded.references
+    assert found.pinned
+    assert sum(expected.prompt.facts["topic"].values()) > REFERENCE / 3
+    assert (found.prompt, found.answer) == (expected.prompt, expected.answer)
+    assert (found.prompt_topics, found.answer_topics) == (expected.prompt_topics, expected.answer_topics)

@@ -54,6 +54,21 @@ class Reference:
     """Windows that begin earlier are compared with the version before."""
     proposed: bool = False
     """True from the command until it takes over."""
+    uncounted: list[Observation] = field(default_factory=list)
+    """What an earlier release stored in place of `prompts_uncounted` and `answers_uncounted`; empty once it is read."""
+
+    def __post_init__(self) -> None:
+        for side, embeddings, uncounted in (
+            ("prompt", self.prompt_embeddings, self.prompts_uncounted),
+            ("answer", self.answer_embeddings, self.answers_uncounted),
+        ):
+            place = -1  # both are in the order in which they came
+            for observation in self.uncounted:
+                profile = getattr(observation, side)
+                if profile and profile.embedding:
+                    place = embeddings.index(profile.embedding, place + 1)
+                    uncounted.append((place, marks_of(profile, observation.slices)))
+        self.uncounted = []
 
     @property
     def key(self) -> str:
