@@ -196,6 +196,12 @@ def test_a_window_that_is_kept_only_for_later_ones_is_not_said_again_after_a_res
     assert len(revived.due(0)) == 3
 
 
+def test_of_a_window_that_takes_nothing_more_no_marks_are_kept_by_which_copies_are_known() -> None:
+    stored, _ = stored_and_published([[each] for each in traffic(7, [0.3] * 12, each=10)] + [[]])
+    kept = sorted(revived_from(stored).windows, key=lambda window: window.start)
+    assert [(each.final, len(each.marks)) for each in kept] == [(True, 0)] * 3 + [(False, 10)] * 3
+
+
 def test_windows_that_a_crash_kept_from_being_published_are_published_however_old_with_all_those_before() -> None:
     log = traffic(8, [0.3] * 12, each=10)
     stored, _ = stored_and_published([log[:50], log[50:]])

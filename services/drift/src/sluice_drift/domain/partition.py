@@ -268,6 +268,7 @@ class Partition:
                 self._published.pop(window.identity, None)
             elif not window.final:
                 window.final = True
+                window.marks = {}  # half a megabyte of a busy one, and there may be a day of them
                 self._changed[1, window.key] = window
 
     def _kept_from(self, series: Series, horizon: int, oldest: Mapping[Series, int]) -> int:

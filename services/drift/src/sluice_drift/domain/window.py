@@ -28,7 +28,7 @@ class DriftWindow:
     prompt: TextSample = field(default_factory=TextSample)
     answer: TextSample = field(default_factory=TextSample)
     marks: dict[int, int] = field(default_factory=dict)
-    """Offset by mark of the newest observations, oldest first."""
+    """Offset by mark of the newest observations, oldest first; of none when it is final."""
     request: TextSample = field(default_factory=TextSample)
     final: bool = False
     """Published for the last time, and kept only because later windows are compared with it: what comes now is too late."""
