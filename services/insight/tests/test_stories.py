@@ -23,6 +23,7 @@ from sluice_insight.adapters.stories.events import LEFT_OUT, STORY_EVENTS, story
 from sluice_insight.adapters.stories.feed import StoryFeed
 from sluice_insight.adapters.stories.store import Stories
 from sluice_insight.api.requests import RequestService
+from sluice_insight.domain.request_query import RequestQuery
 from sluice_kit.consumer import ConsumedEvent
 from sluice_kit.events import topic_of
 from sluice_kit.interceptor import CallInterceptor
@@ -327,6 +328,29 @@ async def test_what_is_too_old_or_too_much_goes_with_all_its_parts(tmp_path: Pat
         for table in ("requests", "marks", "events")
     }
     assert rows == {"requests": 1_000, "marks": 1_000, "events": 1_001}  # the orphan waits for its end
+    small.stories.close()
+
+
+async def test_self_tests_push_out_no_real_request_and_the_newest_of_them_stay(tmp_path: Path) -> None:
+    small = House(tmp_path / "small.db", most_requests=100, keep_us=DAY_US)
+    probes = [completed(f"probe{i:03}", seconds=100 + i) for i in range(150)]
+    for probe in probes:
+        probe.metadata.synthetic = True
+    await small.take(*(completed(f"r{i:02}", seconds=i) for i in range(60)), *probes)
+    now_us = int((NOON + timedelta(hours=1)).timestamp() * 1_000_000)
+    while await small.stories.prune(now_us):
+        pass
+    kept = await small.stories.find(RequestQuery(limit=1_000, include_synthetic=True))
+    assert [one.request_id for one in kept] == [
+        *(f"probe{i:03}" for i in range(149, 109, -1)),
+        *(f"r{i:02}" for i in range(59, -1, -1)),
+    ]
+    await small.take(*(completed(f"s{i:02}", seconds=300 + i) for i in range(50)))
+    while await small.stories.prune(now_us):
+        pass
+    kept = await small.stories.find(RequestQuery(limit=1_000, include_synthetic=True))
+    assert [one.request_id for one in kept if one.synthetic] == [f"probe{i:03}" for i in range(149, 139, -1)]
+    assert len(kept) == 100
     small.stories.close()
 
 

@@ -24,7 +24,7 @@ class InsightSettings(GrpcServiceSettings):
     requests_days: int = Field(default=30, ge=1, le=366)
     """Stories of requests are kept for so long."""
     requests_most: int = Field(default=1_000_000, ge=1_000)
-    """Most stories that are kept; one takes some 4 KB of disk."""
+    """Most stories that are kept, self-tests a tenth of them where there are more; one takes some 4 KB of disk."""
     exposed_series: int = Field(default=50, ge=1, le=1000)
     """Series (tenant and model) that /metrics shows by name; the rest are added up as `other`."""
 
