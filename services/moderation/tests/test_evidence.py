@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sluice_kit import context
+from sluice_moderation.adapters.evidence_apart import EvidenceApart
 from sluice_moderation.adapters.evidence_sqlite import SqliteEvidence
 from sluice_moderation.domain.policy import Action, CategoryScore, Direction
 from sluice_moderation.domain.verdict import Contribution, Evidence, Offence, ShadowVerdict, Skipped, Verdict
@@ -34,6 +36,20 @@ async def test_evidence_survives_a_restart_unchanged(tmp_path: Path) -> None:
     reopened = SqliteEvidence(tmp_path / "e.db", max_rows=10, max_days=5)
     assert await reopened.find("d1") == evidence()
     assert await reopened.find("d2") is None
+    reopened.close()
+
+
+async def test_self_tests_push_out_no_callers_evidence_and_are_explained_too(tmp_path: Path) -> None:
+    store = EvidenceApart.opened(tmp_path, "0", max_rows=1_000, max_days=5)
+    await store.append(evidence("a-callers"))
+    with context.use(context.RequestContext(synthetic=True)):
+        for number in range(1_500):
+            await store.append(evidence(f"self-test-{number}"))
+    store.close()
+    reopened = EvidenceApart.opened(tmp_path, "0", max_rows=1_000, max_days=5)
+    assert await reopened.find("a-callers") == evidence("a-callers")
+    assert await reopened.find("self-test-1499") == evidence("self-test-1499")
+    assert await reopened.find("self-test-0") is None
     reopened.close()
 
 

@@ -20,7 +20,8 @@ from sluice_kit.settings import load
 
 from sluice_moderation.adapters import detectors
 from sluice_moderation.adapters.chosen import chosen_detectors
-from sluice_moderation.adapters.evidence_sqlite import EvidenceUnavailable, SqliteEvidence
+from sluice_moderation.adapters.evidence_apart import EvidenceApart
+from sluice_moderation.adapters.evidence_sqlite import EvidenceUnavailable
 from sluice_moderation.adapters.guard import GuardSettings
 from sluice_moderation.adapters.onnx_classifier import ModelUnavailable
 from sluice_moderation.adapters.policy_check import checked
@@ -42,13 +43,14 @@ def watched_policies(folders: Sequence[Path], panel: Panel) -> WatchedConfigurat
 
 async def serve(settings: Settings) -> None:
     """Wire everything and serve until told to stop."""
-    evidence_path = settings.home / "moderation" / f"evidence-{settings.instance}.db"
     try:
         guard = GuardSettings(settings.guard_target, settings.guard_model, settings.guard_timeout_seconds)
         chosen = chosen_detectors(onnx_model=settings.onnx_model, guard=guard if guard.target else None)
         panel = detectors.load(chosen).panel
         policies = watched_policies([SHIPPED, *([settings.policies] if settings.policies else [])], panel)
-        evidence = SqliteEvidence(evidence_path, max_rows=settings.evidence_rows, max_days=settings.evidence_days)
+        evidence = EvidenceApart.opened(
+            settings.home / "moderation", settings.instance, max_rows=settings.evidence_rows, max_days=settings.evidence_days
+        )  # fmt: skip
     except (ConfigurationRefused, EvidenceUnavailable, ModelUnavailable) as mistake:
         raise StartFailed(str(mistake)) from None
     pool = ScoringPool(

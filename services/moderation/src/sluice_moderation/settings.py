@@ -26,7 +26,7 @@ class Settings(GrpcServiceSettings):
     cache_windows: int = Field(16_384, ge=0)
     """Windows whose scores are remembered, for texts that come again such as system prompts; 0 for none."""
     evidence_rows: int = Field(200_000, ge=1)
-    """Decisions kept for Explain."""
+    """Decisions kept for Explain; beside them a tenth as many of self-tests."""
     evidence_days: int = Field(30, ge=1)
     """Days a decision is kept for Explain."""
     onnx_model: Path | None = None
