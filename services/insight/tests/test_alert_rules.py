@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from string import Template
 
 import pytest
 from sluice_insight.adapters.alerting.rule_files import SHIPPED, read_rules
+from sluice_insight.domain.alerting.rules import Rule
 from sluice_insight.main import _alert_files
 from sluice_insight.settings import InsightSettings
 from sluice_kit.configuration import ConfigurationRefused, source_files
@@ -56,3 +58,21 @@ def test_a_start_with_fewer_hours_than_the_rules_need_says_which_and_how_many(tm
     )
     rules, _ = _alert_files(InsightSettings(history_hours=2, alert_rules=tmp_path))
     assert len(rules.current) == len(read_rules(source_files(SHIPPED)))
+
+
+SAID = {"value": "1", "count": "1", "ratio": "0.5", "reference": "none", "attribute": "input_terms", "group": "age"}
+
+
+@pytest.mark.parametrize("rule", read_rules(source_files(SHIPPED)), ids=lambda rule: rule.name)
+def test_no_shipped_summary_shows_a_variable_where_a_label_is_missing_or_empty(rule: Rule) -> None:
+    labels = [name for name in Template(rule.summary).get_identifiers() if name not in SAID]
+    for missing in (SAID, SAID | dict.fromkeys(labels, "")):
+        said = rule.say(missing, 0.5)
+        assert "$" not in said
+        assert "(none)" not in said
+
+
+def test_the_series_of_all_tenants_is_said_to_be_of_all_tenants() -> None:
+    [drifted] = [rule for rule in read_rules(source_files(SHIPPED)) if rule.name == "drift.drifted"]
+    said = "Requests of all tenants to small are unlike those of the reference."
+    assert drifted.say({"model": "small"}, 1.0) == drifted.say({"model": "small", "tenant_id": ""}, 1.0) == said

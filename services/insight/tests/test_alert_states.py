@@ -311,7 +311,7 @@ def test_another_services_alert_is_listed_and_not_gone_on_with() -> None:
         log.take(event)
 
 
-def test_a_dimension_that_a_series_has_none_of_is_said_to_be_none() -> None:
+def test_a_dimension_that_a_series_has_none_of_is_said_in_words() -> None:
     spoken = rule(summary="$model of $tenant_id: $value, $other", group_by=("tenant_id", "model"))
-    assert spoken.say({"tenant_id": "acme"}, 0.25) == "(none) of acme: 0.25, $other"
-    assert spoken.say({"tenant_id": "acme", "model": ""}, None) == "(none) of acme: nothing, $other"
+    assert spoken.say({"tenant_id": "acme"}, 0.25) == "no model of acme: 0.25, $other"
+    assert spoken.say({"tenant_id": "acme", "model": ""}, None) == "no model of acme: nothing, $other"

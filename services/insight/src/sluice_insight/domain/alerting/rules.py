@@ -9,6 +9,18 @@ from string import Template
 from sluice_insight.domain.board import MINUTE
 
 SEVERITIES = ("info", "warning", "critical")
+PLURALS = {
+    "tenant_id": "tenants",
+    "model": "models",
+    "route": "routes",
+    "project_id": "projects",
+    "prompt_version": "prompt versions",
+    "experiment_arm": "experiment arms",
+    "producer": "producers",
+    "topic": "topics",
+    "policy": "policies",
+}
+"""Labels that a series over all of them goes without, and how all of them are called."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +147,12 @@ class Rule:
                 return 0
 
     def say(self, labels: Mapping[str, str], value: float | None) -> str:
-        """The summary. A dimension that the series has none of is `(none)`; names that are unknown stay as they are written."""
+        """The summary. What the series has no label of is said in words; names that no rule knows stay as they are written."""
         told = "nothing" if value is None else f"{value:.4g}"
-        named = {name: labels.get(name) or "(none)" for name in (*self.group_by, *labels)}
+        named = {name: labels.get(name) or self._without(name) for name in (*PLURALS, *self.group_by, *labels)}
         return Template(self.summary).safe_substitute(named, value=told, rule=self.name, metric=self.metric)
+
+    def _without(self, name: str) -> str:
+        # Grouped by it, the series is of what has none; not grouped by it, the series is of all of them.
+        one = name.removesuffix("_id").replace("_", " ")
+        return f"no {one}" if name in self.group_by or name not in PLURALS else f"all {PLURALS[name]}"
