@@ -76,3 +76,16 @@ def test_the_series_of_all_tenants_is_said_to_be_of_all_tenants() -> None:
     [drifted] = [rule for rule in read_rules(source_files(SHIPPED)) if rule.name == "drift.drifted"]
     said = "Requests of all tenants to small are unlike those of the reference."
     assert drifted.say({"model": "small"}, 1.0) == drifted.say({"model": "small", "tenant_id": ""}, 1.0) == said
+
+
+@pytest.mark.parametrize(
+    ("attribute", "group", "reference"), [("input_terms", "religion", "none"), ("input_cohort.plan", "free", "others")]
+)
+def test_what_is_said_of_an_unequal_rate_is_true_of_terms_and_of_cohorts(
+    attribute: str, group: str, reference: str
+) -> None:
+    [unequal] = [rule for rule in read_rules(source_files(SHIPPED)) if rule.name == "fairness.four_fifths"]
+    labels = {"tenant_id": "acme", "policy": "general@3", "attribute": attribute, "group": group}
+    said = unequal.say(labels | {"ratio": "0.51", "reference": reference}, 0.488)
+    assert f"texts of {group} ({attribute}) of acme through: 0.488, that is 0.51 of the part of {reference}" in said
+    assert "mention" not in said  # A text of a cohort mentions nothing.
