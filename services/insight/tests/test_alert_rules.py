@@ -8,6 +8,7 @@ from string import Template
 import pytest
 from sluice_insight.adapters.alerting.rule_files import SHIPPED, read_rules
 from sluice_insight.domain.alerting.rules import Rule
+from sluice_insight.domain.board import MINUTE
 from sluice_insight.main import _alert_files
 from sluice_insight.settings import InsightSettings
 from sluice_kit.configuration import ConfigurationRefused, source_files
@@ -89,3 +90,9 @@ def test_what_is_said_of_an_unequal_rate_is_true_of_terms_and_of_cohorts(
     said = unequal.say(labels | {"ratio": "0.51", "reference": reference}, 0.488)
     assert f"texts of {group} ({attribute}) of acme through: 0.488, that is 0.51 of the part of {reference}" in said
     assert "mention" not in said  # A text of a cohort mentions nothing.
+
+
+@pytest.mark.parametrize("rule", read_rules(source_files(SHIPPED)), ids=lambda rule: rule.name)
+def test_no_summary_says_that_the_wait_of_a_rule_is_over_while_it_is_pending(rule: Rule) -> None:
+    waits = {2: "two", 5: "five"}.get(rule.lasts // MINUTE, str(rule.lasts // MINUTE))
+    assert not rule.lasts or f"for {waits} minutes" not in rule.summary
