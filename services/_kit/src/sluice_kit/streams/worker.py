@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import logging
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ from sluice_kit.streams.table import ConfirmedTable
 
 __all__ = ["Worker", "WorkerOptions", "add_pages", "create_app", "credentials", "host_publisher", "run"]
 
+SHUTDOWN_SECONDS = 25.0
+"""A worker that crashed was once seen to wait for ever for its services to stop: it counted nothing, and no supervisor could know."""
 _METRICS_TYPE = CONTENT_TYPE_LATEST.split("; charset")[0]  # aiohttp adds the charset, and refuses it in the type
 
 
@@ -81,6 +84,11 @@ class Worker(faust.Worker):
         # Faust builds a log record for every message unless its loggers are raised: 15-25 % of the throughput.
         for name in ("faust", "mode", "aiokafka", "sluice_kit.streams.table"):
             logging.getLogger(name).setLevel(logging.WARNING)
+
+    def on_worker_shutdown(self) -> None:
+        """Ends the process, with the stacks of its threads on stderr, when stopping takes too long: its successor reads again."""
+        faulthandler.dump_traceback_later(SHUTDOWN_SECONDS, exit=True)
+        super().on_worker_shutdown()
 
 
 def host_publisher(app: faust.App, publisher: Publisher) -> None:
