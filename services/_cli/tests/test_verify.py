@@ -234,6 +234,19 @@ async def test_differences_between_the_books_are_listed(broker, pen, numbered, s
     assert "only in RequestCompleted, 2: event-20, event-5" in told(found)
 
 
+async def test_what_beside_a_request_was_charged_is_no_difference(broker, pen, numbered, serve_ledger) -> None:
+    await pen.write(*(numbered.completed(n) for n in range(1, 9)))
+    rows = [numbered.recorded(n) for n in range(1, 13)]
+    rows[7].charge_kind = "synthetic"
+    for row, kind in zip(rows[8:], ("judge", "correction", "compute", "idle"), strict=True):
+        row.charge_kind = kind
+    await pen.write(*rows)
+    found = await verified(broker, "RequestCompleted", "CostRecorded", ledger=serve_ledger(8, ALL))
+    recorded = found.checks[0]
+    assert found.is_sound
+    assert (recorded.left_count, recorded.right_count, recorded.only_right) == (8, 8, 0)
+
+
 async def test_events_the_ledger_has_not_read_yet_are_not_held_against_it(broker, pen, numbered, serve_ledger) -> None:
     await pen.write(*(numbered.completed(n) for n in range(1, 9)))
     found = await verified(broker, ledger=serve_ledger(0, {}))

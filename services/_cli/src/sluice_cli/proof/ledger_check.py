@@ -22,6 +22,8 @@ from sluice_cli.proof.findings import CrossCheck
 COMPLETED = topic_of(RequestCompleted).name
 RECORDED = topic_of(CostRecorded).name
 SECONDS = 20.0
+REQUEST_KINDS = ("inference", "synthetic")
+"""Kinds of row that stand for a request itself: a judge's, a correction or idle time has its own event as its source."""
 
 
 async def check(
@@ -67,10 +69,15 @@ def _recorded_check(events: TwoSets, completed: Mapping[TopicPartition, Span]) -
 async def _until_recorded(reader: OrderedReader, events: TwoSets, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     reached: dict[TopicPartition, int] = {}
+
+    def take_recorded(message: Any) -> None:
+        if message.charge_kind in REQUEST_KINDS:
+            events.right(message.source_event_id)
+
     while True:
         spans = await reader.spans([RECORDED])
         fresh = {p: Span(reached.get(p, span.start), span.end) for p, span in spans.items()}
-        await _each(reader, fresh, lambda message: events.right(message.source_event_id))
+        await _each(reader, fresh, take_recorded)
         reached = {p: span.end for p, span in spans.items()}
         if not events.difference().only_left or time.monotonic() > deadline:
             return
