@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from sluice_console.adapters.key_files import keyring_of
-from sluice_console.domain import wording
-from sluice_console.domain.answers import Amount, Point, Points
+from sluice_console.domain import spending, wording
+from sluice_console.domain.answers import Amount, Point, Points, SpendGroup
 from sluice_console.domain.charts import Chart, Line, over_time, windows
 from sluice_console.domain.comparisons import Feature
 from sluice_console.domain.overview import charts, mean
@@ -94,6 +94,15 @@ def test_beyond_a_day_windows_are_of_whole_hours_for_so_the_history_is_kept() ->
     scopes = [scope_of({"range": name}, OLGA) for name in RANGES]
     assert all(scope.window % timedelta(hours=1) == timedelta() for scope in scopes if scope.length > timedelta(days=1))
     assert set(RANGES) == set(RANGE_NAMES)
+
+
+def test_what_was_spent_in_an_hour_is_added_up_over_the_kinds_of_rows() -> None:
+    hour = "2026-11-26T12"
+    groups = [
+        SpendGroup([kind, hour], Amount("USD", nano), 1, 1, 0, 0) for kind, nano in (("judge", 1), ("inference", 2))
+    ]
+    [chart] = spending.over_time(groups, "24h", NOON)
+    assert chart.lines[0].values[-1] == 3e-9
 
 
 def test_bins_that_are_numbers_stand_in_the_order_of_numbers() -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sluice.cost.v1 import cost_service_pb2 as pb
 from sluice.events.v1.quality_pb2 import AnswerJudged
 from sluice_cost.adapters.cost_events import cost_recorded, encode
 from sluice_cost.adapters.database import Database
@@ -14,6 +15,7 @@ from sluice_cost.adapters.sql_chain import SqlChainVerifier
 from sluice_cost.adapters.sql_ledger import SqlLedger
 from sluice_cost.adapters.sql_prices import SqlPrices
 from sluice_cost.adapters.sql_spend import SqlSpend
+from sluice_cost.api.forecast import ForecastMethods
 from sluice_cost.consumer import CompletionConsumer, measured_of
 from sluice_cost.domain.budget import AccountKey, Budget, Scope
 from sluice_cost.domain.ledger import enter_measured
@@ -87,6 +89,25 @@ async def test_judging_is_no_part_of_what_callers_spent_and_has_neither_key_nor_
     assert {group.values: s.amount_nano for group, s in spent.groups} == {("acme", "key-1"): 40_000}
     facts = measured_of(consumed(judged(1, subject_id="somebody"))).facts
     assert (facts.api_key_id, facts.subject_id, facts.tenant_id, facts.project_id) == ("", "", "acme", "shop")
+
+
+class Forecasts(ForecastMethods):
+    def __init__(self, database: Database) -> None:
+        self._spend, self._clock = SqlSpend(database), lambda: NOON + timedelta(minutes=5)
+
+
+async def test_judging_is_no_part_of_a_forecast_unless_kinds_are_asked_for(
+    priced: Database, make_completion: Callable[..., Any]
+) -> None:
+    await consume(priced, judged(1))
+    ledger = SqlLedger(priced, default_currency="USD")
+    await ledger.append([make_completion(1)], {}, recorded_at=NOON, encode=encode)
+    kinds = pb.SpendFilter(dimension=pb.SPEND_DIMENSION_CHARGE_KIND, values=["judge"])
+    told = []
+    for filters in ([], [kinds]):
+        [found] = (await Forecasts(priced).ForecastSpend(pb.ForecastSpendRequest(filters=filters), None)).forecasts  # type: ignore[arg-type]
+        told.append(found.month.spent.nano_units)
+    assert told == [40_000, 250_000]
 
 
 async def test_judging_counts_in_no_budget_neither_as_it_comes_nor_counted_anew(priced: Database) -> None:

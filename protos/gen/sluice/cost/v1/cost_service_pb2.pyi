@@ -1818,7 +1818,7 @@ Global___LeftOutPrice: _TypeAlias = LeftOutPrice  # noqa: Y015
 
 @_typing.final
 class ForecastSpendRequest(_message.Message):
-    """Asks what will have been spent. A caller with a tenant is told of its own spend."""
+    """Asks what will have been spent. A caller with a tenant is told of its own spend; rows of self-tests and of the judge count where a filter asks for kinds of rows, as in GetSpend."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

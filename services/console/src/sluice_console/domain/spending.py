@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -64,7 +65,7 @@ def sums(groups: Sequence[SpendGroup]) -> list[Amount]:
 
 
 def over_time(groups: Sequence[SpendGroup], period: str, now: datetime) -> list[Chart]:
-    """One chart a currency, by hour (24 h) or day."""
+    """One chart a currency, by hour (24 h) or day: the last dimension of the groups, which are added up over any before it."""
     is_hourly = period == "24h"
     step = timedelta(hours=1) if is_hourly else timedelta(days=1)
     form = "%Y-%m-%dT%H" if is_hourly else "%Y-%m-%d"
@@ -72,11 +73,12 @@ def over_time(groups: Sequence[SpendGroup], period: str, now: datetime) -> list[
     names = [(now - step * i).strftime(form) for i in reversed(range(count))]
     found = []
     for currency in sorted(total(groups)):
-        spent = {
-            group.values[0]: group.amount.nano_units / 1e9 for group in groups if group.amount.currency == currency
-        }
+        nano: Counter[str] = Counter()
+        for group in groups:
+            if group.amount.currency == currency:
+                nano[group.values[-1]] += group.amount.nano_units
         labels = [f"{name[-2:]}:00" if is_hourly else name[5:] for name in names]
-        line = Line("spent", [spent.get(name, 0.0) for name in names], "main")
+        line = Line("spent", [nano[name] / 1e9 for name in names], "main")
         note = f"by {'hour' if is_hourly else 'day'}, UTC"
         found.append(
             Chart(f"spend-{currency}", f"Spent, {currency}", "stack", f"money:{currency}", labels, [line], note=note)

@@ -12,7 +12,7 @@ from sluice_kit.errors import InvalidInput, Unavailable
 
 from sluice_cost.adapters.cost_events import as_money
 from sluice_cost.api.reading import moment
-from sluice_cost.api.spend import chosen_filters
+from sluice_cost.api.spend import chosen_filters, is_of_callers
 from sluice_cost.domain.forecast import (
     BURN_WINDOWS,
     HISTORY,
@@ -61,7 +61,9 @@ class ForecastMethods:
 
     async def _hours(self, filters: Sequence[SpendFilter], now: datetime) -> Mapping[str, Mapping[datetime, int]]:
         end = now.replace(minute=0, second=0, microsecond=0)
-        report = await self._spend.spend(SpendQuery(end - HISTORY, end, filters, [Dimension.HOUR]))
+        report = await self._spend.spend(
+            SpendQuery(end - HISTORY, end, filters, [Dimension.HOUR], callers_only=is_of_callers(filters))
+        )
         hours: dict[str, dict[datetime, int]] = {}
         for group, spend in report.groups:
             hour = datetime.strptime(group.values[0], "%Y-%m-%dT%H").replace(tzinfo=UTC)
@@ -69,7 +71,7 @@ class ForecastMethods:
         return hours
 
     async def _sums(self, filters: Sequence[SpendFilter], start: datetime, end: datetime) -> Sums:
-        report = await self._spend.spend(SpendQuery(start, end, filters))
+        report = await self._spend.spend(SpendQuery(start, end, filters, callers_only=is_of_callers(filters)))
         return {group.currency: spend.amount_nano for group, spend in report.groups}
 
 

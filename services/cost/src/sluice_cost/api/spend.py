@@ -81,10 +81,13 @@ def _query(request: pb.GetSpendRequest, *, tenant_id: str, now: datetime) -> Spe
     if len(set(group_by)) < len(group_by):
         raise InvalidInput("group_by names a dimension twice.", field="group_by")
     filters = chosen_filters(request.filters, tenant_id=tenant_id)
-    # Self-tests cost nothing, but their requests and tokens are nobody's, and what judges answers is no caller: only who asks for
-    # kinds of rows gets these.
-    asks_for_kinds = Dimension.CHARGE_KIND in {*group_by, *(chosen.dimension for chosen in filters)}
-    return SpendQuery(start, end, filters, group_by, callers_only=not asks_for_kinds)
+    return SpendQuery(start, end, filters, group_by, callers_only=is_of_callers(filters, group_by))
+
+
+def is_of_callers(filters: Sequence[SpendFilter], group_by: Sequence[Dimension] = ()) -> bool:
+    """Self-tests cost nothing, but their requests and tokens are nobody's, and what judges answers is no caller: only who asks for
+    kinds of rows gets these."""
+    return Dimension.CHARGE_KIND not in {*group_by, *(chosen.dimension for chosen in filters)}
 
 
 def chosen_filters(filters: Sequence[pb.SpendFilter], *, tenant_id: str) -> list[SpendFilter]:

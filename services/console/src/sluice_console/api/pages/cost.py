@@ -32,9 +32,10 @@ def routes(site: Site) -> list[Route]:
             "end": now,
             "filters": scope.filters,
         }
+        over = "hour" if period == "24h" else "day"
         found = await parts(
             groups=site.cost.spend(**asked, group_by=[by]),
-            course=site.cost.spend(**asked, group_by=["hour" if period == "24h" else "day"]),
+            course=site.cost.spend(**asked, group_by=["charge_kind", over] if by == "charge_kind" else [over]),
             budgets=site.cost.budgets(tenant=scope.tenant),
             forecasts=site.cost.forecasts(tenant=scope.tenant, filters=scope.filters),
         )
