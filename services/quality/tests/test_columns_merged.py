@@ -25,6 +25,8 @@ MONTH = 31 * 86_400 * SECOND
 SERIES = [Series("acme", "chat", "small"), Series("acme", "chat", "large"), Series("globex")]
 SOURCE = "completions"
 
+borders = [60 * SECOND * minute - BASE % (60 * SECOND) for minute in (1, 2, 3)]
+moments = st.one_of(st.integers(0, 180 * SECOND), st.builds(int.__add__, st.sampled_from(borders), st.integers(-1, 1)))
 spans = st.one_of(st.none(), st.integers(-3, 3), st.integers(0, 10**7), st.integers(-MONTH, MONTH))
 tokens = st.one_of(st.integers(0, 3), st.integers(0, 10**9))
 counts = st.one_of(st.integers(0, 3), st.integers(0, 2**32 - 1))
@@ -33,14 +35,14 @@ maybe = st.one_of(st.none(), st.booleans())
 
 @st.composite
 def logs(draw: st.DrawFn) -> list[Completion]:
-    """Requests that may come twice, of three series in three windows."""
+    """Requests that may come twice, of three series in four windows, many at the border between two."""
     log = []
     for number in range(draw(st.integers(1, 25))):
         context = draw(counts)
         log.append(
             Completion(
                 offset=number * 2,
-                at=BASE + draw(st.integers(0, 180 * SECOND)),
+                at=BASE + draw(moments),
                 request_id=f"r{draw(st.integers(0, number) if draw(st.integers(0, 9)) == 0 else st.just(number))}",
                 series=draw(st.sampled_from(SERIES)),
                 outcome=draw(st.sampled_from(Outcome)),
