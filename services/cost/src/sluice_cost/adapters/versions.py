@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sluice_cost.domain.ledger import LedgerUnavailable
 REBUILT = frozenset({"cost_ledger", "cost_chain_heads", "cost_spend_hours", "cost_consumer_offsets"})
 """What a replay makes from events. Everything else is decided or under way: it is carried over."""
 KEPT_FOR_PRICING = ("cost_prices", "cost_price_books")
+PATIENCE_SECONDS = 5.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,29}")
 
 
@@ -69,20 +71,32 @@ def exists(live: str, name: str) -> bool:
         engine.dispose()
 
 
+def _others(live: str) -> int:
+    """Connections of others that stay: of who has just gone PostgreSQL ends the process a moment later, and renaming waits as long."""
+    engine = create_engine(
+        live, isolation_level="AUTOCOMMIT"
+    )  # within one transaction it would tell the same again and again
+    asked = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND backend_type = 'client backend'"
+    )
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    try:
+        with engine.connect() as connection:
+            while (others := int(connection.execute(asked).scalar_one())) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            return others
+    finally:
+        engine.dispose()
+
+
 def refuse_while_in_use(live: str) -> None:
     """Refused while anybody is connected to the live database. (The broker's word would not do: a group remembers who left.)"""
     address = make_url(live)
     if address.get_backend_name() == "sqlite":
         _empty_journal(Path(str(address.database)))
         return
-    engine = create_engine(live)
-    asked = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
-    try:
-        with engine.connect() as connection:
-            others = connection.execute(asked).scalar()
-    finally:
-        engine.dispose()
-    if others:
+    if others := _others(live):
         raise Refused(
             f"The database {address.database} is in use by {others} connections: stop every cost service first."
         )

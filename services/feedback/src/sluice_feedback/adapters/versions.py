@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sluice_feedback.adapters.database import Database, open_database
 
+PATIENCE_SECONDS = 5.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,29}")
 
 
@@ -57,14 +59,24 @@ def exists(live: str, name: str) -> bool:
     return bool(_asked(live, asked, name=str(address.database)))
 
 
+def _others(live: str) -> int:
+    """Connections of others that stay: of who has just gone PostgreSQL ends the process a moment later, and renaming waits as long."""
+    asked = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND backend_type = 'client backend'"
+    )
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (others := _asked(live, asked)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return others
+
+
 def refuse_while_in_use(live: str) -> None:
     """Refused while anybody is connected to the live database."""
     address = make_url(live)
     if _is_file(address):
         _empty_journal(_path(address))
-    elif others := _asked(
-        live, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    ):
+    elif others := _others(live):
         raise Refused(f"The database {address.database} is in use by {others} connections: stop the feedback service.")
 
 
