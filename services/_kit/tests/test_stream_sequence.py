@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from faust.types import TP
-from sluice_kit.streams.sequence import SEEKS, Sequencer
+from sluice_kit.streams.sequence import SEEKS, SILENCE_SECONDS, Sequencer
 
 SOURCE = TP("completions", 0)
 
@@ -49,15 +51,18 @@ class Log:
     first: int = 0
     end: int = 1000
     seeks: list[int] = field(default_factory=list)
+    questions: int = 0
+    owned: bool = True
 
     def owns(self, tp: TP) -> bool:
-        return True
+        return self.owned
 
     async def seek(self, tp: TP, offset: int) -> None:
         self.seeks.append(offset)
 
-    async def bounds(self, tp: TP) -> tuple[int, int]:
-        return self.first, self.end
+    async def bounds(self, *tps: TP) -> Mapping[TP, tuple[int, int]]:
+        self.questions += 1
+        return dict.fromkeys(tps, (self.first, self.end))
 
 
 def batch(*offsets: int) -> Any:
@@ -120,15 +125,15 @@ async def test_a_hole_in_the_log_is_given_up_after_some_tries() -> None:
 
 async def test_after_an_assignment_reading_goes_on_where_the_windows_stand() -> None:
     log = Log()
-    await Sequencer(log).align(Position(42), [SOURCE])
+    await Sequencer(log).align({SOURCE: Position(42)})
     assert log.seeks == [42]
-    await Sequencer(log).align(Position(), [SOURCE])
+    await Sequencer(log).align({SOURCE: Position()})
     assert log.seeks == [42, 0]  # from the beginning where nothing is stored
 
 
 async def test_offsets_that_the_broker_lost_are_merged_when_they_come_again() -> None:
     log, position = Log(end=30), Position(42)
-    await Sequencer(log).align(position, [SOURCE])
+    await Sequencer(log).align({SOURCE: position})
     assert (position.ends, log.seeks) == ([30], [30])
 
 
@@ -206,7 +211,8 @@ async def test_a_copy_in_a_log_that_lost_nothing_is_let_through_after_one_look()
 
 async def test_after_an_assignment_what_is_remembered_is_looked_at_again() -> None:
     sequencer, position, log = await merged((0, b"a"), (1, b"lost"))
-    await sequencer.align(position, [SOURCE])
+    sequencer.reassigned()
+    await sequencer.align({SOURCE: position})
     assert log.seeks == [0]
     assert await taken(sequencer, position, told((0, b"a"), (1, b"new"), (2, b"c"))) == [1, 2]
 
@@ -220,3 +226,90 @@ async def test_a_look_that_is_not_answered_is_asked_for_again_and_given_up_after
         clock[0] += 3.0
     assert log.seeks == [0] * (SEEKS + 1)
     assert await taken(sequencer, position, told((2, b"b"))) == [2]
+
+
+async def test_what_was_remembered_before_an_assignment_is_looked_at_also_where_reading_has_gone_on() -> None:
+    sequencer, position, log = await merged((0, b"a"), (1, b"lost"))
+    sequencer.reassigned()
+    assert await taken(sequencer, position, told((2, b"c"))) == [2]
+    await sequencer.align({SOURCE: position})
+    assert log.seeks == [0]
+    assert await taken(sequencer, position, told((0, b"a"), (1, b"new"), (2, b"c"))) == [1, 2]
+
+
+async def test_what_was_read_since_the_assignment_is_no_reason_to_read_it_again() -> None:
+    """Faust reads before the timer aligns: a seek then would be overtaken by what it has fetched already."""
+    log, position = Log(), Position(0)
+    sequencer = Sequencer(log, now=lambda: 0.0)
+    sequencer.reassigned()
+    assert await taken(sequencer, position, told((0, b"a"), (1, b"b"))) == [0, 1]
+    await sequencer.align({SOURCE: position})
+    assert log.seeks == []
+    assert await taken(sequencer, position, told((2, b"c"))) == [2]
+
+
+async def test_a_log_that_was_cut_is_read_on_at_its_end_also_where_reading_had_gone_on() -> None:
+    log, position = Log(), Position(0)
+    sequencer = Sequencer(log, now=lambda: 0.0)
+    sequencer.reassigned()
+    await taken(sequencer, position, told((0, b"a"), (1, b"b")))
+    log.end = 1
+    await sequencer.align({SOURCE: position})
+    assert (position.ends, log.seeks) == ([1], [1])
+
+
+async def test_all_partitions_of_an_assignment_are_asked_about_at_once() -> None:
+    """Faust answers a question in half a second: one for each of 16 partitions kept a worker from reading for ten."""
+    log = Log()
+    await Sequencer(log).align({TP("completions", number): Position(7) for number in range(16)})
+    assert (log.questions, log.seeks) == (1, [7] * 16)
+    await Sequencer(log).align({})
+    assert log.questions == 1
+
+
+@pytest.mark.parametrize("begin", ["gap", "assignment", "look"])
+async def test_where_nothing_comes_of_a_seek_it_is_repeated_without_a_further_event(begin: str) -> None:
+    clock, log, position = [0.0], Log(), Position(0)
+    sequencer = Sequencer(log, now=lambda: clock[0])
+    await taken(sequencer, position, told((0, b"a"), (1, b"b")))
+    if begin == "gap":
+        assert await taken(sequencer, position, told((5, b"f"))) == []
+    else:
+        sequencer.reassigned()
+        if begin == "assignment":
+            sequencer, position = Sequencer(log, now=lambda: clock[0]), Position(2)
+        await sequencer.align({SOURCE: position})
+    [sought] = log.seeks
+    clock[0] = SILENCE_SECONDS - 0.1
+    await sequencer.seek_again()
+    assert log.seeks == [sought], "the fetch may be under way"
+    for turn in range(1, 2 * SEEKS):
+        clock[0] = turn * SILENCE_SECONDS
+        await sequencer.seek_again()
+        assert log.seeks == [sought] * (turn + 1)
+    assert await taken(sequencer, position, told((0, b"a"), (1, b"b"), (2, b"c"), (3, b"d"))) == [2, 3], (
+        "nothing was given up"
+    )
+    clock[0] += SILENCE_SECONDS
+    questions = log.questions
+    await sequencer.seek_again()
+    assert (len(log.seeks), log.questions) == (2 * SEEKS, questions), "what came is not asked for again"
+
+
+async def test_nothing_is_sought_again_where_all_is_read_or_another_worker_reads() -> None:
+    clock, log = [0.0], Log(end=42)
+    sequencer = Sequencer(log, now=lambda: clock[0])
+    await sequencer.align({SOURCE: Position(42)})
+    clock[0] = SILENCE_SECONDS
+    await sequencer.seek_again()
+    clock[0], log.end = 2 * SILENCE_SECONDS, 50
+    await sequencer.seek_again()
+    assert log.seeks == [42]
+
+    await sequencer.align({SOURCE: Position(42)})
+    clock[0], log.owned = 3 * SILENCE_SECONDS, False
+    await sequencer.seek_again()
+    sequencer.reassigned()
+    log.owned = True
+    await sequencer.seek_again()
+    assert log.seeks == [42, 42]

@@ -66,8 +66,8 @@ class Broker:
     async def seek(self, tp: Any, offset: int) -> None:
         self.position[tp.topic] = offset
 
-    async def bounds(self, tp: Any) -> tuple[int, int]:
-        return 0, len(self.log[tp.topic])
+    async def bounds(self, *tps: Any) -> Mapping[Any, tuple[int, int]]:
+        return {tp: (0, len(self.log[tp.topic])) for tp in tps}
 
 
 class Worker:

@@ -25,8 +25,8 @@ class NoLog:
     async def seek(self, tp: TP, offset: int) -> None:
         raise AssertionError("nothing is out of order")
 
-    async def bounds(self, tp: TP) -> tuple[int, int]:
-        return 0, 0
+    async def bounds(self, *tps: TP) -> Mapping[TP, tuple[int, int]]:
+        return dict.fromkeys(tps, (0, 0))
 
 
 class NoDeadLetters:

@@ -42,8 +42,8 @@ class StillLog:
     async def seek(self, tp: object, offset: int) -> None:
         raise AssertionError("nothing is out of order")
 
-    async def bounds(self, tp: object) -> tuple[int, int]:
-        return 0, 0
+    async def bounds(self, *tps: object) -> Mapping[object, tuple[int, int]]:
+        return dict.fromkeys(tps, (0, 0))
 
 
 class DeadLetters:

@@ -69,6 +69,7 @@ class Holding(Generic[AggregationT, RecordT]):
         """The assignment is about to change: what is known may soon be another worker's."""
         self._recovered.clear()
         self._aligned = False
+        self._sequencer.reassigned()
         self._partitions.clear()
         self._loaded = None
 
@@ -91,12 +92,19 @@ class Holding(Generic[AggregationT, RecordT]):
         return self._turns[partition.number]
 
     async def align(self, assigned: Sequence[Place]) -> None:
-        """Once after each assignment: read on where the stored state stands."""
-        if self._aligned or not self.recovered:
+        """To be called now and then. Once after each assignment: read on where the stored state stands. Later: what was sought
+        then, or since, and did not come, is sought again."""
+        if not self.recovered:
+            return
+        if self._aligned:
+            await self._sequencer.seek_again()
             return
         self._aligned = True
-        for tp in assigned:
-            await self._sequencer.align(self._partition(tp.partition), [tp])
+        try:
+            await self._sequencer.align({tp: self._partition(tp.partition) for tp in assigned})
+        except BaseException:
+            self._aligned = False
+            raise
 
     async def admitted(self, events: Sequence[SourceEvent]) -> list[tuple[AggregationT, list[SourceEvent]]]:
         """Events that follow on what is stored, by partition.

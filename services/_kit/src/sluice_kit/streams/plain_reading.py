@@ -69,9 +69,10 @@ class PlainLog:
         """Read on from an offset."""
         self._used.seek(tp, offset)
 
-    async def bounds(self, tp: Any) -> tuple[int, int]:
-        """First offset held, and the one after the last."""
-        return (await self._used.beginning_offsets([tp]))[tp], (await self._used.end_offsets([tp]))[tp]
+    async def bounds(self, *tps: Any) -> Mapping[Any, tuple[int, int]]:
+        """First offset held, and the one after the last, of each of these partitions."""
+        first, last = await self._used.beginning_offsets(tps), await self._used.end_offsets(tps)
+        return {tp: (first[tp], last[tp]) for tp in tps}
 
 
 class Reading(ConsumerRebalanceListener):  # type: ignore[misc]

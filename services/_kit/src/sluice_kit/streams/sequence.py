@@ -9,7 +9,7 @@ beyond it waits, and the consumer is sent back to it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,7 +21,8 @@ log = logger(__name__)
 SEEK_AGAIN_SECONDS = 2.0
 SEEKS = 5
 """After so many in vain the log has a hole there (it was compacted, or holds aborted transactions)."""
-
+SILENCE_SECONDS = 10.0
+"""For so long nothing of what was sought came: a broker that stands still is rarely away for longer, and a fetch never is."""
 
 REMEMBERED = 1_000
 """Records of a partition whose content is known: more than a broker loses in its last second."""
@@ -57,8 +58,8 @@ class SourceLog(Protocol):
     async def seek(self, tp: Place, offset: int) -> None:
         """Read on from an offset."""
 
-    async def bounds(self, tp: Place) -> tuple[int, int]:
-        """First offset held, and the one after the last."""
+    async def bounds(self, *tps: Place) -> Mapping[Place, tuple[int, int]]:
+        """First offset held, and the one after the last, of each of these partitions."""
 
 
 class FaustLog:
@@ -75,27 +76,29 @@ class FaustLog:
         """Read on from an offset."""
         await self._app.consumer.seek(tp, offset)
 
-    async def bounds(self, tp: Place) -> tuple[int, int]:
-        """First offset held, and the one after the last."""
-        first = await self._app.consumer.earliest_offsets(tp)
-        last = await self._app.consumer.highwaters(tp)
-        return first.get(tp) or 0, last.get(tp) or 0
+    async def bounds(self, *tps: Place) -> Mapping[Place, tuple[int, int]]:
+        """First offset held, and the one after the last, of each of these partitions. Each question waits for the fetch that is
+        under way in the consumer's thread, half a second where nothing comes: so all are asked about at once."""
+        first = await self._app.consumer.earliest_offsets(*tps)
+        last = await self._app.consumer.highwaters(*tps)
+        return {tp: (first.get(tp) or 0, last.get(tp) or 0) for tp in tps}
 
 
 @dataclass(slots=True)
-class _Search:
-    expected: int
-    at: float
-    seeks: int = 1
-
-
-@dataclass(slots=True)
-class _Look:
-    """What was merged is read again, from the oldest record that is remembered on."""
+class _Sought:
+    """A place that the consumer was sent to, and from which nothing came yet."""
 
     next: int
     at: float
     seeks: int = 1
+
+
+class _Search(_Sought):
+    """What follows on what is merged."""
+
+
+class _Look(_Sought):
+    """What was merged is read again, from the oldest record that is remembered on."""
 
 
 class Sequencer:
@@ -113,6 +116,8 @@ class Sequencer:
         self._merged: dict[Place, dict[int, int]] = {}
         self._looks: dict[Place, _Look] = {}
         self._trusted_until: dict[Place, float] = {}
+        self._begun: dict[Place, int] = {}
+        """The first offset that was admitted since the partition was assigned."""
 
     async def admit(self, frontier: Frontier, events: Sequence[SourceEvent]) -> list[SourceEvent]:
         """The events of one partition that follow on what is merged. Those beyond a gap are left out, and read again."""
@@ -128,7 +133,7 @@ class Sequencer:
         if expected is None:
             # Nothing is stored, so nothing was counted: not even what another worker, or the one before, has committed. (A
             # broker that stood still while the table was read back gave one partition of it as empty, and 58 of 1,005 were lost.)
-            expected, _ = await self._source.bounds(tp)
+            expected = await self._first(tp)
         admitted, ahead = [], None
         for event in events:
             offset = event.message.offset
@@ -163,8 +168,7 @@ class Sequencer:
         return False
 
     async def _look(self, frontier: Frontier, tp: Place) -> None:
-        first, _ = await self._source.bounds(tp)
-        begin = max(first, min(self._merged[tp]))
+        begin = max(await self._first(tp), min(self._merged[tp]))
         self._looks[tp] = _Look(begin, self._now())
         log.warning("source.doubtful", topic=tp.topic, partition=tp.partition, from_=begin)
         await self._source.seek(tp, begin)
@@ -212,46 +216,89 @@ class Sequencer:
         return expected
 
     def _remember(self, tp: Place, admitted: Sequence[SourceEvent]) -> None:
+        if admitted:
+            self._begun.setdefault(tp, admitted[0].message.offset)
         merged = self._merged.setdefault(tp, {})
         merged.update((event.message.offset, _content(event)) for event in admitted[-REMEMBERED:])
         for offset in sorted(merged)[:-REMEMBERED]:
             del merged[offset]
 
-    async def align(self, frontier: Frontier, partitions: Iterable[Place]) -> None:
+    def reassigned(self) -> None:
+        """The partitions are given out anew: nothing is sought, and nothing was read, under the new assignment."""
+        self._looks.clear()
+        self._searches.clear()
+        self._begun.clear()
+
+    async def align(self, frontiers: Mapping[Place, Frontier]) -> None:
         """After an assignment: read on where the windows stand, not where the commit stands.
 
-        What is remembered is looked at again: a broker that was killed is why most partitions are given out anew.
+        What is remembered from before is looked at again: a broker that was killed is why most partitions are given out anew.
         """
-        for tp in partitions:
-            self._looks.pop(tp, None)
-            expected = frontier.next_offset(tp.topic)
-            first, end = await self._source.bounds(tp)
-            if expected is None:
-                self._merged.pop(tp, None)
-                await self._source.seek(tp, first)
-                continue
-            if end < expected:
-                log.warning("source.truncated", topic=tp.topic, partition=tp.partition, merged=expected, end=end)
-                frontier.rewind(tp.topic, end)
-                expected = end
-            merged = self._merged[tp] = {o: c for o, c in self._merged.get(tp, {}).items() if first <= o < expected}
-            if merged:
-                self._looks[tp] = _Look(min(merged), self._now())
-                await self._source.seek(tp, min(merged))
-            else:
-                await self._source.seek(tp, max(first, min(expected, end)))
+        for tp, bounds in (await self._source.bounds(*frontiers)).items() if frontiers else ():
+            await self._align(frontiers[tp], tp, *bounds)
+
+    async def _align(self, frontier: Frontier, tp: Place, first: int, end: int) -> None:
+        self._looks.pop(tp, None)
+        expected = frontier.next_offset(tp.topic)
+        if expected is None:
+            self._merged.pop(tp, None)
+            await self._search(tp, first)
+            return
+        cut = end < expected
+        if cut:
+            log.warning("source.truncated", topic=tp.topic, partition=tp.partition, merged=expected, end=end)
+            frontier.rewind(tp.topic, end)
+            expected = end
+        merged = self._merged[tp] = {o: c for o, c in self._merged.get(tp, {}).items() if first <= o < expected}
+        begun = self._begun.get(tp)
+        if merged and (begun is None or min(merged) < begun):
+            self._looks[tp] = _Look(min(merged), self._now())
+            await self._source.seek(tp, min(merged))
+        elif cut or begun is None:
+            await self._search(tp, max(first, expected))
+
+    async def seek_again(self) -> None:
+        """To be called now and then: where nothing came of what was sought, although the log holds it, it is sought once more.
+
+        A seek can be overtaken: Faust may still hand out a batch that it had fetched, and then drops what is read again as
+        already seen. Without a further event nobody would notice, and a partition stayed unread (2 of 10 starts on a backlog).
+        """
+        now = self._now()
+        silent = {
+            tp: sought
+            for tp, sought in [*self._searches.items(), *self._looks.items()]
+            if now - sought.at >= SILENCE_SECONDS and self._source.owns(tp)
+        }
+        for tp, (first, end) in (await self._source.bounds(*silent)).items() if silent else ():
+            sought = silent[tp]
+            if sought is not self._looks.get(tp, self._searches.get(tp)):
+                continue  # something came while the bounds were asked for
+            sought.at = self._now()
+            if end <= sought.next and tp not in self._looks:
+                del self._searches[tp]  # all is read
+            elif first <= sought.next < end:
+                log.info("source.sought_again", topic=tp.topic, partition=tp.partition, offset=sought.next, end=end)
+                await self._source.seek(tp, sought.next)
+
+    async def _search(self, tp: Place, offset: int) -> None:
+        self._searches[tp] = _Search(offset, self._now())
+        await self._source.seek(tp, offset)
+
+    async def _first(self, tp: Place) -> int:
+        return (await self._source.bounds(tp))[tp][0]
 
     async def _go_back(self, frontier: Frontier, tp: Place, expected: int, ahead: int) -> None:
         search = self._searches.get(tp)
-        if search is None or search.expected != expected:
+        if search is None or search.next != expected:
             search = self._searches[tp] = _Search(expected, self._now())
         elif self._now() - search.at < SEEK_AGAIN_SECONDS:
             return
         else:
             search.seeks, search.at = search.seeks + 1, self._now()
-        first, _ = await self._source.bounds(tp)
+        first = await self._first(tp)
         if first > expected or search.seeks > SEEKS:
             log.warning("source.gap", topic=tp.topic, partition=tp.partition, expected=expected, next=max(first, ahead))
             frontier.skip_to(tp.topic, first if first > expected else ahead)
             expected = max(first, expected if first > expected else ahead)
+            self._searches[tp] = _Search(expected, self._now())
         await self._source.seek(tp, expected)

@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import faust
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from faust.assignor.client_assignment import ClientMetadata
+from faust.assignor.partition_assignor import PartitionAssignor
 from faust.auth import Credentials
 from faust.web import Request, Response, View
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -49,6 +52,7 @@ def create_app(options: WorkerOptions) -> faust.App:
         store=options.store,
         datadir=str(options.data_dir / f"{options.group}-{options.instance}"),
         Table=ConfirmedTable,
+        PartitionAssignor=Assignor,
         web_enabled=True,
         web_bind=options.web_host,
         web_host=options.web_host,
@@ -75,6 +79,28 @@ def credentials(security: Mapping[str, Any]) -> Credentials | None:
             ssl_context=context,
         )
     return faust.SSLCredentials(context=context) if protocol == "SSL" else None
+
+
+class Assignor(PartitionAssignor):
+    """Takes an assignment whatever the address in it.
+
+    A static member that is back within its session is given its old assignment, and in it the address that it had then. Faust
+    asserts that it has it still: with another port or host the worker neither read nor ended.
+    """
+
+    _told_url: Any = None
+
+    @property
+    def _url(self) -> Any:
+        return self._told_url or super()._url
+
+    def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
+        """Called by aiokafka with what the group's leader has decided."""
+        self._told_url = ClientMetadata.loads(self._decompress(assignment.user_data)).url
+        try:
+            super().on_assignment(assignment)
+        finally:
+            self._told_url = None
 
 
 class Worker(faust.Worker):
