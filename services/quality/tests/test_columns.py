@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -174,6 +175,31 @@ def test_few_events_are_read_one_by_one() -> None:
     good = RequestCompleted()
     good.metadata.event_id = "e"
     assert together([record(good.SerializeToString(), 0, HEADERS)]) == ([None], [0])
+
+
+NO_PANDAS = """
+import sys
+from types import SimpleNamespace
+from sluice.events.v1.gateway_pb2 import RequestCompleted
+from sluice_quality.adapters.columns import read_together
+
+events = []
+for number in range(5):
+    event = RequestCompleted(refusal=True, repetition_permille=3) if number % 2 else RequestCompleted(model="m")
+    event.metadata.event_id = event.metadata.request_id = "e"
+    event.metadata.synthetic = number == 4
+    event.usage.output_tokens = number
+    event.redacted_input.add(kind="EMAIL_ADDRESS", count=number)
+    message = SimpleNamespace(topic="t", offset=number, timestamp=1.0, value=event.SerializeToString(), headers=())
+    events.append(SimpleNamespace(message=message))
+read_together(events).completions()
+sys.exit("pandas" in sys.modules)
+"""
+
+
+def test_pandas_is_not_imported_for_what_needs_none() -> None:
+    """Arrow imports it, where it is installed, for most ways to numpy and back."""
+    subprocess.run([sys.executable, "-c", NO_PANDAS], check=True, timeout=60)
 
 
 @pytest.fixture

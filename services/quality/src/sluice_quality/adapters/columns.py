@@ -11,12 +11,14 @@ import numpy as np
 from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice_kit.events import topic_of
 from sluice_kit.streams.columns import (
+    booleans,
     decode_columns,
     durations,
     event_times,
     groups,
     integers,
     is_empty,
+    is_given,
     is_plain,
     sums_of_lists,
 )
@@ -78,7 +80,7 @@ class _Reading:
         self._batch = batch
         self._metadata = batch.column("metadata")
         self._usage = batch.column("usage")
-        self.synthetic = _booleans(self._metadata.field("synthetic"))
+        self.synthetic = booleans(self._metadata.field("synthetic"))
         self.doubtful = is_empty(self._metadata.field("event_id"))
         """Which rows must be read one by one."""
         self._columns = self._read(messages)
@@ -103,7 +105,7 @@ class _Reading:
         return CompletionColumns(
             offset=np.array([message.offset for message in messages], dtype=np.int64),
             at=self._at(messages),
-            request_id=metadata.field("request_id").to_numpy(zero_copy_only=False).tolist(),
+            request_id=metadata.field("request_id").to_pylist(),
             series=series,
             all_series=all_series,
             outcome=self._outcomes(),
@@ -115,12 +117,12 @@ class _Reading:
             answer_characters=integers(batch.column("output_characters")).astype(np.int64),
             redactions=sums_of_lists(batch.column("redacted_input"), "count")
             + sums_of_lists(batch.column("redacted_output"), "count"),
-            streamed=_booleans(batch.column("streamed")),
+            streamed=booleans(batch.column("streamed")),
             truncated=np.isin(integers(batch.column("finish_reason")), list(TRUNCATED)),
             refusal=self._judged("refusal"),
             empty_answer=self._judged("empty_answer"),
             language_mismatch=self._judged("language_mismatch"),
-            repetition_permille=Maybe(integers(permille).astype(np.int64), np.asarray(permille.is_valid())),
+            repetition_permille=Maybe(integers(permille).astype(np.int64), is_given(permille)),
             context_sentences=contexts,
             grounded_sentences=np.minimum(grounded, contexts),
         )
@@ -153,7 +155,7 @@ class _Reading:
 
     def _judged(self, name: str) -> Maybe:
         column = self._batch.column(name)
-        return Maybe(_booleans(column), np.asarray(column.is_valid()))
+        return Maybe(booleans(column), is_given(column))
 
     def _tokens(self, names: Sequence[str]) -> np.ndarray:
         total = np.zeros(len(self.doubtful), dtype=np.int64)
@@ -164,8 +166,3 @@ class _Reading:
             self.doubtful |= absurd
         self.doubtful |= total > LARGEST_TOKEN_COUNT
         return total
-
-
-def _booleans(column: Any) -> np.ndarray:
-    """Shape (rows,); False where there is none."""
-    return np.asarray(column.fill_null(False))
