@@ -405,7 +405,11 @@ async def test_money_of_two_currencies_is_never_added_up(console: Console) -> No
 async def test_by_kind_of_charge_the_course_is_of_the_kinds_that_are_summed(console: Console) -> None:
     async with console.signed_in() as client:
         for by in ("model", "charge_kind"):
-            await client.get(f"/cost?by={by}")
+            page = (await client.get(f"/cost?by={by}")).text
+            assert ("Spent is of all rows" in page, "without self-tests and the judge" in page) == (
+                by == "charge_kind",
+                by == "model",
+            )
     asked = [list(one.group_by) for _, one, _ in console.mesh.asked if isinstance(one, cost.GetSpendRequest)]
     hour, kind = cost.SPEND_DIMENSION_HOUR, cost.SPEND_DIMENSION_CHARGE_KIND
     assert sorted(asked) == sorted([[cost.SPEND_DIMENSION_MODEL], [hour], [kind], [kind, hour]])
