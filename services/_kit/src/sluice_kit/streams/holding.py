@@ -113,9 +113,11 @@ class Holding(Generic[AggregationT, RecordT]):
         overwrite its windows in the changelog.
         """
         await self._recovered.wait()
+        # Asked once for each partition: for each event it was a fifteenth of what a Faust worker did.
+        owned = {tp for tp in {event.message.tp for event in events} if self._source.owns(tp)}
         by_partition: defaultdict[int, list[SourceEvent]] = defaultdict(list)
         for event in events:
-            if self._source.owns(event.message.tp):
+            if event.message.tp in owned:
                 by_partition[event.message.partition].append(event)
         found = []
         for number, batch in by_partition.items():
