@@ -41,8 +41,16 @@ def test_a_rule_that_looks_back_farther_than_minutes_are_kept_is_refused(
 def test_rules_that_look_at_no_minutes_look_back_as_far_as_they_like(tmp_path: Path) -> None:
     (tmp_path / "far.yaml").write_text(
         "rules:\n  - {rule: far, severity: info, summary: x, window: 2d, dead_letters: {above: 0}}\n"
+        "  - {rule: still, severity: info, summary: x, window: 2d, standstill: {groups: [acme-reader]}}\n"
     )
-    assert len(read_rules(source_files(tmp_path), kept_hours=1)) == 1
+    assert len(read_rules(source_files(tmp_path), kept_hours=1)) == 2
+
+
+@pytest.mark.parametrize("groups", ["[]", "['not a group']", "acme"])
+def test_a_standstill_names_its_groups(tmp_path: Path, groups: str) -> None:
+    (tmp_path / "still.yaml").write_text(HEAD + f"    standstill: {{groups: {groups}}}\n")
+    with pytest.raises(ConfigurationRefused, match=r"still\.yaml:\d+: .*groups"):
+        read_rules(source_files(tmp_path))
 
 
 def test_a_start_with_fewer_hours_than_the_rules_need_says_which_and_how_many(tmp_path: Path) -> None:

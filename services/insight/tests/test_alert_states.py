@@ -17,7 +17,7 @@ from sluice_insight.adapters.alerting.events import Told, event_of
 from sluice_insight.adapters.alerting.log import AlertLog
 from sluice_insight.adapters.comparisons import Comparisons
 from sluice_insight.adapters.events import drift_part
-from sluice_insight.domain.alerting.conditions import Beside, complete_moment, signals
+from sluice_insight.domain.alerting.conditions import Beside, Standing, complete_moment, signals
 from sluice_insight.domain.alerting.rules import (
     Absence,
     Burn,
@@ -28,6 +28,7 @@ from sluice_insight.domain.alerting.rules import (
     Disparity,
     MissingEvents,
     Rule,
+    Standstill,
     Threshold,
 )
 from sluice_insight.domain.alerting.states import FIRING, PENDING, RESOLVED, Alerts, Signal
@@ -282,6 +283,28 @@ def test_dead_letters_are_told_by_topic() -> None:
     assert signals(replace(its, window=MINUTE), board(), [], at=BEGIN, beside=beside) == []
     [alert] = Alerts().step(its, [signal], at=BEGIN)
     assert alert.summary == "3 on a.dlq"
+
+
+def test_a_group_that_stands_still_is_told_of_with_what_waits_on_its_partitions() -> None:
+    beside = Beside(
+        standing=[
+            Standing("sluice-quality", "completions", partition=0, waiting=3, still=5 * MINUTE),
+            Standing("sluice-quality", "completions", partition=1, waiting=4, still=9 * MINUTE),
+            Standing("sluice-quality", "completions", partition=2, waiting=5, still=5 * MINUTE - 1),
+            Standing("sluice-quality", "verdicts", partition=0, waiting=1, still=6 * MINUTE),
+            Standing("another", "completions", partition=0, waiting=9, still=9 * MINUTE),
+        ]
+    )
+    its = rule(
+        Standstill(groups=("sluice-quality", "sluice-drift")),
+        metric="",
+        window=5 * MINUTE,
+        summary="$group: $count on $topic",
+    )
+    found = signals(its, board(), [], at=BEGIN, beside=beside)
+    assert [dict(signal.causes) for signal in found] == [{"waiting=7": 1.0}, {"waiting=1": 1.0}]
+    said = [alert.summary for alert in Alerts().step(its, found, at=BEGIN)]
+    assert said == ["sluice-quality: 7 on completions", "sluice-quality: 1 on verdicts"]
 
 
 def test_nothing_is_judged_beyond_the_watermark_until_nothing_more_is_waited_for() -> None:

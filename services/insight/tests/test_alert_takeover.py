@@ -11,12 +11,13 @@ from pathlib import Path
 
 import grpc
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from sluice.events.v1.alert_pb2 import AlertRaised
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice.insight.v1 import alert_service_pb2, insight_service_pb2
 from sluice.insight.v1.alert_service_pb2_grpc import AlertServiceStub
 from sluice_insight.adapters.alerting.given_up import GivenUp
+from sluice_insight.adapters.alerting.standing import StandingGroups
 from sluice_kit import broker
 from sluice_kit.events import topic_of
 from sluice_kit.settings import MeshSettings
@@ -171,6 +172,61 @@ async def test_what_is_given_up_fires_with_its_topic(mesh: Mesh) -> None:
     # Seen from an hour ahead it is old.
     later = GivenUp(settings, now=lambda: time.time() + 3600)
     assert await later.counts([15 * 60_000_000]) == {15 * 60_000_000: {}}
+
+
+async def test_a_group_stands_still_from_when_its_position_was_first_seen_while_events_wait(mesh: Mesh) -> None:
+    topic, clock = TopicPartition(topic_of(QualityMeasured).name, 0), [1_000.0]
+    settings = MeshSettings(kafka_bootstrap=mesh.kafka, kafka_embedded=mesh.embedded)
+    groups = StandingGroups(settings, now=lambda: clock[0])
+
+    async def seen(after: float) -> list[tuple[int, float]]:
+        """What waits, and for how many seconds the position has not moved, so many seconds later."""
+        clock[0] += after
+        found = await groups.standing(["reader", "one that never was"])
+        assert {(one.group, one.topic, one.partition) for one in found} <= {("reader", topic.topic, 0)}
+        return [(one.waiting, one.still / 1_000_000) for one in found]
+
+    async with (
+        AIOKafkaProducer(bootstrap_servers=mesh.kafka) as producer,
+        AIOKafkaConsumer(bootstrap_servers=mesh.kafka, group_id="reader", enable_auto_commit=False) as reader,
+    ):
+        reader.assign([topic])
+        assert await seen(0) == [], "it has committed nothing"
+        await reader.commit({topic: 0})
+        assert await seen(20) == [], "nothing waits"
+        await producer.send_and_wait(topic.topic, b"1", key=b"1", partition=0)
+        assert await seen(20) == [(1, 0.0)]
+        await producer.send_and_wait(topic.topic, b"2", key=b"2", partition=0)
+        assert await seen(19) == [(1, 0.0)], "the broker is not asked all the time"
+        assert await seen(20) == [(2, 39.0)]
+        await reader.commit({topic: 1})
+        assert await seen(20) == [(1, 0.0)], "it has moved"
+        assert await seen(60) == [(1, 60.0)]
+        assert await seen(61) == [(1, 0.0)], "nobody asked for a minute: the broker may have been away"
+        await reader.commit({topic: 2})
+        assert await seen(20) == []
+
+
+async def test_a_group_that_stands_still_is_an_alert_until_it_moves(mesh: Mesh) -> None:
+    """In a process of its own, by the shortest window that there is: a minute, and the pause between two looks."""
+    if not mesh.embedded:
+        pytest.skip("takes a minute and a half: on one broker")
+    (mesh.folder / "rules" / "still.yaml").write_text(
+        "rules:\n  - {rule: test.still, severity: info, window: 1m, summary: $count, standstill: {groups: [reader]}}\n"
+    )
+    topic = topic_of(QualityMeasured).name
+    with mesh.insight():
+        await mesh.measure(0, failed=9)
+        async with AIOKafkaConsumer(
+            topic, bootstrap_servers=mesh.kafka, group_id="reader", enable_auto_commit=False
+        ) as reader:
+            places = [TopicPartition(topic, number) for number in reader.partitions_for_topic(topic) or ()]
+            await reader.commit(dict.fromkeys(places, 0))
+            [alert] = await mesh.alerts(state("firing"), rule="test.still", seconds=180)
+            assert (dict(alert.labels), alert.summary) == ({"group": "reader", "topic": topic}, "1")
+            await reader.commit(await reader.end_offsets(places))
+            [_, resolved] = await mesh.alerts(state("resolved"), rule="test.still", seconds=120)
+    assert resolved.alert_id == alert.alert_id
 
 
 async def test_an_alert_that_another_service_raised_is_silenced_too_also_right_after_a_start(

@@ -15,9 +15,9 @@ from sluice_insight.adapters.alerting.given_up import Counts
 from sluice_insight.adapters.alerting.interventions import Interventions
 from sluice_insight.adapters.alerting.log import AlertLog
 from sluice_insight.adapters.sources import Sources
-from sluice_insight.domain.alerting.conditions import Beside, complete_moment, moment_of, signals
+from sluice_insight.domain.alerting.conditions import Beside, Standing, complete_moment, moment_of, signals
 from sluice_insight.domain.alerting.disparities import Measured
-from sluice_insight.domain.alerting.rules import DeadLetters, Rule
+from sluice_insight.domain.alerting.rules import DeadLetters, Rule, Standstill
 from sluice_insight.domain.alerting.states import Alert, Alerts
 from sluice_insight.domain.board import MINUTE, Board
 
@@ -72,6 +72,8 @@ class Evaluator:
     disparities: Callable[[], Sequence[Measured]] = tuple
     given_up: Callable[[Collection[int]], Awaitable[Counts]] | None = None
     """Dead letters by window and topic."""
+    standing: Callable[[Collection[str]], Awaitable[Sequence[Standing]]] | None = None
+    """Where events wait for these groups of consumers."""
     now: Callable[[], float] = time.time
     _log: AlertLog | None = None
     _alerts: Alerts = field(default_factory=Alerts)
@@ -104,7 +106,9 @@ class Evaluator:
     async def _beside(self, rules: Sequence[Rule]) -> Beside:
         windows = {rule.window for rule in rules if isinstance(rule.condition, DeadLetters)}
         counts = await self.given_up(windows) if self.given_up is not None and windows else {}
-        return Beside(self.disparities(), counts)
+        groups = {name for rule in rules if isinstance(rule.condition, Standstill) for name in rule.condition.groups}
+        standing = await self.standing(groups) if self.standing is not None and groups else ()
+        return Beside(self.disparities(), counts, standing)
 
     def _judge(self, rules: Sequence[Rule], beside: Beside) -> list[Alert]:
         now = int(self.now() * 1_000_000)

@@ -28,6 +28,7 @@ from sluice_insight.domain.alerting.rules import (
     Disparity,
     MissingEvents,
     Rule,
+    Standstill,
     Threshold,
 )
 from sluice_insight.domain.board import MINUTE
@@ -66,6 +67,7 @@ def _known(name: str) -> str:
 Duration = Annotated[str, AfterValidator(_duration)]
 Span = Annotated[str, AfterValidator(_span)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+Group = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,255}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 Dimension = Literal["tenant_id", "project_id", "model", "route", "prompt_version", "experiment_arm"]
 assert set(Dimension.__args__) == set(DIMENSIONS)  # type: ignore[attr-defined]
@@ -153,8 +155,14 @@ class DisparityFile(ConfigurationModel):
     ratio_below: Annotated[float, Field(gt=0, le=1)] = 0.8
 
 
-_KINDS = ("threshold", "change", "burn_rate", "absence", "missing_events", "dead_letters", "disparity")
-_WITHOUT_METRIC = ("missing_events", "dead_letters", "disparity")
+class StandstillFile(ConfigurationModel):
+    """`standstill: {groups: [sluice-cost]}`."""
+
+    groups: Annotated[tuple[Group, ...], Field(min_length=1, max_length=100)]
+
+
+_KINDS = ("threshold", "change", "burn_rate", "absence", "missing_events", "dead_letters", "disparity", "standstill")
+_WITHOUT_METRIC = ("missing_events", "dead_letters", "disparity", "standstill")
 
 
 class RuleFile(ConfigurationModel):
@@ -180,6 +188,7 @@ class RuleFile(ConfigurationModel):
     missing_events: MissingEventsFile | None = None
     dead_letters: DeadLettersFile | None = None
     disparity: DisparityFile | None = None
+    standstill: StandstillFile | None = None
 
     @model_validator(mode="after")
     def _one_condition(self) -> RuleFile:
@@ -278,5 +287,7 @@ def _condition(file: RuleFile) -> Condition:
         return DeadLetters(above=file.dead_letters.above)
     if file.disparity is not None:
         return Disparity(rate=file.disparity.rate, ratio_below=file.disparity.ratio_below)
+    if file.standstill is not None:
+        return Standstill(groups=file.standstill.groups)
     assert file.missing_events is not None
     return MissingEvents(above=file.missing_events.above)

@@ -29,6 +29,7 @@ from sluice_insight.adapters.alerting.lease import Lease
 from sluice_insight.adapters.alerting.log import AlertLog
 from sluice_insight.adapters.alerting.receivers import Receiver
 from sluice_insight.adapters.alerting.rule_files import SHIPPED, read_rules
+from sluice_insight.adapters.alerting.standing import StandingGroups
 from sluice_insight.adapters.alerting.topic_ends import topic_ends
 from sluice_insight.adapters.comparisons import Comparisons
 from sluice_insight.adapters.sources import Sources
@@ -73,6 +74,7 @@ def evaluator(
         interventions=interventions,
         disparities=lambda: disparate(comparisons),
         given_up=GivenUp(settings).counts,
+        standing=StandingGroups(settings).standing,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -16,6 +17,7 @@ from sluice_insight.domain.alerting.rules import (
     Disparity,
     MissingEvents,
     Rule,
+    Standstill,
     Threshold,
 )
 from sluice_insight.domain.alerting.states import Labels, Signal
@@ -38,6 +40,18 @@ class Gaps(Protocol):
     @property
     def missing(self) -> Sequence[tuple[int, int]]:
         """The numbers, first and last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A partition before which events wait for a group of consumers."""
+
+    group: str
+    topic: str
+    partition: int
+    waiting: int
+    still: int
+    """For so many microseconds the group's position has not moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +90,8 @@ class Beside:
     """Disparities, the newest of each."""
     dead_letters: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     """How many were given up, by the length of the window until now, and by topic."""
+    standing: Sequence[Standing] = ()
+    """Groups of consumers before which events wait."""
 
 
 def signals(rule: Rule, board: Board, gaps: Iterable[Gaps], *, at: int, beside: Beside = Beside()) -> list[Signal]:
@@ -85,6 +101,8 @@ def signals(rule: Rule, board: Board, gaps: Iterable[Gaps], *, at: int, beside: 
             return _missing(gaps, above)
         case DeadLetters(above=above):
             return _given_up(beside.dead_letters.get(rule.window, {}), above)
+        case Standstill() as condition:
+            return _standing_still(beside.standing, condition, rule.window)
         case Disparity() as condition:
             return unequal(rule, condition, beside.measured, at=at)
         case Threshold() as condition:
@@ -114,6 +132,17 @@ def _given_up(counts: Mapping[str, int], above: int) -> list[Signal]:
         Signal(labels=(("topic", topic),), causes={f"dead_letters={count}": 1.0}, words={"count": str(count)})
         for topic, count in sorted(counts.items())
         if count > above
+    ]
+
+
+def _standing_still(standing: Sequence[Standing], condition: Standstill, window: int) -> list[Signal]:
+    counts = Counter[Labels]()
+    for one in standing:
+        if one.group in condition.groups and one.still >= window:
+            counts[(("group", one.group), ("topic", one.topic))] += one.waiting
+    return [
+        Signal(labels=labels, causes={f"waiting={count}": 1.0}, words={"count": str(count)})
+        for labels, count in sorted(counts.items())
     ]
 
 

@@ -107,8 +107,15 @@ class Disparity:
     ratio_below: float
 
 
-Condition = Threshold | Change | BurnRate | Absence | MissingEvents | DeadLetters | Disparity
-BY_THE_CLOCK = (MissingEvents, DeadLetters)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standstill:
+    """Events wait for a group of consumers, and its position on their partition has not moved for the window."""
+
+    groups: tuple[str, ...]
+
+
+Condition = Threshold | Change | BurnRate | Absence | MissingEvents | DeadLetters | Disparity | Standstill
+BY_THE_CLOCK = (MissingEvents, DeadLetters, Standstill)
 """They look at the mesh, not at event time, which what is missing holds back."""
 
 
@@ -143,7 +150,7 @@ class Rule:
                 return self.window + lookback
             case Threshold():
                 return self.window
-            case MissingEvents() | DeadLetters() | Disparity():
+            case MissingEvents() | DeadLetters() | Disparity() | Standstill():
                 return 0
 
     def say(self, labels: Mapping[str, str], value: float | None) -> str:
