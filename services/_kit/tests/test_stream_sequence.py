@@ -52,6 +52,7 @@ class Log:
     end: int = 1000
     seeks: list[int] = field(default_factory=list)
     questions: int = 0
+    committed: dict[TP, int] = field(default_factory=dict)
     owned: bool = True
 
     def owns(self, tp: TP) -> bool:
@@ -63,6 +64,9 @@ class Log:
     async def bounds(self, *tps: TP) -> Mapping[TP, tuple[int, int]]:
         self.questions += 1
         return dict.fromkeys(tps, (self.first, self.end))
+
+    async def commit(self, positions: Mapping[TP, int]) -> None:
+        self.committed.update(positions)
 
 
 def batch(*offsets: int) -> Any:
@@ -120,6 +124,7 @@ async def test_a_hole_in_the_log_is_given_up_after_some_tries() -> None:
         assert position.next == 5
         await sequencer.admit(position, batch(9, 10))
         clock[0] += 3.0
+    assert log.committed == {SOURCE: 9}, "Faust would commit nothing of this partition any more"
     assert offsets(await sequencer.admit(position, batch(9, 10))) == [9, 10]
 
 
@@ -313,3 +318,40 @@ async def test_nothing_is_sought_again_where_all_is_read_or_another_worker_reads
     log.owned = True
     await sequencer.seek_again()
     assert log.seeks == [42, 42]
+
+
+async def test_a_hole_at_the_end_of_a_log_is_given_up_without_further_events() -> None:
+    log, position, clock = Log(end=12), Position(5), [0.0]
+    sequencer = Sequencer(log, now=lambda: clock[0])
+    await sequencer.align({SOURCE: position})
+    for _ in range(SEEKS + 2):
+        clock[0] += SILENCE_SECONDS
+        before = len(log.seeks)
+        await sequencer.seek_again()
+        if len(log.seeks) > before and log.seeks[-1] == 5:
+            await taken(sequencer, position, batch(9, 10, 11))  # what the log answers, from beyond the hole
+    assert (position.next, log.seeks[-1]) == (9, 9)
+    assert await taken(sequencer, position, batch(9, 10, 11)) == [9, 10, 11]
+
+
+async def test_what_was_passed_over_before_the_assignment_was_aligned_is_sought_without_a_further_event() -> None:
+    """Events that were buffered before are admitted, and Kafka's commit, from which reading goes on, is farther on."""
+    clock, log, position = [0.0], Log(end=115), Position(100)
+    sequencer = Sequencer(log, now=lambda: clock[0])
+    sequencer.reassigned()
+    assert await taken(sequencer, position, batch(*range(100, 110))) == list(range(100, 110))
+    await sequencer.align({SOURCE: position})
+    assert log.seeks == []
+    clock[0] = SILENCE_SECONDS
+    await sequencer.seek_again()
+    assert log.seeks == [110]
+
+
+async def test_after_an_assignment_the_broker_is_told_up_to_where_all_is_merged() -> None:
+    """Killed before its commit a worker would look as if it stood still, until the next event came."""
+    log, empty = Log(), TP("completions", 1)
+    await Sequencer(log).align({SOURCE: Position(42), empty: Position()})
+    assert log.committed == {SOURCE: 42}
+    log.end = 30
+    await Sequencer(log).align({SOURCE: Position(42)})
+    assert log.committed == {SOURCE: 30}

@@ -69,6 +69,9 @@ class Broker:
     async def bounds(self, *tps: Any) -> Mapping[Any, tuple[int, int]]:
         return {tp: (0, len(self.log[tp.topic])) for tp in tps}
 
+    async def commit(self, positions: Mapping[Any, int]) -> None:
+        """Advice, which nobody asks for here."""
+
 
 class Worker:
     """A processor that reads both topics to their end when it is told."""

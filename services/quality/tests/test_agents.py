@@ -28,6 +28,9 @@ class NoLog:
     async def bounds(self, *tps: TP) -> Mapping[TP, tuple[int, int]]:
         return dict.fromkeys(tps, (0, 0))
 
+    async def commit(self, positions: Mapping[TP, int]) -> None:
+        raise AssertionError("nothing is aligned")
+
 
 class NoDeadLetters:
     """Counts what could not be read."""

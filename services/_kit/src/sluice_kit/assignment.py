@@ -43,6 +43,7 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer, self._starting_offsets = consumer, starting_offsets
         self._ready, self._release, self._read_again_from = ready, release, read_again_from
         self._starts: Mapping[TopicPartition, int] = {}
+        self._told = 0
         self._failure: Exception | None = None
         self.settled = False
         self.generation = 0
@@ -75,6 +76,11 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         """The store did not say where to start: begin again, for guessing would lose or repeat events."""
         if self._failure is not None:
             raise self._failure
+
+    def new_starts(self) -> Mapping[TopicPartition, int]:
+        """Where the handler's own store says that all before is handled; once after each assignment."""
+        told, self._told = self._told, self.generation + 1
+        return {} if told == self._told else {tp: offset for tp, offset in self._starts.items() if offset}
 
     def put_back(self, records: Mapping[TopicPartition, Sequence[Any]]) -> None:
         """Fetch these again: they came while the partitions were given out anew."""

@@ -202,11 +202,7 @@ class EventConsumer:
 
     def _new_work(self, consumer: AIOKafkaConsumer, assignment: Assignment, lag: Lag) -> BatchWork | KeyedWork:
         async def commit(offsets: Mapping[TopicPartition, int]) -> None:
-            # After a rebalance the partitions may be somebody else's: the events come again there, and are known by their ids.
-            with contextlib.suppress(CommitFailedError, IllegalStateError):
-                if offsets:
-                    await asyncio.wait_for(consumer.commit(dict(offsets)), COMMIT_SECONDS)
-                    lag.done(offsets)
+            await self._commit(consumer, lag, offsets)
 
         if self._handle_each is not None:
             return KeyedWork(
@@ -226,6 +222,13 @@ class EventConsumer:
             seek=assignment.seek,
         )
 
+    async def _commit(self, consumer: AIOKafkaConsumer, lag: Lag, offsets: Mapping[TopicPartition, int]) -> None:
+        # After a rebalance the partitions may be somebody else's: the events come again there, and are known by their ids.
+        with contextlib.suppress(CommitFailedError, IllegalStateError):
+            if offsets:
+                await asyncio.wait_for(consumer.commit(dict(offsets)), COMMIT_SECONDS)
+                lag.done(offsets)
+
     async def _consume(
         self, consumer: AIOKafkaConsumer, assignment: Assignment, work: BatchWork | KeyedWork, lag: Lag
     ) -> None:
@@ -244,6 +247,8 @@ class EventConsumer:
                 if assignment.settled:
                     await work.keep_up()
                 continue
+            # Killed before a commit, the group would look as if it stood still until the next event comes.
+            await self._commit(consumer, lag, assignment.new_starts())
             generation, asked_at = assignment.generation, time.monotonic()
             records = await self._fetched(consumer, work.room)
             if generation != assignment.generation:

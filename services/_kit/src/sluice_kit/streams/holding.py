@@ -120,9 +120,9 @@ class Holding(Generic[AggregationT, RecordT]):
             if event.message.tp in owned:
                 by_partition[event.message.partition].append(event)
         found = []
-        for number, batch in by_partition.items():
-            partition = self._partition(number)
-            admitted = await self._sequencer.admit(partition, batch)
+        # All before the first await: while partitions move the table is not to be read.
+        for partition, batch in [(self._partition(number), batch) for number, batch in by_partition.items()]:
+            admitted = await self._sequencer.admit(partition, batch) if self.holds(partition) else []
             if admitted:
                 found.append((partition, admitted))
         return found

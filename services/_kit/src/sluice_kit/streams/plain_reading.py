@@ -74,6 +74,11 @@ class PlainLog:
         first, last = await self._used.beginning_offsets(tps), await self._used.end_offsets(tps)
         return {tp: (first[tp], last[tp]) for tp in tps}
 
+    async def commit(self, positions: Mapping[Any, int]) -> None:
+        """Tell the broker up to where all is merged."""
+        with contextlib.suppress(KafkaError):
+            await self._used.commit(dict(positions))
+
 
 class Reading(ConsumerRebalanceListener):  # type: ignore[misc]
     """Reads the sources as a static member of the group, and hands over batches, those of several partitions at once."""
@@ -205,7 +210,7 @@ class Reading(ConsumerRebalanceListener):  # type: ignore[misc]
         self._committed_at = time.monotonic()
         held = self.consumer.assignment()
         done = {place: offset for place, offset in self._done.items() if place in held}
-        self._done.clear()
         if done:
             with contextlib.suppress(KafkaError):
                 await self.consumer.commit(done)
+                self._done = {place: offset for place, offset in self._done.items() if offset != done.get(place)}

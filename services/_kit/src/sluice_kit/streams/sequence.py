@@ -61,6 +61,9 @@ class SourceLog(Protocol):
     async def bounds(self, *tps: Place) -> Mapping[Place, tuple[int, int]]:
         """First offset held, and the one after the last, of each of these partitions."""
 
+    async def commit(self, positions: Mapping[Place, int]) -> None:
+        """Tell the broker up to where all is merged: advice, for whoever looks at the group."""
+
 
 class FaustLog:
     """The consumer of a Faust app."""
@@ -82,6 +85,11 @@ class FaustLog:
         first = await self._app.consumer.earliest_offsets(*tps)
         last = await self._app.consumer.highwaters(*tps)
         return {tp: (first.get(tp) or 0, last.get(tp) or 0) for tp in tps}
+
+    async def commit(self, positions: Mapping[Place, int]) -> None:
+        """Tell the broker, and Faust, up to where all is merged. Faust commits only what follows without a gap on what it has
+        committed: once a seek had passed over something it committed nothing more of that partition, and kept all it would have."""
+        await self._app.consumer._commit_offsets(positions)
 
 
 @dataclass(slots=True)
@@ -236,6 +244,9 @@ class Sequencer:
         """
         for tp, bounds in (await self._source.bounds(*frontiers)).items() if frontiers else ():
             await self._align(frontiers[tp], tp, *bounds)
+        merged = {tp: offset for tp, each in frontiers.items() if (offset := each.next_offset(tp.topic)) is not None}
+        if merged:
+            await self._source.commit(merged)
 
     async def _align(self, frontier: Frontier, tp: Place, first: int, end: int) -> None:
         self._looks.pop(tp, None)
@@ -256,6 +267,8 @@ class Sequencer:
             await self._source.seek(tp, min(merged))
         elif cut or begun is None:
             await self._search(tp, max(first, expected))
+        else:  # it is being read, or what follows was passed over before this came
+            self._searches.setdefault(tp, _Search(expected, self._now()))
 
     async def seek_again(self) -> None:
         """To be called now and then: where nothing came of what was sought, although the log holds it, it is sought once more.
@@ -273,7 +286,9 @@ class Sequencer:
             sought = silent[tp]
             if sought is not self._looks.get(tp, self._searches.get(tp)):
                 continue  # something came while the bounds were asked for
-            sought.at = self._now()
+            sought.at = (
+                self._now() - SEEK_AGAIN_SECONDS
+            )  # what comes from beyond a hole is an answer, and counts as one
             if end <= sought.next and tp not in self._looks:
                 del self._searches[tp]  # all is read
             elif first <= sought.next < end:
@@ -301,4 +316,5 @@ class Sequencer:
             frontier.skip_to(tp.topic, first if first > expected else ahead)
             expected = max(first, expected if first > expected else ahead)
             self._searches[tp] = _Search(expected, self._now())
+            await self._source.commit({tp: expected})
         await self._source.seek(tp, expected)
