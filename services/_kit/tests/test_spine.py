@@ -14,7 +14,7 @@ from sluice_kit.events import all_topics, decode, topic_of
 from sluice_kit.outbox import Outbox
 from sluice_kit.publisher import EMBEDDED_KEEP_SECONDS, EventPublisher
 from sluice_kit.settings import MeshSettings
-from spine_actors import TOPIC, Collector, Running, completed, until
+from spine_actors import TOPIC, Collector, Running, committed, completed, until
 from spine_brokers import EmbeddedBroker, free_port
 
 
@@ -175,6 +175,28 @@ async def test_a_store_that_keeps_its_own_offsets_is_read_from_there(broker, tmp
     async with Running(settings, second, starting_offsets=from_the_beginning):
         await until(lambda: len(second.request_ids) == 20)
     await publisher.stop()
+
+
+async def test_the_broker_is_told_where_a_store_goes_on_though_nothing_comes(broker, tmp_path):
+    """Killed between its store and its commit a group would stand still, for all who look at it, until the next event."""
+    settings, collector = broker.settings(tmp_path), Collector()
+    await ensure_topics(settings)
+    publisher = EventPublisher(producer="sluice-test/0", settings=settings)
+    await publisher.start()
+    await publisher.publish(*(completed(f"r{n}") for n in range(20)))
+    await until(lambda: publisher.depth == 0)
+    await publisher.stop()
+    counts = {partition: count for partition, count in per_partition(20).items() if count}
+
+    async def at_the_end(assigned):
+        return {each: counts.get(each.partition, 0) for each in assigned}
+
+    async with Running(settings, collector, starting_offsets=at_the_end):
+        deadline = time.monotonic() + 30
+        while (told := await committed(settings, "test")) != counts and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+    assert told == counts
+    assert not collector.seen
 
 
 async def test_nothing_is_handled_before_the_store_has_said_where_to_start(broker, tmp_path):
