@@ -21,6 +21,10 @@ from sluice.events.v1.gateway_pb2 import (
 from sluice.events.v1.inference_pb2 import InferenceMeasured
 from sluice.insight.v1 import insight_service_pb2 as insight
 from sluice.insight.v1 import insight_service_pb2_grpc as insight_rpc
+from sluice_insight.adapters.alerting.rule_files import SHIPPED, read_rules
+from sluice_insight.adapters.alerting.standing import StandingGroups
+from sluice_insight.domain.alerting.rules import Standstill
+from sluice_kit.configuration import source_files
 from sluice_kit.events import decode, topic_of
 from sluice_kit.ordered import OrderedReader
 from sluice_kit.settings import MeshSettings
@@ -59,11 +63,24 @@ class Events:
     """Records on the topics beyond the first of their event."""
 
 
-async def read_events(mesh: Mesh) -> Events:
-    """All of them, up to now."""
-    settings = MeshSettings(
+def _settings(mesh: Mesh) -> MeshSettings:
+    return MeshSettings(
         kafka_bootstrap=mesh.environment["SLUICE_KAFKA_BOOTSTRAP"], kafka_embedded=mesh.broker == "embedded"
     )
+
+
+async def behind(mesh: Mesh) -> dict[str, int]:
+    """Events that wait, by their topic and the group that has not read them, as the alarm of groups that stand still sees it."""
+    [rule] = [one for one in read_rules(source_files(SHIPPED)) if isinstance(one.condition, Standstill)]
+    found: Counter[str] = Counter()
+    for one in await StandingGroups(_settings(mesh)).standing(rule.condition.groups):
+        found[f"{one.group} on {one.topic}"] += one.waiting
+    return dict(found)
+
+
+async def read_events(mesh: Mesh) -> Events:
+    """All of them, up to now."""
+    settings = _settings(mesh)
     seen: dict[type, dict[str, Any]] = {
         t: {} for t in (RequestCompleted, CostRecorded, InferenceMeasured, DriftMeasured)
     }

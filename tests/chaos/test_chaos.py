@@ -30,6 +30,7 @@ class Found:
     failed: Counter[str]
     drift: Counter[str]
     costs: Counter[str]
+    behind: dict[str, int]
 
     @property
     def completed(self) -> Counter[str]:
@@ -55,6 +56,7 @@ class Found:
             "drift counts the generations": self.events.drift == watched,
             "insight counts each CostRecorded once": self.costs == self.events.records,
             "insight shows what drift counts": self.drift == watched,
+            "no group of consumers seems to stand still": self.behind == {},
         }
         return [claim for claim, holds in claims.items() if not holds]
 
@@ -72,6 +74,7 @@ async def find(mesh: Mesh, since: float) -> Found:
         failed=await books.measured(mesh, "quality.failed", since),
         drift=await books.measured(mesh, "drift.observations", since),
         costs=await books.measured(mesh, "cost.records", since),
+        behind=await books.behind(mesh),
     )
 
 
@@ -172,6 +175,7 @@ def table(told: Told, found: Found, watch: books.BudgetWatch) -> list[str]:
         "whole answers without one": len(told.chats.keys() - found.events.generated),
         "observations, says drift": found.events.drift.total(),
         "observations, says insight": found.drift.total(),
+        "events that a group has not read": found.behind or 0,
         "records sent again": found.events.copies,
         "budget, nano-units": f"limit {watch.limit:,}, most spent + held {watch.most:,}, spent {watch.last[0]:,},"
         f" held {watch.last[1]:,} ({watch.samples} looks, {watch.away} while the cost service was away)",
