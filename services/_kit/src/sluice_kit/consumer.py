@@ -247,8 +247,10 @@ class EventConsumer:
                 if assignment.settled:
                     await work.keep_up()
                 continue
-            # Killed before a commit, the group would look as if it stood still until the next event comes.
-            await self._commit(consumer, lag, assignment.new_starts())
+            if starts := assignment.new_starts():
+                # Killed before a commit, the group would look as if it stood still until the next event comes.
+                await self._commit(consumer, lag, starts)
+                continue  # the partitions may have been given out anew meanwhile
             generation, asked_at = assignment.generation, time.monotonic()
             records = await self._fetched(consumer, work.room)
             if generation != assignment.generation:
