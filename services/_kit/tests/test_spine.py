@@ -177,15 +177,20 @@ async def test_a_store_that_keeps_its_own_offsets_is_read_from_there(broker, tmp
     await publisher.stop()
 
 
-async def test_the_broker_is_told_where_a_store_goes_on_though_nothing_comes(broker, tmp_path):
-    """Killed between its store and its commit a group would stand still, for all who look at it, until the next event."""
-    settings, collector = broker.settings(tmp_path), Collector()
+async def sent(settings, count):
+    """The requests r0..r<count>, on their topic."""
     await ensure_topics(settings)
     publisher = EventPublisher(producer="sluice-test/0", settings=settings)
     await publisher.start()
-    await publisher.publish(*(completed(f"r{n}") for n in range(20)))
+    await publisher.publish(*(completed(f"r{n}") for n in range(count)))
     await until(lambda: publisher.depth == 0)
     await publisher.stop()
+
+
+async def test_the_broker_is_told_where_a_store_goes_on_though_nothing_comes(broker, tmp_path):
+    """Killed between its store and its commit a group would stand still, for all who look at it, until the next event."""
+    settings, collector = broker.settings(tmp_path), Collector()
+    await sent(settings, 20)
     counts = {partition: count for partition, count in per_partition(20).items() if count}
 
     async def at_the_end(assigned):
@@ -201,11 +206,7 @@ async def test_the_broker_is_told_where_a_store_goes_on_though_nothing_comes(bro
 
 async def test_nothing_is_handled_before_the_store_has_said_where_to_start(broker, tmp_path):
     settings, collector = broker.settings(tmp_path), Collector()
-    await ensure_topics(settings)
-    publisher = EventPublisher(producer="sluice-test/0", settings=settings)
-    await publisher.start()
-    await publisher.publish(*(completed(f"r{n}") for n in range(20)))
-    await until(lambda: publisher.depth == 0)
+    await sent(settings, 20)
     asked = 0
 
     async def away_at_first(assigned):
@@ -220,7 +221,6 @@ async def test_nothing_is_handled_before_the_store_has_said_where_to_start(broke
     async with Running(settings, collector, starting_offsets=away_at_first):
         await until(lambda: collector.seen)
         await until(lambda: len(collector.seen) == sum(max(0, n - 2) for n in per_partition(20).values()))
-    await publisher.stop()
     assert asked == 3
     assert min(e.offset for e in collector.seen) == 2
 

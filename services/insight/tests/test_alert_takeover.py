@@ -210,10 +210,9 @@ async def test_a_group_stands_still_from_when_its_position_was_first_seen_while_
         assert await seen(20) == []
 
 
+@pytest.mark.parametrize("mesh", ["embedded"], indirect=True)
 async def test_a_group_that_stands_still_is_an_alert_until_it_moves(mesh: Mesh) -> None:
     """In a process of its own, by the shortest window that there is: a minute, and the pause between two looks."""
-    if not mesh.embedded:
-        pytest.skip("takes a minute and a half: on one broker")
     (mesh.folder / "rules" / "still.yaml").write_text(
         "rules:\n  - {rule: test.still, severity: info, window: 1m, summary: $count, standstill: {groups: [reader]}}\n"
     )

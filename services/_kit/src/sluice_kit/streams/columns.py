@@ -91,17 +91,17 @@ def is_plain(event: SourceEvent, topic: bytes) -> bool:
     return True
 
 
-# Arrow imports pandas (two seconds where no bytecode is kept, 50 MiB) to make an array or a scalar of what Python holds, and to give
-# its own to numpy, but not by DLPack.
-
-
 @cache
 def _zero(kind: pyarrow.DataType) -> pyarrow.Scalar:
     return pyarrow.Array.from_buffers(kind, 1, [None, pyarrow.py_buffer(bytes(8))])[0]
 
 
 def integers(column: pyarrow.Array) -> np.ndarray:
-    """Shape (rows,); 0 where there is none."""
+    """Shape (rows,); 0 where there is none.
+
+    By DLPack, and with a zero out of a buffer: for most other ways to numpy and back Arrow imports pandas (two seconds where no
+    bytecode is kept, 50 MiB).
+    """
     return np.from_dlpack(compute.fill_null(column, _zero(column.type)) if column.null_count else column)
 
 
