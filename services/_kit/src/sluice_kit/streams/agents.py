@@ -8,6 +8,7 @@ from typing import Any, cast
 import faust
 from faust.types import TP, AppT, EventT, StreamT, TopicT
 
+from sluice_kit.streams.batches import batches
 from sluice_kit.streams.holding import AnyHolding
 from sluice_kit.streams.options import Rhythm
 from sluice_kit.streams.rounds import PublishRounds
@@ -37,8 +38,7 @@ def declare_agent(app: faust.App, source: TopicT, handle: Handle, *, rhythm: Rhy
 
     @app.agent(source, name=f"{app.conf.id}-{source.get_topic_name()}")
     async def work(stream: StreamT) -> AsyncIterator[int]:
-        batches = cast(faust.Stream, stream).take_events(rhythm.batch_size, within=rhythm.batch_seconds)
-        async for events in batches:
+        async for events in batches(app, stream, rhythm=rhythm):
             await stop_on_error(app, handle, events)
             yield len(events)
 
