@@ -205,10 +205,17 @@ async def wait_for_health(port: int, deadline: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("runner", "successor"), [("faust", "faust"), ("plain", "plain"), ("faust", "plain"), ("plain", "faust")]
+    ("runner", "successor", "store"),
+    [
+        ("faust", "faust", "memory://"),
+        ("faust", "faust", "rocksdb://"),
+        ("plain", "plain", "memory://"),
+        ("faust", "plain", "memory://"),
+        ("plain", "faust", "memory://"),
+    ],
 )
 async def test_a_worker_killed_in_the_middle_counts_what_a_batch_computation_counts(
-    kafka: str, tmp_path: Path, runner: str, successor: str
+    kafka: str, tmp_path: Path, runner: str, successor: str, store: str
 ) -> None:
     """Its successor takes up what it stored, also under the other runner."""
     port = free_port()
@@ -219,6 +226,7 @@ async def test_a_worker_killed_in_the_middle_counts_what_a_batch_computation_cou
         "SLUICE_QUALITY_WEB_LISTEN": f"127.0.0.1:{port}",
         "SLUICE_QUALITY_RETENTION_SECONDS": "86400",
         "SLUICE_STREAMS_RUNNER": runner,
+        "SLUICE_QUALITY_STORE": store,
     }
     settings = QualitySettings(SLUICE_KAFKA_BOOTSTRAP=kafka, SLUICE_KAFKA_EMBEDDED=True)  # type: ignore[call-arg]
     await broker.ensure_topics(settings)
@@ -253,6 +261,7 @@ async def test_a_worker_killed_in_the_middle_counts_what_a_batch_computation_cou
             if successor == "faust":
                 assert b" 404 " in (await page(port, "/table/")).splitlines()[0]
     assert {key: content(part) for key, part in parts.items()} == expected, log.read_text()[-3000:]
+    assert bool(list(tmp_path.rglob("*.sst")) or list(tmp_path.rglob("MANIFEST-*"))) == (store == "rocksdb://")
     assert sum(part.requests.requests for part in parts.values()) == COMPLETIONS
     assert sum(part.feedback.received for part in parts.values()) == COMPLETIONS // 10
     assert await dead_letters(kafka) == [b"\xff\xff not protobuf"]
