@@ -13,11 +13,14 @@ services=(services/[a-z]*/pyproject.toml)
 
 compile requirements/uv.in -o requirements/uv.txt
 compile requirements/go.in -o requirements/go.txt
-compile requirements/build.in protos/pyproject.toml services/_events/pyproject.toml services/_kit/pyproject.toml services/_cli/pyproject.toml "${services[@]}" --extra embedded -o requirements/run.txt
+compile requirements/build.in protos/pyproject.toml services/_events/pyproject.toml services/_kit/pyproject.toml services/_cli/pyproject.toml "${services[@]}" --extra embedded --extra rocksdb -o requirements/run.txt
 compile requirements/dev.in -c requirements/run.txt -o requirements/dev.txt
 compile requirements/bench.in -c requirements/run.txt -o requirements/bench.txt
 compile requirements/bench-quix.in -o requirements/bench-quix.txt
 compile requirements/bench-drift.in -o requirements/bench-drift.txt
 for service in "${services[@]}"; do
-  compile requirements/build.in protos/pyproject.toml services/_events/pyproject.toml services/_kit/pyproject.toml "$service" -c requirements/run.txt -o "requirements/$(basename "$(dirname "$service")").txt"
+  # What a setting can ask of a service is in its image.
+  extras=()
+  for extra in rocksdb columns; do grep -q "^$extra = " "$service" && extras+=(--extra "$extra"); done
+  compile requirements/build.in protos/pyproject.toml services/_events/pyproject.toml services/_kit/pyproject.toml "$service" ${extras[@]+"${extras[@]}"} -c requirements/run.txt -o "requirements/$(basename "$(dirname "$service")").txt"
 done

@@ -29,7 +29,7 @@ class QualitySettings(StreamSettings):
     group: str = Field(default="sluice-quality", pattern=r"^[A-Za-z0-9._-]{1,100}$")
     """Consumer group and prefix of the changelog topic; another name reads everything anew."""
     store: Literal["memory://", "rocksdb://"] = "memory://"
-    """Where the windows live. rocksdb needs the extra `sluice-quality[rocksdb]`; 40 % slower, for millions of keys."""
+    """Where the windows live. rocksdb needs the extra `sluice-quality[rocksdb]`; for millions of keys."""
     window_seconds: int = Field(default=60, ge=1, le=3600)
     lateness_seconds: int = Field(default=30, ge=0, le=3600)
     """A window closes when event time is this far past its end."""
