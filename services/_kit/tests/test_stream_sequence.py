@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from faust.types import TP
-from sluice_kit.streams.sequence import SEEKS, SILENCE_SECONDS, Sequencer
+from sluice_kit.streams.sequence import HELD_SECONDS, SEEKS, SILENCE_SECONDS, Sequencer, SourceWithheld
 
 SOURCE = TP("completions", 0)
 
@@ -50,6 +51,11 @@ class Log:
 
     first: int = 0
     end: int = 1000
+    hole: range = range(0)
+    answers: bool = True
+    asked: list[int] = field(default_factory=list)
+    meanwhile: Callable[[], Awaitable[Any]] | None = None
+    """What happens while it is asked."""
     seeks: list[int] = field(default_factory=list)
     questions: int = 0
     committed: dict[TP, int] = field(default_factory=dict)
@@ -64,6 +70,13 @@ class Log:
     async def bounds(self, *tps: TP) -> Mapping[TP, tuple[int, int]]:
         self.questions += 1
         return dict.fromkeys(tps, (self.first, self.end))
+
+    async def next_held(self, tp: TP, offset: int) -> int | None:
+        self.asked.append(offset)
+        if self.meanwhile:
+            await self.meanwhile()
+        held = self.hole.stop if offset in self.hole else offset
+        return held if self.answers else None
 
     async def commit(self, positions: Mapping[TP, int]) -> None:
         self.committed.update(positions)
@@ -118,7 +131,7 @@ async def test_what_the_log_no_longer_holds_is_given_up() -> None:
 
 
 async def test_a_hole_in_the_log_is_given_up_after_some_tries() -> None:
-    log, position, clock = Log(), Position(5), [0.0]
+    log, position, clock = Log(hole=range(5, 9)), Position(5), [0.0]
     sequencer = Sequencer(log, now=lambda: clock[0])
     for _ in range(SEEKS + 1):
         assert position.next == 5
@@ -126,6 +139,133 @@ async def test_a_hole_in_the_log_is_given_up_after_some_tries() -> None:
         clock[0] += 3.0
     assert log.committed == {SOURCE: 9}, "Faust would commit nothing of this partition any more"
     assert offsets(await sequencer.admit(position, batch(9, 10))) == [9, 10]
+
+
+async def overtaken(log: Log, *, turns: int) -> tuple[Sequencer, Position, list[float]]:
+    """A partition of which only what is beyond offset 5 comes, whatever is sought: Faust had fetched it before."""
+    position, clock = Position(5), [0.0]
+    sequencer = Sequencer(log, now=lambda: clock[0])
+    for _ in range(turns):
+        assert await taken(sequencer, position, batch(9, 10)) == []
+        clock[0] += 3.0
+    return sequencer, position, clock
+
+
+async def test_what_the_log_holds_is_not_passed_over_however_often_a_seek_is_overtaken() -> None:
+    log = Log()
+    sequencer, position, _ = await overtaken(log, turns=4 * SEEKS)
+    assert (position.next, log.committed) == (5, {})
+    assert set(log.seeks) == {5}
+    assert await taken(sequencer, position, batch(*range(5, 11))) == list(range(5, 11))
+
+
+async def test_a_hole_is_passed_over_up_to_what_the_log_holds_and_not_up_to_what_came() -> None:
+    log = Log(hole=range(5, 7))
+    sequencer, position, _ = await overtaken(log, turns=SEEKS + 1)
+    assert (position.next, log.seeks[-1], log.committed) == (7, 7, {SOURCE: 7})
+    assert await taken(sequencer, position, batch(7, 8, 9, 10)) == [7, 8, 9, 10]
+
+
+async def test_a_broker_that_does_not_answer_is_no_reason_to_pass_over_anything() -> None:
+    log = Log(hole=range(5, 7), answers=False)
+    sequencer, position, clock = await overtaken(log, turns=4 * SEEKS)
+    clock[0] += 2 * HELD_SECONDS
+    await taken(sequencer, position, batch(9, 10))
+    assert (position.next, set(log.seeks), log.committed) == (5, {5}, {})
+    log.answers = True
+    clock[0] += SILENCE_SECONDS
+    await taken(sequencer, position, batch(9, 10))
+    assert position.next == 7
+
+
+async def test_the_log_is_asked_only_after_some_seeks_in_vain_and_the_waits_between_them_grow() -> None:
+    log, position, clock, sought = Log(), Position(5), [0.0], []
+    sequencer = Sequencer(log, now=lambda: clock[0])
+    while clock[0] < 60.0:
+        before = len(log.seeks)
+        await sequencer.admit(position, batch(9, 10))
+        if len(log.seeks) > before:
+            sought.append(clock[0])
+        clock[0] += 0.5
+    waits = [later - earlier for earlier, later in itertools.pairwise(sought)]
+    assert waits[:SEEKS] == [2.0] * SEEKS
+    assert waits[SEEKS:] == sorted(waits[SEEKS:])
+    assert waits[-1] == SILENCE_SECONDS
+    assert len(log.asked) == len(log.seeks) - SEEKS
+
+
+@pytest.mark.parametrize("by", ["events", "timer"])
+async def test_a_worker_that_does_not_get_what_the_log_holds_ends_after_some_minutes(by: str) -> None:
+    log, position, clock = Log(), Position(5), [0.0]
+    sequencer = Sequencer(log, now=lambda: clock[0])
+    await sequencer.align({SOURCE: position})
+
+    async def turns(seconds: float) -> None:
+        until = clock[0] + seconds
+        while clock[0] < until:
+            clock[0] += SILENCE_SECONDS
+            await (sequencer.seek_again() if by == "timer" else sequencer.admit(position, batch(9, 10)))
+
+    await turns(SEEKS * SILENCE_SECONDS + HELD_SECONDS - SILENCE_SECONDS)
+    log.answers = False
+    await turns(SILENCE_SECONDS)
+    log.answers = True
+    await turns(HELD_SECONDS)  # only what the broker says without a break counts
+    with pytest.raises(SourceWithheld, match="completions/0 from offset 5"):
+        await turns(SILENCE_SECONDS)
+    assert (position.next, set(log.seeks)) == (5, {5})
+
+
+@pytest.mark.parametrize("by", ["events", "timer"])
+async def test_what_comes_while_the_log_is_asked_is_not_passed_over(by: str) -> None:
+    log = Log(hole=range(5, 1000))  # as a reader would say that looked at another moment
+    sequencer, position, clock = await overtaken(log, turns=SEEKS)
+
+    async def comes() -> None:
+        assert await taken(sequencer, position, batch(5, 6)) == [5, 6]
+
+    log.meanwhile = comes
+    clock[0] += SILENCE_SECONDS
+    await (sequencer.seek_again() if by == "timer" else sequencer.admit(position, batch(9, 10)))
+    assert (log.asked, position.next, log.committed) == ([5], 7, {})
+
+
+async def test_nothing_is_passed_over_where_the_partitions_moved_while_the_log_was_asked() -> None:
+    log = Log(hole=range(5, 7))
+    sequencer, position, clock = await overtaken(log, turns=SEEKS)
+
+    async def moves() -> None:
+        sequencer.reassigned()
+
+    log.meanwhile, before = moves, len(log.seeks)
+    clock[0] += SILENCE_SECONDS
+    await sequencer.seek_again()
+    assert (log.asked, position.next, len(log.seeks), log.committed) == ([5], 5, before, {})
+
+
+async def test_where_nothing_is_left_to_its_end_a_log_is_passed_over_up_to_its_end() -> None:
+    log, position, clock = Log(end=8, hole=range(5, 8)), Position(5), [0.0]
+    sequencer = Sequencer(log, now=lambda: clock[0])
+    await sequencer.align({SOURCE: position})
+    for _ in range(SEEKS + 2):
+        clock[0] += SILENCE_SECONDS
+        await sequencer.seek_again()
+    assert (position.next, log.seeks[-1], log.committed) == (8, 8, {SOURCE: 8})
+    sought, log.end = len(log.seeks), 9
+    assert await taken(sequencer, position, batch(8)) == [8]
+    clock[0] += SILENCE_SECONDS
+    await sequencer.seek_again()
+    assert len(log.seeks) == sought
+
+
+async def test_a_log_that_was_emptied_is_read_on_at_its_end_without_further_events() -> None:
+    log, position, clock = Log(), Position(5), [0.0]
+    sequencer = Sequencer(log, now=lambda: clock[0])
+    await sequencer.align({SOURCE: position})
+    log.first = log.end = 20
+    clock[0] = SILENCE_SECONDS
+    await sequencer.seek_again()
+    assert (position.next, log.seeks[-1], log.asked) == (20, 20, [])
 
 
 async def test_after_an_assignment_reading_goes_on_where_the_windows_stand() -> None:
@@ -321,7 +461,7 @@ async def test_nothing_is_sought_again_where_all_is_read_or_another_worker_reads
 
 
 async def test_a_hole_at_the_end_of_a_log_is_given_up_without_further_events() -> None:
-    log, position, clock = Log(end=12), Position(5), [0.0]
+    log, position, clock = Log(end=12, hole=range(5, 9)), Position(5), [0.0]
     sequencer = Sequencer(log, now=lambda: clock[0])
     await sequencer.align({SOURCE: position})
     for _ in range(SEEKS + 2):

@@ -69,6 +69,9 @@ class Broker:
     async def bounds(self, *tps: Any) -> Mapping[Any, tuple[int, int]]:
         return {tp: (0, len(self.log[tp.topic])) for tp in tps}
 
+    async def next_held(self, tp: Any, offset: int) -> int | None:
+        return offset if offset < len(self.log[tp.topic]) else None
+
     async def commit(self, positions: Mapping[Any, int]) -> None:
         """Advice, which nobody asks for here."""
 

@@ -28,6 +28,9 @@ class NoLog:
     async def bounds(self, *tps: TP) -> Mapping[TP, tuple[int, int]]:
         return dict.fromkeys(tps, (0, 0))
 
+    async def next_held(self, tp: TP, offset: int) -> int | None:
+        raise AssertionError("nothing is missing")
+
     async def commit(self, positions: Mapping[TP, int]) -> None:
         raise AssertionError("nothing is aligned")
 

@@ -45,6 +45,9 @@ class StillLog:
     async def bounds(self, *tps: object) -> Mapping[object, tuple[int, int]]:
         return dict.fromkeys(tps, (0, 0))
 
+    async def next_held(self, tp: object, offset: int) -> int | None:
+        raise AssertionError("nothing is missing")
+
     async def commit(self, positions: Mapping[object, int]) -> None:
         raise AssertionError("nothing is aligned")
 

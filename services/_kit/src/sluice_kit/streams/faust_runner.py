@@ -20,6 +20,7 @@ class FaustRunner:
 
     def __init__(self, options: WorkerOptions) -> None:
         self.group = options.group
+        self._options = options
         self._app = create_app(options)
         self._tables: list[ConfirmedTable] = []
 
@@ -31,7 +32,7 @@ class FaustRunner:
 
     def source(self) -> SourceLog:
         """The log that it reads."""
-        return FaustLog(self._app)
+        return FaustLog(self._app, self._options.client)
 
     def sender(self, topic: str) -> Sender:
         """A topic to send to."""

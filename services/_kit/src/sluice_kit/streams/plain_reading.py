@@ -14,6 +14,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
 from sluice_kit.kafka_client import closed, its_cancellations_are_errors
+from sluice_kit.streams import second_reader
 from sluice_kit.streams.options import Rhythm, WorkerOptions
 from sluice_kit.streams.source import Handle
 from sluice_kit.telemetry import logger
@@ -53,8 +54,10 @@ def fetch_plain_records() -> None:
 class PlainLog:
     """The consumer, as a SourceLog."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: Mapping[str, Any]) -> None:
+        """`client`: aiokafka's options, for the second reader."""
         self.consumer: AIOKafkaConsumer | None = None
+        self._client = client
 
     @property
     def _used(self) -> AIOKafkaConsumer:
@@ -73,6 +76,10 @@ class PlainLog:
         """First offset held, and the one after the last, of each of these partitions."""
         first, last = await self._used.beginning_offsets(tps), await self._used.end_offsets(tps)
         return {tp: (first[tp], last[tp]) for tp in tps}
+
+    async def next_held(self, tp: Any, offset: int) -> int | None:
+        """Offset of the first record at or after this one; the end where there is none; None where that cannot be said."""
+        return await second_reader.next_held(self._client, tp, offset)
 
     async def commit(self, positions: Mapping[Any, int]) -> None:
         """Tell the broker up to where all is merged."""

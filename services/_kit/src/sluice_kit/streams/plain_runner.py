@@ -68,7 +68,7 @@ class PlainRunner:
         options.data_dir.mkdir(parents=True, exist_ok=True)
         self.group = options.group
         self._options = options
-        self._log = PlainLog()
+        self._log = PlainLog(options.client)
         self._handlers: dict[str, tuple[Handle, Rhythm]] = {}
         self._table: ChangelogTable | None = None
         self._follow: Callable[[Sequence[TopicPartition]], Awaitable[None]] | None = None
@@ -184,8 +184,11 @@ class PlainRunner:
         self._reading = Reading(self._options, self._handlers, revoke=self._forget, take_up=self._follow)
         self._log.consumer = self._reading.consumer
         timer = asyncio.create_task(self._tick_for_ever())
+        timer.add_done_callback(lambda _: stop.set())
         try:
             await self._reading.run(stop)
+            if timer.done():
+                timer.result()  # it ends by an error alone
         except Exception as error:
             log.critical("stream.failed", app=self.group, **process.describe(error))
             raise

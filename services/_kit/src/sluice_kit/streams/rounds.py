@@ -8,6 +8,7 @@ from typing import Any
 
 from sluice_kit.streams.holding import AnyHolding
 from sluice_kit.streams.options import Rhythm
+from sluice_kit.streams.sequence import SourceWithheld
 from sluice_kit.telemetry import logger
 
 log = logger(__name__)
@@ -36,7 +37,7 @@ class PublishRounds:
         return self._holding.recovered and time.monotonic() - self._last_tick < self._rhythm.stalled_seconds
 
     async def tick(self) -> None:
-        """One tick of the timer. Never raises: an exception in a timer would end the worker."""
+        """One tick of the timer. Raises SourceWithheld, for which the worker is to end, and nothing else: any would end it."""
         self._last_tick = time.monotonic()
         assigned = self._assigned()
         if not self._holding.recovered or assigned is None:
@@ -45,6 +46,9 @@ class PublishRounds:
             await self._holding.align(assigned)
             if self._last_tick >= self._next_round:
                 await self._publish_due()
+        except SourceWithheld as error:
+            log.critical("stream.withheld", app=self._name, reason=str(error))
+            raise
         except Exception as error:
             log.warning("stream.publish_failed", app=self._name, error=type(error).__name__)
         if self._last_tick >= self._next_round:

@@ -3,7 +3,8 @@
 Faust acknowledges events that it skips after a rebalance, and those that `take_events` still buffered; so its committed
 offset can run ahead of what was merged (seen: 7 events lost after two workers had swapped partitions and one was killed).
 Therefore the frontier that is stored beside the windows is the truth: what lies before it is skipped, what lies
-beyond it waits, and the consumer is sent back to it.
+beyond it waits, and the consumer is sent back to it. Where that is in vain a second reader says what the log holds: only a
+hole is passed over.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sluice_kit.streams import second_reader
 from sluice_kit.streams.source import Place, SourceEvent
 from sluice_kit.telemetry import logger
 
@@ -20,14 +22,27 @@ log = logger(__name__)
 
 SEEK_AGAIN_SECONDS = 2.0
 SEEKS = 5
-"""After so many in vain the log has a hole there (it was compacted, or holds aborted transactions)."""
+"""After so many in vain the log is asked whether it has a hole there (it was compacted, or has the markers of transactions)."""
 SILENCE_SECONDS = 10.0
 """For so long nothing of what was sought came: a broker that stands still is rarely away for longer, and a fetch never is."""
+
+HELD_SECONDS = 120.0
+"""For so long the log may say that it holds what does not come: twice as long as a worker may be without a sign of life."""
 
 REMEMBERED = 1_000
 """Records of a partition whose content is known: more than a broker loses in its last second."""
 TRUST_SECONDS = 5.0
 """For so long after a look at what was merged, copies of it are no reason to look again: an outbox sends many at once."""
+
+
+class SourceWithheld(Exception):
+    """The log holds what does not come, however often it is sought: the worker ends, and its successor reads anew."""
+
+    def __init__(self, tp: Place, offset: int) -> None:
+        super().__init__(
+            f"{tp.topic}/{tp.partition} from offset {offset} on is in the log, and did not come for {HELD_SECONDS:.0f} s: "
+            "the worker must end, so that another consumer reads it."
+        )
 
 
 def _content(event: SourceEvent) -> int:
@@ -61,6 +76,10 @@ class SourceLog(Protocol):
     async def bounds(self, *tps: Place) -> Mapping[Place, tuple[int, int]]:
         """First offset held, and the one after the last, of each of these partitions."""
 
+    async def next_held(self, tp: Place, offset: int) -> int | None:
+        """Offset of the first record at or after this one, seen by another reader than the one that `seek` sends; the end of
+        the log where there is none. None where that cannot be said: the broker does not answer, or the log ends before."""
+
     async def commit(self, positions: Mapping[Place, int]) -> None:
         """Tell the broker up to where all is merged: advice, for whoever looks at the group."""
 
@@ -68,8 +87,9 @@ class SourceLog(Protocol):
 class FaustLog:
     """The consumer of a Faust app."""
 
-    def __init__(self, app: Any) -> None:
-        self._app = app
+    def __init__(self, app: Any, client: Mapping[str, Any]) -> None:
+        """`client`: aiokafka's options, for the second reader."""
+        self._app, self._client = app, client
 
     def owns(self, tp: Place) -> bool:
         """True when the partition is assigned to this worker."""
@@ -86,6 +106,10 @@ class FaustLog:
         last = await self._app.consumer.highwaters(*tps)
         return {tp: (first.get(tp) or 0, last.get(tp) or 0) for tp in tps}
 
+    async def next_held(self, tp: Place, offset: int) -> int | None:
+        """Offset of the first record at or after this one; the end where there is none; None where that cannot be said."""
+        return await second_reader.next_held(self._client, tp, offset)
+
     async def commit(self, positions: Mapping[Place, int]) -> None:
         """Tell the broker, and Faust, up to where all is merged. Faust commits only what follows without a gap on what it has
         committed: once a seek had passed over something it committed nothing more of that partition, and kept all it would have."""
@@ -101,8 +125,18 @@ class _Sought:
     seeks: int = 1
 
 
+@dataclass(slots=True, kw_only=True)
 class _Search(_Sought):
     """What follows on what is merged."""
+
+    frontier: Frontier
+    held_since: float | None = None
+    """Since when the log says, whenever it is asked, that it holds what is sought."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds until an event from beyond is a reason to seek again. They grow once the log is asked each time."""
+        return min(SEEK_AGAIN_SECONDS * max(1, self.seeks - SEEKS + 1), SILENCE_SECONDS)
 
 
 class _Look(_Sought):
@@ -128,7 +162,10 @@ class Sequencer:
         """The first offset that was admitted since the partition was assigned."""
 
     async def admit(self, frontier: Frontier, events: Sequence[SourceEvent]) -> list[SourceEvent]:
-        """The events of one partition that follow on what is merged. Those beyond a gap are left out, and read again."""
+        """The events of one partition that follow on what is merged. Those beyond a gap are left out, and read again.
+
+        Raises SourceWithheld where what is sought does not come, though the log says for minutes that it holds it.
+        """
         tp = events[0].message.tp
         if tp in self._looks:
             events = await self._looked_at(frontier, tp, events)
@@ -151,7 +188,7 @@ class Sequencer:
             elif offset > expected:
                 ahead = offset if ahead is None else min(ahead, offset)
         if expected is not None and ahead is not None and ahead >= expected:
-            await self._go_back(frontier, tp, expected, ahead)
+            await self._go_back(frontier, tp, expected)
         elif admitted:
             self._searches.pop(tp, None)
         self._remember(tp, admitted)
@@ -253,7 +290,7 @@ class Sequencer:
         expected = frontier.next_offset(tp.topic)
         if expected is None:
             self._merged.pop(tp, None)
-            await self._search(tp, first)
+            await self._search(frontier, tp, first)
             return
         cut = end < expected
         if cut:
@@ -266,15 +303,16 @@ class Sequencer:
             self._looks[tp] = _Look(min(merged), self._now())
             await self._source.seek(tp, min(merged))
         elif cut or begun is None:
-            await self._search(tp, max(first, expected))
+            await self._search(frontier, tp, max(first, expected))
         else:  # it is being read, or what follows was passed over before this came
-            self._searches.setdefault(tp, _Search(expected, self._now()))
+            self._searches.setdefault(tp, _Search(expected, self._now(), frontier=frontier))
 
     async def seek_again(self) -> None:
         """To be called now and then: where nothing came of what was sought, although the log holds it, it is sought once more.
 
         A seek can be overtaken: Faust may still hand out a batch that it had fetched, and then drops what is read again as
         already seen. Without a further event nobody would notice, and a partition stayed unread (2 of 10 starts on a backlog).
+        Raises SourceWithheld.
         """
         now = self._now()
         silent = {
@@ -286,35 +324,70 @@ class Sequencer:
             sought = silent[tp]
             if sought is not self._looks.get(tp, self._searches.get(tp)):
                 continue  # something came while the bounds were asked for
-            sought.at = (
-                self._now() - SEEK_AGAIN_SECONDS
-            )  # what comes from beyond a hole is an answer, and counts as one
-            if end <= sought.next and tp not in self._looks:
-                del self._searches[tp]  # all is read
+            # what comes from beyond a hole is an answer, and counts as one
+            sought.at = self._now() - SEEK_AGAIN_SECONDS
+            if isinstance(sought, _Search):
+                await self._silent(tp, sought, first, end)
             elif first <= sought.next < end:
                 log.info("source.sought_again", topic=tp.topic, partition=tp.partition, offset=sought.next, end=end)
                 await self._source.seek(tp, sought.next)
 
-    async def _search(self, tp: Place, offset: int) -> None:
-        self._searches[tp] = _Search(offset, self._now())
+    async def _silent(self, tp: Place, search: _Search, first: int, end: int) -> None:
+        if end <= search.next:
+            del self._searches[tp]  # all is read
+            return
+        log.info("source.sought_again", topic=tp.topic, partition=tp.partition, offset=search.next, end=end)
+        await self._sought_in_vain(tp, search, first, end)
+
+    async def _search(self, frontier: Frontier, tp: Place, offset: int) -> None:
+        self._searches[tp] = _Search(offset, self._now(), frontier=frontier)
         await self._source.seek(tp, offset)
 
     async def _first(self, tp: Place) -> int:
         return (await self._source.bounds(tp))[tp][0]
 
-    async def _go_back(self, frontier: Frontier, tp: Place, expected: int, ahead: int) -> None:
+    async def _go_back(self, frontier: Frontier, tp: Place, expected: int) -> None:
         search = self._searches.get(tp)
         if search is None or search.next != expected:
-            search = self._searches[tp] = _Search(expected, self._now())
-        elif self._now() - search.at < SEEK_AGAIN_SECONDS:
+            search = self._searches[tp] = _Search(expected, self._now(), seeks=0, frontier=frontier)
+        elif self._now() - search.at < search.patience:
             return
-        else:
-            search.seeks, search.at = search.seeks + 1, self._now()
-        first = await self._first(tp)
-        if first > expected or search.seeks > SEEKS:
-            log.warning("source.gap", topic=tp.topic, partition=tp.partition, expected=expected, next=max(first, ahead))
-            frontier.skip_to(tp.topic, first if first > expected else ahead)
-            expected = max(first, expected if first > expected else ahead)
-            self._searches[tp] = _Search(expected, self._now())
-            await self._source.commit({tp: expected})
-        await self._source.seek(tp, expected)
+        search.at = self._now()
+        await self._sought_in_vain(tp, search, *(await self._source.bounds(tp))[tp])
+
+    async def _sought_in_vain(self, tp: Place, search: _Search, first: int, end: int) -> None:
+        """Seek again, and where the log holds nothing of it pass on to what it does hold, and no farther.
+
+        Raises SourceWithheld where it holds what does not come.
+        """
+        search.seeks += 1
+        offset = max(first, search.next)
+        if search.seeks > SEEKS and first <= search.next < end:
+            offset = await self._held(tp, search)
+        if self._searches.get(tp) is not search:
+            return  # something came while the log was asked, or the partition moved
+        if offset > search.next:
+            log.warning("source.gap", topic=tp.topic, partition=tp.partition, expected=search.next, next=offset)
+            search.frontier.skip_to(tp.topic, offset)
+            self._searches[tp] = _Search(offset, self._now(), frontier=search.frontier)
+            await self._source.commit({tp: offset})
+        await self._source.seek(tp, offset)
+
+    async def _held(self, tp: Place, search: _Search) -> int:
+        """Where to read on, by what the log itself says: where it does not answer, nowhere else than was sought."""
+        held = await self._source.next_held(tp, search.next)
+        if held is None:
+            search.held_since = None
+        elif held <= search.next and self._searches.get(tp) is search:
+            now = self._now()
+            since = search.held_since = now if search.held_since is None else search.held_since
+            log.warning(
+                "source.withheld",
+                topic=tp.topic,
+                partition=tp.partition,
+                offset=search.next,
+                seconds=round(now - since),
+            )
+            if now - since >= HELD_SECONDS:
+                raise SourceWithheld(tp, search.next)
+        return search.next if held is None else max(held, search.next)
