@@ -1,6 +1,6 @@
 """Gives every event to its partition exactly in the order of the log, whatever Faust and a rebalance do to it.
 
-Faust acknowledges events that it skips after a rebalance, and those that `take_events` still buffered; so its committed
+Faust acknowledges events that it skips after a rebalance, and did those that `take_events` still buffered; so a committed
 offset can run ahead of what was merged (seen: 7 events lost after two workers had swapped partitions and one was killed).
 Therefore the frontier that is stored beside the windows is the truth: what lies before it is skipped, what lies
 beyond it waits, and the consumer is sent back to it. Where that is in vain a second reader says what the log holds: only a
