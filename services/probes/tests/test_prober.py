@@ -201,3 +201,59 @@ async def test_an_event_tells_of_its_own_key_alone(keys_at):
         ("a", CHECKS, {""}),
         ("b", CHECKS, set()),
     ]
+
+
+async def test_no_round_begins_before_the_mesh_is_ready(keys_at):
+    mesh, ready = Mesh({"a": Filtered()}), asyncio.Event()
+    waited = asyncio.Event()
+
+    async def wait() -> None:
+        waited.set()
+        await ready.wait()
+
+    probing = prober(mesh, keys_at, "a")
+    running = asyncio.create_task(probing.run_for_ever(3600, ready=wait))
+    try:
+        await waited.wait()
+        assert probing.newest is None
+        ready.set()
+        await told(mesh, 1)
+    finally:
+        await ended(running)
+
+
+async def test_rounds_begin_also_where_readiness_cannot_be_known(keys_at):
+    async def fail() -> None:
+        raise RuntimeError("no such answer")
+
+    mesh = Mesh({"a": OPEN})
+    probing = prober(mesh, keys_at, "a")
+    with capture_logs() as logs:
+        running = asyncio.create_task(probing.run_for_ever(3600, ready=fail))
+        try:
+            await told(mesh, 1)
+        finally:
+            await ended(running)
+    assert probing.newest is not None
+    assert unguarded(probing.newest) == {"a"}
+    assert "probes.readiness_unknown" in {line["event"] for line in logs}
+
+
+async def test_where_rounds_are_turned_off_nothing_is_waited_for(keys_at):
+    async def wait() -> None:
+        raise AssertionError("asked")
+
+    with capture_logs() as logs:
+        await prober(Mesh({}), keys_at).run_for_ever(0, ready=wait)
+    assert logs == []
+
+
+async def told(mesh: Mesh, count: int) -> None:
+    async with asyncio.timeout(30):
+        while len(mesh.told) < count:
+            await asyncio.sleep(0.01)
+
+
+async def ended(running: asyncio.Task[None]) -> None:
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
+from functools import partial
 
 import httpx
 from sluice.probe.v1.probe_service_pb2_grpc import add_ProbeServiceServicer_to_server
@@ -16,16 +18,26 @@ from sluice_kit.settings import target_of
 from sluice_probes.adapters.doors import GatewayDoors
 from sluice_probes.adapters.http_door import trust
 from sluice_probes.adapters.prober import Prober
+from sluice_probes.adapters.readiness import Readiness
 from sluice_probes.api import SERVICE_NAME, ProbeService
 from sluice_probes.settings import ProbesSettings
+
+NEEDED = ("redaction", "moderation", "inference")
+"""What a request of every route goes through behind the gateway."""
 
 
 async def serve(configured: ProbesSettings) -> None:
     """Serve until a signal."""
     publisher = EventPublisher(producer=f"sluice-probes/{configured.instance}", settings=configured)
     server = GrpcServer(service="probes", settings=configured)
-    client_of_http = httpx.AsyncClient(verify=trust(configured.tls_ca_file))
-    async with connect(target_of(configured, "gateway"), configured) as channel, client_of_http as client:
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(httpx.AsyncClient(verify=trust(configured.tls_ca_file)))
+        channel, *behind = [
+            await stack.enter_async_context(connect(target_of(configured, name), configured))
+            for name in ("gateway", *NEEDED)
+        ]
+        readiness = Readiness(channel, dict(zip(NEEDED, behind, strict=True)))
+        ready = partial(readiness.wait, configured.ready_seconds, after_gateway=configured.interval_seconds)
         prober = Prober(
             gateway=GatewayDoors(channel, client, url=configured.http_url, seconds=configured.request_seconds),
             publisher=publisher,
@@ -38,7 +50,7 @@ async def serve(configured: ProbesSettings) -> None:
         service = ProbeService(prober, interval=configured.interval_seconds)
         add_ProbeServiceServicer_to_server(service, server.grpc)
         await publisher.start()
-        rounds = asyncio.create_task(prober.run_for_ever(configured.interval_seconds))
+        rounds = asyncio.create_task(prober.run_for_ever(configured.interval_seconds, ready=ready))
         try:
             await server.run(service_names=[SERVICE_NAME])
         finally:

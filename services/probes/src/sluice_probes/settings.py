@@ -16,6 +16,9 @@ class ProbesSettings(GrpcServiceSettings):
 
     interval_seconds: float = Field(default=30.0, ge=0, le=3600)
     """From the end of a round to the start of the next; 0: none by itself. Above 30, or with several keys, an alarm may take over a minute."""
+    ready_seconds: float = Field(default=60.0, ge=0, le=600)
+    """Longest the first round waits until the gateway, the filters and the models say that they serve; once the gateway does, for the others
+    at most `interval_seconds` more."""
     key_file: Path | None = None
     """File with API keys that the gateway marks `synthetic`, one a line, used in turn; `probes.key` under SLUICE_HOME where it is not set."""
     gateway_url: str = Field(default="", pattern=r"^$|^https?://[^\s@]+$")

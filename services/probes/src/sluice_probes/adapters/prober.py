@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -108,12 +108,20 @@ class Prober:
         await self._publisher.publish(measured(result, ended_at=ended, round_id=new_request_id()))
         return self.newest
 
-    async def run_for_ever(self, interval: float) -> None:
-        """A round, a pause, and again. What goes wrong with one round does not end the next."""
+    async def run_for_ever(self, interval: float, *, ready: Callable[[], Awaitable[None]]) -> None:
+        """Once `ready` returned: a round, a pause, and again. What goes wrong with one round, or with `ready`, does not end the next."""
+        if interval:
+            await self._wait(ready)
         while interval:
             with contextlib.suppress(Exception):  # told where it failed, for whoever asked for it
                 await self.run_one()
             await asyncio.sleep(interval)
+
+    async def _wait(self, ready: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await ready()
+        except Exception as error:  # whatever it is, somebody has to look whether the filters are on
+            log.error("probes.readiness_unknown", error=type(error).__name__)
 
     async def _round(self, number: int, keys: Sequence[str]) -> Round:
         if not keys:
