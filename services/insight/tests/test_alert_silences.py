@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import grpc
 import pytest
@@ -72,8 +72,6 @@ def test_fires_and_resolves_in_one_round_without_being_told() -> None:
 
 
 def test_hushing_forgets_nothing_that_later_minutes_of_the_round_said() -> None:
-    from dataclasses import replace
-
     its, alerts = replace(ITS, keeps=2 * MINUTE), Alerts()
     changed = alerts.step(its, [ACME], at=BEGIN) + alerts.step(its, [ACME], at=BEGIN + MINUTE)
     hushed(alerts, changed)
@@ -128,6 +126,7 @@ class Desk:
 
     clock: Clock
     view: AlertView
+    rules: tuple[str, ...] = ("r", "quality.failing", "quality.slow", "mesh.standstill")
     published: list[Message] = field(default_factory=list)
     stub: AlertServiceStub = field(init=False)
     alerts: Alerts = field(default_factory=Alerts)
@@ -158,7 +157,9 @@ async def desk() -> AsyncIterator[Desk]:
     made = Desk(clock, AlertView(log, interventions, now=clock))  # type: ignore[arg-type]
     settings = InsightSettings(grpc_listen="127.0.0.1:0", metrics_listen="127.0.0.1:0", drain_seconds=0.1)
     server = GrpcServer(service="insight", settings=settings)
-    service = AlertService(made.view, watchers=watchers, publish=made.publish, heartbeat_seconds=0.3)
+    service = AlertService(
+        made.view, watchers=watchers, publish=made.publish, rules=lambda: made.rules, heartbeat_seconds=0.3
+    )
     add_AlertServiceServicer_to_server(service, server.grpc)
     await server.start(service_names=[SERVICE_NAME])
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -315,6 +316,49 @@ async def test_asking_again_makes_no_second_silence_and_another_one_is_refused(d
     with pytest.raises(grpc.RpcError) as caught:
         await desk.silence(silence_id="s-1", rule="another")
     assert caught.value.code() is grpc.StatusCode.ALREADY_EXISTS
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("quality.failin", "rule quality.failin does not exist: did you mean quality.failing or quality.slow?"),
+        ("cost.unprised", "rule cost.unprised does not exist: did you mean cost.unpriced?"),
+        (
+            "x",
+            "rule x does not exist: there are cost.unpriced, mesh.standstill, quality.failing, quality.slow, r",
+        ),
+    ],
+)
+async def test_a_silence_of_a_rule_that_does_not_exist_is_refused_with_those_like_it(
+    desk: Desk, rule: str, told: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        await desk.silence(rule=rule, labels={"tenant_id": "acme"})
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert field_of(caught.value) == "rule"
+    assert caught.value.details() == told
+    assert desk.published == []
+
+
+async def test_rules_of_other_services_and_of_alerts_may_be_silenced_and_labels_without_a_rule(desk: Desk) -> None:
+    assert (await desk.silence(rule="cost.unpriced")).rule == "cost.unpriced"
+    with pytest.raises(grpc.RpcError, match=r"team\.own does not exist"):
+        await desk.silence(rule="team.own")
+    desk.raise_alert(ACME, rule=replace(ITS, name="team.own"))
+    assert (await desk.silence(rule="team.own")).rule == "team.own"
+    assert (await desk.silence(rule="", labels={"tenant_id": "acme"})).rule == ""
+
+
+async def test_a_silence_that_stands_is_told_again_when_its_rule_is_gone(desk: Desk) -> None:
+    made = await desk.silence(silence_id="s-1", rule="quality.slow")
+    desk.rules = ("r",)
+    assert await desk.silence(silence_id="s-1", rule="quality.slow") == made
+
+
+async def test_of_many_rules_only_some_are_listed(desk: Desk) -> None:
+    desk.rules = tuple(f"quality.rule-{number:03}" for number in range(100))
+    with pytest.raises(grpc.RpcError, match=r"there are cost\.unpriced, .*quality\.rule-018 and 81 more"):
+        await desk.silence(rule="x")
 
 
 async def test_nobody_acts_on_behalf_of_a_tenant(desk: Desk) -> None:

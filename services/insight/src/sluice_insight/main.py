@@ -80,13 +80,18 @@ class _House:
         REGISTRY.register(LiveWindows(board=self.board, limit=configured.exposed_series))
         REGISTRY.register(SourceGauges(self.sources))
 
-    def open_doors(self, server: GrpcServer, publisher: EventPublisher) -> Sequence[str]:
+    def open_doors(self, server: GrpcServer, publisher: EventPublisher, rules: alerting.Rules) -> Sequence[str]:
         """Adds the services; their names."""
         alerts = AlertView(self.alert_log, self.interventions)
         servicer = InsightService(
             board=self.board, watchers=self.watchers, sources=self.sources, alert_view=alerts, history=self.history
         )
-        alert_service = AlertService(alerts, watchers=self.watchers, publish=publisher.publish)
+        alert_service = AlertService(
+            alerts,
+            watchers=self.watchers,
+            publish=publisher.publish,
+            rules=lambda: [rule.name for rule in rules.current],
+        )
         add_AlertServiceServicer_to_server(alert_service, server.grpc)
         add_InsightServiceServicer_to_server(servicer, server.grpc)
         add_ComparisonServiceServicer_to_server(ComparisonService(self.comparisons), server.grpc)
@@ -157,18 +162,19 @@ async def serve(configured: InsightSettings) -> None:
         ]
         evaluating = alerting.evaluate_for_ever(judge, configured, every_seconds=configured.alert_seconds)
         for_ever = [evaluating, rules.watch(), house.story_feed.keep_bounded(), house.forget(configured)]
-        await _run(configured, house, publisher, alert_consumers, for_ever)
+        await _run(configured, house, publisher, rules, alert_consumers, for_ever)
 
 
 async def _run(
     configured: InsightSettings,
     house: _House,
     publisher: EventPublisher,
+    rules: alerting.Rules,
     consumers: Sequence[EventConsumer],
     for_ever: Sequence[Coroutine[Any, Any, None]],
 ) -> None:
     server = GrpcServer(service="insight", settings=configured)
-    names = house.open_doors(server, publisher)
+    names = house.open_doors(server, publisher, rules)
     board_consumer = house.board_consumer(configured)
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:

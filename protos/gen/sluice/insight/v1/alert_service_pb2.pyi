@@ -313,7 +313,9 @@ class CreateSilenceRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     SILENCE_ID_FIELD_NUMBER: _builtins.int
     rule: _builtins.str
-    """Rule whose alerts are silenced; empty means every rule, and then a label is needed."""
+    """Rule whose alerts are silenced; empty means every rule, and then a label is needed. One that does not exist is INVALID_ARGUMENT, with
+    names like it: rules are those in force, those of other services of the mesh, and those of alerts that are listed.
+    """
     set_by: _builtins.str
     """Who: an id, at most 64 of `A-Z a-z 0-9 _ . : # / -`. It is published: no names, no e-mail addresses."""
     reason: _builtins.str

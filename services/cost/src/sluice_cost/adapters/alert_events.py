@@ -11,12 +11,15 @@ from sluice_cost.domain.ledger import LedgerEntry
 # Fixed for ever: one alert a model and day, whichever replica finds it.
 _UNPRICED_NAMESPACE = UUID("c2a4a6c1-58f5-5d43-8c84-0d9e1d1c7b0a")
 
+UNPRICED = "cost.unpriced"
+"""The rule."""
+
 
 def unpriced_alert(entry: LedgerEntry, *, model: str, day_us: int) -> Telling:
     """AlertRaised of the first request of the day whose cost is not known."""
     day = from_microseconds(day_us)
     event = alert_pb2.AlertRaised(
-        alert_id=f"cost.unpriced|{model}|{day.date().isoformat()}", rule="cost.unpriced", state="firing"
+        alert_id=f"{UNPRICED}|{model}|{day.date().isoformat()}", rule=UNPRICED, state="firing"
     )
     # Without it silences and receivers would take the alerts of all models for one.
     event.labels["model"] = model

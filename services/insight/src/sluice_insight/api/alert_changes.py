@@ -27,7 +27,7 @@ from sluice_insight.adapters.alerting.events import Told, moment
 from sluice_insight.adapters.alerting.interventions import MOST_SILENCES, ended, silenced
 from sluice_insight.api.alerts import DEFAULT_PAGE, LARGEST_PAGE, AlertView, Matches, chosen, matching
 from sluice_insight.api.paging import page
-from sluice_insight.domain.alerting.silences import BadSilence, Silence
+from sluice_insight.domain.alerting.silences import RULES_OF_OTHERS, BadSilence, Silence
 from sluice_insight.domain.watch import Watcher, Watchers
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["AlertService"].full_name
@@ -54,9 +54,10 @@ class AlertService(pb_grpc.AlertServiceServicer):
         *,
         watchers: Watchers,
         publish: Callable[..., Awaitable[None]],
+        rules: Callable[[], Iterable[str]],
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
-        self._view, self._watchers, self._publish = view, watchers, publish
+        self._view, self._watchers, self._publish, self._rules = view, watchers, publish, rules
         self._heartbeat_seconds = heartbeat_seconds
 
     async def WatchAlerts(
@@ -89,7 +90,7 @@ class AlertService(pb_grpc.AlertServiceServicer):
                 raise AlreadyExists("there is another silence of this id: ask with a new one")
             return pb.CreateSilenceResponse(silence=_silence(known, now))
         try:
-            asked.check(now=now)
+            asked.check(now=now, rules=self._known_rules())
         except BadSilence as bad:
             raise InvalidInput(f"{bad.field} {bad}", field=bad.field) from None
         if sum(not one.is_over(at=now) for one in self._view.interventions.silences()) >= MOST_SILENCES:
@@ -147,6 +148,11 @@ class AlertService(pb_grpc.AlertServiceServicer):
         await self._publish(event)
         self._view.interventions.take(event)
         return pb.AcknowledgeAlertResponse(alert=self._view.alert(told))
+
+    def _known_rules(self) -> frozenset[str]:
+        """Those in force, and those that alerts tell of: of other teams' producers, and of a rule that was taken out while it fired."""
+        of_alerts = {told.event.rule for told in self._view.log.told()}
+        return frozenset((*self._rules(), *RULES_OF_OTHERS, *filter(_CODE.fullmatch, of_alerts)))
 
     async def _tell(self, silence: Silence) -> pb.Silence:
         event = silenced(silence)
