@@ -1,6 +1,8 @@
 """The self-test model, the probes, moderation and insight speak one language, though none knows the other's code."""
 
 import pytest
+from sluice_cli.mesh.plan import SELF_TEST_MODEL
+from sluice_gateway.domain.configuration import SELF_TEST_TARGET
 from sluice_inference.domain import self_test
 from sluice_insight.domain import probes as counted
 from sluice_insight.domain.name_origins import MINIMUM
@@ -10,6 +12,7 @@ from sluice_probes.domain.canaries import KINDS, NAMES, ORIGINS, canaries
 from sluice_probes.domain.findings import GUARDS, Answer
 from sluice_probes.domain.judging import was_cut
 from sluice_probes.domain.round import FORBIDDEN_INPUT
+from sluice_probes.settings import ProbesSettings
 
 
 def test_they_mean_the_same_by_the_same_words():
@@ -19,6 +22,10 @@ def test_they_mean_the_same_by_the_same_words():
     assert self_test.FORBIDDEN == marks.FORBIDDEN
     framed = "".join(map("".join, zip(marks.INVENTED_FRAME, marks.INVENTED_VALUES, strict=True)))
     assert f"{framed}." == self_test.INVENTED
+
+
+def test_the_model_of_self_tests_has_one_name():
+    assert {SELF_TEST_MODEL, ProbesSettings.model_fields["model"].default} == {SELF_TEST_TARGET}
 
 
 @pytest.mark.parametrize("number", range(40))

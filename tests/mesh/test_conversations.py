@@ -17,6 +17,7 @@ from sluice.gateway.v1 import gateway_service_pb2_grpc
 from sluice.types.v1 import chat_pb2, generation_pb2
 from sluice_cli.mesh import demo_env
 from sluice_cli.mesh.board import snippets
+from sluice_cli.mesh.plan import SELF_TEST_MODEL
 from sluice_drift.adapters.facts import observations_of
 
 from .conftest import Mesh, eventually
@@ -69,6 +70,7 @@ def test_the_openai_client_gets_an_answer_whole_and_streamed(mesh: Mesh) -> None
     assert "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
     assert [chunk.usage for chunk in chunks if chunk.usage]
     assert {"sluice-small", "sluice-embed"} <= set(models)
+    assert SELF_TEST_MODEL not in models
 
 
 def test_the_openai_client_gets_vectors_of_redacted_texts(mesh: Mesh) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -11,6 +12,8 @@ import pytest
 from sluice.events.v1 import gateway_pb2 as events
 from sluice.gateway.v1 import gateway_service_pb2 as pb
 from sluice.types.v1 import chat_pb2
+from sluice_gateway.domain.api_key import ApiKey, Keyring, mint
+from sluice_gateway.domain.configuration import Deployment
 from sluice_kit.errors import from_rpc_error
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -219,6 +222,33 @@ async def test_a_caller_cannot_choose_its_tenant_or_request_id(mesh: Any) -> Non
 async def test_models_are_listed_over_grpc(mesh: Any) -> None:
     response = await mesh.stub().ListModels(pb.ListModelsRequest(), metadata=mesh.credentials())
     assert [(model.model, model.owned_by) for model in response.models] == [("small", "us"), ("vectors", "sluice")]
+
+
+async def test_the_model_of_self_tests_is_told_to_self_tests_alone(mesh: Any) -> None:
+    probe, sha256 = mint("probe")
+    keys = [mesh.configuration.keyring.find(mesh.key), ApiKey("probe", sha256, "acme", "lab", synthetic=True)]
+    hidden = Deployment("hidden", "sluice-self-test", synthetic=True)
+    deployments = {"hidden": hidden, **mesh.configuration.deployments}
+    mesh.configuration = replace(mesh.configuration, keyring=Keyring(keys), deployments=deployments)
+    seen = {mesh.key: ["small", "vectors"], probe: ["hidden", "small", "vectors"]}
+    async with httpx.AsyncClient(base_url=mesh.http_url) as client:
+        for key, aliases in seen.items():
+            listed = await mesh.stub().ListModels(pb.ListModelsRequest(), metadata=mesh.credentials(key))
+            assert [model.model for model in listed.models] == aliases
+            headers = dict(mesh.credentials(key))
+            models = (await client.get("/v1/models", headers=headers)).json()["data"]
+            assert [model["id"] for model in models] == aliases
+            one = await client.get("/v1/models/hidden", headers=headers)
+            assert one.status_code == (200 if "hidden" in aliases else 404)
+
+
+async def test_a_direct_request_for_the_model_of_self_tests_is_the_inference_services_to_refuse(mesh: Any) -> None:
+    hidden = Deployment("hidden", "sluice-self-test", synthetic=True)
+    mesh.configuration = replace(mesh.configuration, deployments={"hidden": hidden})
+    response = await _post(mesh, _body(model="hidden"))
+    assert response.status_code == 200
+    assert [spec.model for spec in mesh.inference.specs] == ["sluice-self-test"]
+    assert "x-sluice-synthetic" not in mesh.inference.metadata[0]
 
 
 async def test_embeddings_over_grpc_are_guarded(mesh: Any) -> None:

@@ -39,6 +39,25 @@ def test_a_model_is_found_only_for_its_task_and_an_empty_alias_means_the_first()
     assert configuration.deployment("", Task.EMBED) is configuration.deployments["vec"]
 
 
+def test_a_model_of_self_tests_is_known_by_what_the_file_says_or_by_its_id_and_is_nobodys_default() -> None:
+    models = [
+        {"alias": "probe", "target": "sluice-self-test"},
+        {"alias": "other", "target": "scripted", "synthetic": True},
+        {"alias": "open", "target": "sluice-self-test", "synthetic": False},
+        {"alias": "small", "target": "smollm2"},
+    ]
+    configuration = configuration_of(_document(models=models))
+    assert {alias: each.synthetic for alias, each in configuration.deployments.items()} == {
+        "probe": True,
+        "other": True,
+        "open": False,
+        "small": False,
+    }
+    default = configuration_of(_document(models=[models[0], models[1], models[3]])).deployment("", Task.CHAT)
+    assert default is not None
+    assert default.alias == "small"
+
+
 def test_cohorts_stand_with_a_tenant_and_with_a_key() -> None:
     cohorts = {"plan": ["free", "pro"], "channel": ["kiosk", "web"]}
     key = {"id": "one", "sha256": "a" * 64, "tenant": "acme", "cohorts": {"channel": "kiosk"}}

@@ -107,7 +107,7 @@ class GatewayServicer:
                     created_at=created_at,
                     max_output_tokens=most,
                 )
-                for deployment in self._gateway.deployments()
+                for deployment in self._gateway.deployments(entry.identity)
             ]
         )
 

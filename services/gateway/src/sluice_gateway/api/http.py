@@ -339,7 +339,7 @@ class Models(_Endpoint):
     method, path = "GET", "/v1/models"
 
     async def _serve(self, entry: Entry, exchange: Exchange, scope: Scope) -> None:
-        deployments, created = self._gateway.deployments(), int(self._gateway.models_created_at)
+        deployments, created = self._gateway.deployments(entry.identity), int(self._gateway.models_created_at)
         wanted = scope.get("path_params", {}).get("model")
         if wanted is None:
             return await exchange.respond(200, openai_answers.models_json(deployments, created))

@@ -18,6 +18,8 @@ _COHORT_ATTRIBUTE = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
 # `none` and `others` are what fairness calls its references.
 _COHORT_VALUE = re.compile(r"(?!(?:none|others)$)[A-Za-z0-9][A-Za-z0-9._-]{0,39}", re.ASCII)
 MOST_COHORT_ATTRIBUTES = 4
+SELF_TEST_TARGET = "sluice-self-test"
+"""The inference service's model that answers only self-tests, by the id that it has everywhere unless somebody chose another."""
 MOST_COHORT_VALUES = 12
 
 
@@ -77,6 +79,8 @@ class Deployment:
     owned_by: str = "sluice"
     max_output_tokens: int = 512
     tasks: frozenset[Task] = frozenset({Task.CHAT})
+    synthetic: bool = False
+    """Only self-tests get an answer from it: nobody else is told that it is there."""
 
     @property
     def route(self) -> str:
@@ -94,9 +98,9 @@ class Configuration:
     created_at: float = 0.0
 
     def deployment(self, alias: str, task: Task) -> Deployment | None:
-        """What answers `alias`; an empty alias means the first deployment that does the task."""
+        """What answers `alias`; an empty alias means the first deployment that does the task for everybody."""
         if not alias:
-            return next((d for d in self.deployments.values() if task in d.tasks), None)
+            return next((d for d in self.deployments.values() if task in d.tasks and not d.synthetic), None)
         found = self.deployments.get(alias)
         return found if found and task in found.tasks else None
 
@@ -127,7 +131,7 @@ _TENANT_FIELDS = {
     "cohorts",
 }
 _KEY_FIELDS = {"id", "sha256", "tenant", "project", "enabled", "synthetic", "cohorts", "max_tokens"}
-_MODEL_FIELDS = {"alias", "target", "owned_by", "max_output_tokens", "tasks"}
+_MODEL_FIELDS = {"alias", "target", "owned_by", "max_output_tokens", "tasks", "synthetic"}
 
 
 def _tenant(entry: "_Section") -> Tenant:
@@ -221,12 +225,15 @@ def _model(entry: "_Section") -> Deployment:
     if not isinstance(tasks, list) or not tasks or any(task not in known for task in tasks):
         entry.mistake("tasks", f"must be a list of {' and '.join(known)}")
         tasks = []
+    target = entry.text("target", _FREE)
     return Deployment(
         alias=entry.text("alias", _ALIAS),
-        target=entry.text("target", _FREE),
+        target=target,
         owned_by=entry.text("owned_by", _FREE, default="sluice"),
         max_output_tokens=entry.whole("max_output_tokens", 512, 1, 10_000_000),
         tasks=frozenset(Task(task) for task in tasks),
+        # By its id, too: files from before there was the field name it all the same.
+        synthetic=entry.flag("synthetic", default=target == SELF_TEST_TARGET),
     )
 
 

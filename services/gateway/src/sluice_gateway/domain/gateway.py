@@ -75,9 +75,11 @@ class Gateway:
             raise Rejection(Kind.UNAUTHENTICATED, message, reason="INVALID_API_KEY")
         return Identity(key, configuration.tenants[key.tenant_id])
 
-    def deployments(self) -> list[Deployment]:
-        """All models a caller may use, by alias."""
-        return sorted(self._configuration().deployments.values(), key=lambda deployment: deployment.alias)
+    def deployments(self, identity: Identity) -> list[Deployment]:
+        """All models this caller may use, by alias."""
+        configured = self._configuration().deployments.values()
+        usable = [each for each in configured if identity.key.synthetic or not each.synthetic]
+        return sorted(usable, key=lambda deployment: deployment.alias)
 
     @property
     def models_created_at(self) -> float:
