@@ -7,7 +7,7 @@ from string import Template
 
 import pytest
 from sluice_insight.adapters.alerting.rule_files import SHIPPED, read_rules
-from sluice_insight.domain.alerting.rules import Rule
+from sluice_insight.domain.alerting.rules import Absence, Rule
 from sluice_insight.domain.board import MINUTE
 from sluice_insight.main import _alert_files
 from sluice_insight.settings import InsightSettings
@@ -104,3 +104,19 @@ def test_what_is_said_of_an_unequal_rate_is_true_of_terms_and_of_cohorts(
 def test_no_summary_says_that_the_wait_of_a_rule_is_over_while_it_is_pending(rule: Rule) -> None:
     waits = {2: "two", 5: "five"}.get(rule.lasts // MINUTE, str(rule.lasts // MINUTE))
     assert not rule.lasts or f"for {waits} minutes" not in rule.summary
+
+
+def test_a_series_is_retired_after_a_week_unless_the_rule_says_sooner(tmp_path: Path) -> None:
+    found = []
+    for told in ("{lookback: 1h}", "{lookback: 1h, retired_after: 2d}"):
+        (tmp_path / "away.yaml").write_text(HEAD + f"    absence: {told}\n")
+        [rule] = read_rules(source_files(tmp_path))
+        found.append(rule.condition)
+    week = 7 * 24 * 60 * MINUTE
+    assert found == [
+        Absence(lookback=60 * MINUTE, retired_after=week),
+        Absence(lookback=60 * MINUTE, retired_after=2 * week // 7),
+    ]
+    (tmp_path / "away.yaml").write_text(HEAD + "    absence: {retired_after: 8d}\n")
+    with pytest.raises(ConfigurationRefused, match="at most 7d"):
+        read_rules(source_files(tmp_path))

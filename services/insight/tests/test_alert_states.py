@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sluice.events.v1 import drift_pb2
+from sluice.events.v1.alert_pb2 import AlertRaised
 from sluice.events.v1.drift_pb2 import DriftMeasured
 from sluice.events.v1.fairness_pb2 import FAIRNESS_VERDICT_COMPARABLE, FAIRNESS_VERDICT_DISPARATE, FairnessMeasured
 from sluice_insight.adapters.alerting.disparate import disparate
+from sluice_insight.adapters.alerting.evaluator import CaughtUp, Evaluator
 from sluice_insight.adapters.alerting.events import Told, event_of
 from sluice_insight.adapters.alerting.log import AlertLog
 from sluice_insight.adapters.comparisons import Comparisons
 from sluice_insight.adapters.events import drift_part
+from sluice_insight.adapters.sources import Sources
 from sluice_insight.domain.alerting.conditions import Beside, Standing, complete_moment, signals
 from sluice_insight.domain.alerting.rules import (
     Absence,
@@ -172,6 +175,166 @@ def test_absence_is_of_what_was_there() -> None:
     assert holding(its, found, 90) == []
     many = replace(its, min_samples=100)
     assert holding(many, found, 30) == ["acme"], "few are not none: busy is there"
+
+
+HOUR = 60 * MINUTE
+ABSENT = rule(Absence(lookback=30 * MINUTE), metric="quality.requests", window=10 * MINUTE, min_samples=50)
+
+
+@dataclass
+class Watched:
+    """A rule judged every minute, or every so many, over a board, and each change as minute, tenant and state."""
+
+    its: Rule
+    found: Board
+    alerts: Alerts = field(default_factory=Alerts)
+    log: AlertLog = field(default_factory=AlertLog)
+    changes: list[tuple[int, str, str]] = field(default_factory=list)
+
+    def judge(self, first: int, last: int, *, every: int = 1) -> Watched:
+        for minute in range(first, last + 1, every):
+            at = BEGIN + minute * MINUTE
+            still = signals(self.its, self.found, [], at=at, still_open=self.alerts.open(self.its.name))
+            for alert in self.alerts.step(self.its, still, at=at):
+                self.changes.append((minute, dict(alert.labels).get("tenant_id", ""), alert.state))
+                event = event_of(alert)
+                event.metadata.producer = "sluice-insight/0"
+                self.log.take(event)
+        return self
+
+    def restart(self) -> None:
+        self.alerts = Alerts(alert for told in self.log.told() if (alert := told.restored()))
+
+
+def busy(first: int, last: int, *, tenant: str = "acme", into: Board | None = None) -> Board:
+    """A board, or one more tenant on it, with ten requests in each of these minutes."""
+    found = Board(history=30 * 24 * HOUR) if into is None else into
+    add(found, *[(minute, 10, 0) for minute in range(first, last)], tenant=tenant)
+    return found
+
+
+async def test_the_evaluator_goes_on_with_an_absence_that_another_one_told_of() -> None:
+    found, log, clock = busy(0, 60), AlertLog(), [0]
+
+    async def publish(*events: AlertRaised) -> None:
+        for event in events:
+            event.metadata.producer = "sluice-insight/0"
+            log.take(event)
+
+    async def nothing() -> dict[tuple[str, int], int]:
+        return {}
+
+    def evaluator() -> Evaluator:
+        return Evaluator(
+            board=found, sources=Sources(), rules=lambda: [ABSENT], publish=publish, waiting=lambda: 0,
+            caught_up=CaughtUp(ends=nothing, positions=dict), now=lambda: clock[0] / 1e6,
+        )  # fmt: skip
+
+    async def judged_at(judge: Evaluator, minute: int) -> list[str]:
+        clock[0] = BEGIN + (minute + 10) * MINUTE  # so long nothing more is waited for
+        await judge.evaluate(log)
+        return [told.event.state for told in log.told()]
+
+    assert await judged_at(evaluator(), 75) == [FIRING]
+    judge = evaluator()
+    assert await judged_at(judge, 200) == [FIRING]
+    assert await judged_at(judge, 259) == [FIRING]
+    busy(260, 261, into=found)
+    assert await judged_at(judge, 261) == [RESOLVED]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_is_absent_stays_told_until_it_is_there_again(restarts: bool) -> None:
+    watched = Watched(ABSENT, busy(0, 60)).judge(0, 300)
+    assert watched.changes == [(70, "acme", FIRING)], "it has sent nothing since the sixtieth minute"
+    if restarts:
+        watched.restart()
+    busy(400, 401, into=watched.found)
+    watched.judge(301, 405)
+    assert watched.changes == [(70, "acme", FIRING), (401, "acme", RESOLVED)]
+
+
+def test_a_tenant_that_rests_at_night_is_told_of_once_a_night_and_not_again_and_again() -> None:
+    found, day = Board(history=30 * 24 * HOUR), 24 * 60
+    for number in range(3):
+        busy(number * day, number * day + 14 * 60, into=found)
+        busy(number * day, (number + 1) * day, tenant="globex", into=found)
+    watched = Watched(ABSENT, found).judge(0, 2 * day + 14 * 60, every=5)
+    evening, morning = 14 * 60 + 10, day + 5
+    assert watched.changes == [
+        (evening, "acme", FIRING),
+        (morning, "acme", RESOLVED),
+        (day + evening, "acme", FIRING),
+        (day + morning, "acme", RESOLVED),
+    ]
+
+
+def test_a_pause_that_the_window_is_longer_than_is_no_absence() -> None:
+    patient = replace(ABSENT, window=11 * HOUR)
+    found = busy(0, 14 * 60)
+    busy(24 * 60, 25 * 60, into=found)
+    assert Watched(patient, found).judge(0, 25 * 60, every=5).changes == []
+
+
+def test_a_series_that_never_comes_again_is_retired_and_not_told_of_again() -> None:
+    its = replace(ABSENT, condition=Absence(lookback=30 * MINUTE, retired_after=5 * HOUR))
+    watched = Watched(its, busy(0, 60)).judge(0, 900)
+    assert watched.changes == [(70, "acme", FIRING), (370, "acme", RESOLVED)]
+    # It may come back after all, and go again.
+    busy(1000, 1060, into=watched.found)
+    watched.judge(901, 1100)
+    assert watched.changes[2:] == [(1070, "acme", FIRING)]
+
+
+def test_a_series_is_not_retired_before_the_lookback_has_forgotten_it() -> None:
+    its = replace(ABSENT, condition=Absence(lookback=2 * HOUR, retired_after=HOUR))
+    watched = Watched(its, busy(0, 120)).judge(0, 600)
+    assert [state for _, _, state in watched.changes] == [FIRING, RESOLVED]
+    assert watched.changes[1][0] > 130 + 60
+
+
+def test_an_absence_may_last_longer_than_the_lookback_before_it_fires() -> None:
+    its = replace(ABSENT, lasts=2 * HOUR, summary="$value before")
+    watched = Watched(its, busy(0, 60)).judge(0, 120)
+    watched.restart()
+    watched.judge(121, 200)
+    assert watched.changes == [(70, "acme", PENDING), (190, "acme", FIRING)]
+    assert [alert.summary for alert in watched.alerts.open()] == ["300 before"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"filters": {"tenant_id": frozenset(["globex"])}},
+        {"group_by": ("model",)},
+        {"group_by": ()},
+    ],
+)
+def test_an_absence_that_the_changed_rule_cannot_tell_of_is_over(changed: dict[str, Any]) -> None:
+    watched = Watched(ABSENT, busy(0, 60)).judge(0, 300)
+    watched.its = replace(ABSENT, **changed)
+    assert watched.judge(301, 301).changes[-1] == (301, "acme", RESOLVED)
+
+
+def test_an_absence_from_before_the_rule_told_models_apart_is_over_where_one_of_them_is_there() -> None:
+    watched = Watched(ABSENT, busy(0, 60)).judge(0, 300)
+    watched.its = replace(ABSENT, group_by=("tenant_id", "model"))
+    assert watched.judge(301, 310).changes == [(70, "acme", FIRING)]
+    totals = Totals()
+    totals.counts.update({"requests.requests": 1})
+    start = BEGIN + 310 * MINUTE
+    part = Part(
+        key="m", family="quality", series=Series(tenant_id="acme", model="small"), start=start, length=MINUTE, partition=0,
+        revision=1, closed=True, complete_up_to=start + MINUTE, totals=totals,
+    )  # fmt: skip
+    watched.found.put(part, now=NOW)
+    assert watched.judge(311, 311).changes[-1] == (311, "acme", RESOLVED)
+
+
+def test_late_data_may_take_back_the_moment_at_which_an_absence_began() -> None:
+    watched = Watched(ABSENT, busy(0, 60)).judge(0, 70)
+    add(watched.found, (65, 11, 0))
+    assert watched.judge(70, 70).changes[-1] == (70, "acme", RESOLVED)
 
 
 def drifted(*causes: tuple[str, str, str, float]) -> DriftMeasured:

@@ -132,5 +132,7 @@ class Evaluator:
 
     def _step(self, rule: Rule, at: int, now: int, beside: Beside) -> list[Alert]:
         moment = moment_of(rule, complete=at, now=now)
-        found = signals(rule, self.board, self.sources.snapshot(), at=moment, beside=beside)
+        found = signals(
+            rule, self.board, self.sources.snapshot(), at=moment, beside=beside, still_open=self._alerts.open(rule.name)
+        )
         return self._alerts.step(rule, found, at=moment)

@@ -131,9 +131,10 @@ class BurnRateFile(ConfigurationModel):
 
 
 class AbsenceFile(ConfigurationModel):
-    """`absence: {lookback: 1h}`."""
+    """`absence: {lookback: 1h, retired_after: 7d}`."""
 
     lookback: Span = "1h"
+    retired_after: Span = "7d"
 
 
 class MissingEventsFile(ConfigurationModel):
@@ -282,7 +283,8 @@ def _condition(file: RuleFile) -> Condition:
         )
         return BurnRate(objective=file.burn_rate.objective, pairs=tuple(pairs))
     if file.absence is not None:
-        return Absence(lookback=microseconds(file.absence.lookback))
+        told_of = file.absence
+        return Absence(lookback=microseconds(told_of.lookback), retired_after=microseconds(told_of.retired_after))
     if file.dead_letters is not None:
         return DeadLetters(above=file.dead_letters.above)
     if file.disparity is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -20,7 +20,7 @@ from sluice_insight.domain.alerting.rules import (
     Standstill,
     Threshold,
 )
-from sluice_insight.domain.alerting.states import Labels, Signal
+from sluice_insight.domain.alerting.states import Alert, Labels, Signal
 from sluice_insight.domain.board import MINUTE, Board, Point, Query
 from sluice_insight.domain.catalogue import metric
 from sluice_insight.domain.part import Series
@@ -94,8 +94,19 @@ class Beside:
     """Groups of consumers before which events wait."""
 
 
-def signals(rule: Rule, board: Board, gaps: Iterable[Gaps], *, at: int, beside: Beside = Beside()) -> list[Signal]:
-    """Those for whom the condition holds at this moment. Nothing after it is looked at."""
+def signals(
+    rule: Rule,
+    board: Board,
+    gaps: Iterable[Gaps],
+    *,
+    at: int,
+    beside: Beside = Beside(),
+    still_open: Sequence[Alert] = (),
+) -> list[Signal]:
+    """Those for whom the condition holds at this moment. Nothing after it is looked at.
+
+    `still_open` are the rule's alerts: what is absent is known by them alone, once the lookback holds nothing of it any more.
+    """
     match rule.condition:
         case MissingEvents(above=above):
             return _missing(gaps, above)
@@ -114,7 +125,7 @@ def signals(rule: Rule, board: Board, gaps: Iterable[Gaps], *, at: int, beside: 
         case BurnRate() as condition:
             return _burning(rule, condition, board, at)
         case Absence() as condition:
-            return _absent(rule, condition, board, at)
+            return _absent(rule, condition, board, at, still_open)
 
 
 def _missing(gaps: Iterable[Gaps], above: int) -> list[Signal]:
@@ -169,10 +180,37 @@ def _burning(rule: Rule, condition: BurnRate, board: Board, at: int) -> list[Sig
     return list(found.values())
 
 
-def _absent(rule: Rule, condition: Absence, board: Board, at: int) -> list[Signal]:
+def _absent(rule: Rule, condition: Absence, board: Board, at: int, still_open: Sequence[Alert]) -> list[Signal]:
     begin = at - rule.window
     there = {seen.labels for seen in _values(replace(rule, min_samples=1), board, begin, at)}
-    return [_signal(s) for s in _values(rule, board, begin - condition.lookback, begin) if s.labels not in there]
+    new = {
+        seen.labels: _signal(seen)
+        for seen in _values(rule, board, begin - condition.lookback, begin)
+        if seen.labels not in there
+    }
+    # Late data may take back the very moment at which an alert began: later ones are judged by the alert.
+    known = [
+        Signal(labels=alert.labels, stands=True)
+        for alert in still_open
+        if alert.labels not in new
+        and alert.since < at < alert.since + condition.retired_after
+        and _is_of(rule, alert.labels)
+        and not _is_there(rule, alert.labels, there)
+    ]
+    return [*new.values(), *known]
+
+
+def _is_of(rule: Rule, labels: Labels) -> bool:
+    """Whether the rule, which may have been changed since, can still tell of these labels."""
+    return all(name in _names(rule) and value in rule.filters.get(name, (value,)) for name, value in labels)
+
+
+def _is_there(rule: Rule, labels: Labels, there: Collection[Labels]) -> bool:
+    # Of fewer labels than the rule tells apart is a series that has none of the others, or one from before the rule told them apart.
+    # Nobody can say which, and an alert that never ends of what is there would be worse than one that ends.
+    if len(labels) == len(_names(rule)):
+        return labels in there
+    return any(set(labels) <= set(each) for each in there)
 
 
 def _values(rule: Rule, board: Board, start: int, end: int) -> list[Seen]:
@@ -198,8 +236,12 @@ def _newest(points: Iterable[Point]) -> list[Point]:
 
 
 def _labels(series: Series, rule: Rule) -> Labels:
-    names = rule.group_by if metric(rule.metric).family != "drift" else tuple(Series.__dataclass_fields__)
-    return tuple(sorted((name, value) for name in names if (value := getattr(series, name))))
+    return tuple(sorted((name, value) for name in _names(rule) if (value := getattr(series, name))))
+
+
+def _names(rule: Rule) -> tuple[str, ...]:
+    """The dimensions that the rule tells apart."""
+    return rule.group_by if metric(rule.metric).family != "drift" else tuple(Series.__dataclass_fields__)
 
 
 def _signal(seen: Seen) -> Signal:

@@ -77,11 +77,17 @@ class BurnRate:
         return burn.factor * (1 - self.objective)
 
 
+RETIRED = 7 * 24 * 60 * MINUTE
+"""Longer than a weekend, a strike or most holidays; and as long as the longest silence, so that one covers all of it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Absence:
-    """A series that was there in the time `lookback` before the window is not there in the window."""
+    """A series that was there in the time `lookback` before the window is not there in the window; from then on, that it is not there."""
 
     lookback: int
+    retired_after: int = RETIRED
+    """A series of which there was nothing for so long after it was told of is no more, and no longer absent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,8 @@ class Signal:
     causes: Mapping[str, float] = field(default_factory=dict)
     words: Mapping[str, str] = field(default_factory=dict)
     """More that the summary can say; labels say which alert it is, these only how it stands."""
+    stands: bool = False
+    """It is what was told already, and there is nothing newer to say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +72,9 @@ class Alerts:
         """Take in what was said earlier; the newest of a key stands."""
         self._known[alert.key] = alert
 
-    def open(self) -> list[Alert]:
-        """Pending and firing ones."""
-        return [alert for alert in self._known.values() if alert.state != RESOLVED]
+    def open(self, rule: str = "") -> list[Alert]:
+        """Pending and firing ones, of a rule or of all."""
+        return [alert for alert in self._known.values() if alert.state != RESOLVED and rule in ("", alert.rule)]
 
     def step(self, rule: Rule, signals: Iterable[Signal], *, at: int) -> list[Alert]:
         """What changes when at this moment the rule's condition holds for exactly these labels."""
@@ -80,8 +82,8 @@ class Alerts:
         changed: list[Alert] = []
         for labels, signal in holding.items():
             changed += self._hold(rule, signal, self._known.get((rule.name, labels)), at)
-        for alert in self.open():
-            if alert.rule == rule.name and alert.labels not in holding and self._is_over(rule, alert, at):
+        for alert in self.open(rule.name):
+            if alert.labels not in holding and self._is_over(rule, alert, at):
                 changed.append(self._put(_over(alert, at)))
         return changed
 
@@ -117,7 +119,8 @@ class Alerts:
             return self._open(rule, signal, at)
         known = self._put(replace(known, held_at=max(at, known.held_at)))
         if known.state == PENDING and at - known.since >= rule.lasts:
-            return [self._put(_told(replace(known, state=FIRING, changed_at=at), rule, signal))]
+            firing = replace(known, state=FIRING, changed_at=at)
+            return [self._put(firing if signal.stands else _told(firing, rule, signal))]
         return []
 
     def _open(self, rule: Rule, signal: Signal, at: int) -> list[Alert]:
