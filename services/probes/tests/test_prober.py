@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 from sluice.types.v1 import probe_pb2
+from sluice_probes.adapters.key_file import MOST_KEYS
 from sluice_probes.adapters.prober import Prober
 from sluice_probes.domain.findings import ROUTES, Answer, guards_of
 from structlog.testing import capture_logs
@@ -257,3 +258,47 @@ async def told(mesh: Mesh, count: int) -> None:
 async def ended(running: asyncio.Task[None]) -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+def counted_keys() -> dict[str, float | None]:
+    return {
+        state: REGISTRY.get_sample_value("sluice_probes_keys", {"state": state})
+        for state in ("used", "too_many", "malformed")
+    }
+
+
+async def test_keys_beyond_the_hundredth_are_told_of_and_do_not_pass_for_guarded(keys_at):
+    names = [f"k{number:03}" for number in range(MOST_KEYS + 2)]
+    probing = prober(Mesh({name: Filtered() for name in names}), keys_at, *names)
+    with capture_logs() as logs:
+        told = [await probing.run_one() for _ in range(2)][-1]
+    assert counted_keys() == {"used": 100, "too_many": 2, "malformed": 0}
+    reasons = {check.key_id: check.reason for check in told.guards}
+    assert set(reasons) == {*names[:MOST_KEYS], names[MOST_KEYS]}, "one stands for all that are left out"
+    assert reasons["k100"] == "TOO_MANY_KEYS"
+    assert [(line["too_many"], line["most"]) for line in logs if line["event"] == "probes.keys_not_used"] == [(2, 100)]
+    keys_at.write_text("\n".join(map(key, names[:MOST_KEYS])))
+    assert "k100" not in {check.key_id for check in (await probing.run_one()).guards}
+    assert counted_keys()["too_many"] == 0
+
+
+async def test_every_one_of_a_hundred_keys_has_its_round(keys_at):
+    names = [f"k{number:03}" for number in range(MOST_KEYS)]
+    mesh = Mesh({name: Filtered() for name in names})
+    probing = prober(mesh, keys_at, *names)
+    for _ in names:
+        await probing.run_one()
+    assert {event.key_id for event in mesh.told} == set(names)
+
+
+async def test_what_has_no_keys_form_is_counted_and_never_told(keys_at):
+    slip = key("a")[:-1]
+    keys_at.write_text(f"{key('a')}\n{slip}\n\n{key('a')}\n")
+    probing = prober(Mesh({"a": Filtered()}), keys_at)
+    with capture_logs() as logs:
+        report = await probing.run_one()
+    assert {check.key_id for check in report.guards} == {"a"}
+    assert counted_keys() == {"used": 1, "too_many": 0, "malformed": 1}
+    [told] = [line for line in logs if line["event"] == "probes.keys_not_used"]
+    assert told["malformed"] == 1
+    assert slip not in str(logs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from sluice.probe.v1 import probe_service_pb2 as pb
 from sluice_kit.context import new_request_id
 from sluice_kit.telemetry import logger
 
+from sluice_probes.adapters.key_file import KeyFile, KeyReader, key_id
 from sluice_probes.adapters.messages import measured, report
 from sluice_probes.domain.findings import ROUTES, State, guards_of, worst
 from sluice_probes.domain.recall import Tally
@@ -36,8 +36,6 @@ UNTESTED = Gauge("sluice_probes_untested", "Guards of the newest round of each k
 RECALL = Gauge("sluice_probes_recall", "Seeded values found, of those sent since the start.", ("kind", "name_origin"))
 ROUNDS = Counter("sluice_probes_rounds_total", "Rounds that ended, by the worst that they found.", ("worst",))
 SECONDS = Histogram("sluice_probes_round_seconds", "Time of a round.", buckets=(0.25, 0.5, 1, 2, 5, 10, 20, 40, 80))
-
-_KEY = re.compile(r"^sk-sluice-([a-z0-9][a-z0-9-]{0,30})-[0-9a-f]{64}$")
 
 
 class Gateway(Protocol):
@@ -71,7 +69,7 @@ class Prober:
         first_number: int,
     ) -> None:
         self._gateway, self._publisher = gateway, publisher
-        self._keys_at = keys_at
+        self._keys_at, self._key_file = keys_at, KeyReader(keys_at)
         self._model, self._embedding_model = model, embedding_model
         self._aliases_limit = aliases_limit
         self._number = first_number
@@ -95,13 +93,13 @@ class Prober:
 
     async def _run(self) -> pb.ProbeReport:
         started = datetime.now(UTC)
-        keys = await asyncio.to_thread(read_keys, self._keys_at)
+        keys = await asyncio.to_thread(self._key_file.read)
         number = self._number
         self._number += 1  # before the round: one that fails is not repeated for ever, with the same key and values
         result = await self._round(number, keys)
         ended = datetime.now(UTC)
         self._tally.add(result.detections)
-        self._standing.take(result, [key_id(key) for key in keys])
+        self._standing.take(result, keys.ids, left_out=keys.first_left_out)
         known = self._standing.known()
         self._note(result, known, (ended - started).total_seconds())
         self.newest = report(result, known, self._tally.recalls(), started_at=started, ended_at=ended)
@@ -123,11 +121,11 @@ class Prober:
         except Exception as error:  # whatever it is, somebody has to look whether the filters are on
             log.error("probes.readiness_unknown", error=type(error).__name__)
 
-    async def _round(self, number: int, keys: Sequence[str]) -> Round:
-        if not keys:
+    async def _round(self, number: int, keys: KeyFile) -> Round:
+        if not keys.used:
             log.warning("probes.no_key", file=str(self._keys_at))
             return Round(NO_KEY, nothing_tried(self._model, "NO_API_KEY"), ())
-        key = keys[number % len(keys)]
+        key = keys.used[number % len(keys.used)]
         others = [m for m in await self._gateway.models(key) if m not in (self._model, self._embedding_model)]
         return await run_round(
             self._gateway.doors(key),
@@ -172,18 +170,3 @@ def _told(round_: asyncio.Task[pb.ProbeReport]) -> None:
     if not round_.cancelled() and (error := round_.exception()) is not None:
         log.error("probes.round_failed", error=type(error).__name__)
         ROUNDS.labels("failed").inc()
-
-
-def read_keys(path: Path) -> list[str]:
-    """The keys of a file, at most 100; empty where there is none, or nothing that has a key's form."""
-    try:
-        lines = path.read_text(encoding="ascii").split()
-    except (OSError, UnicodeDecodeError) as error:
-        log.warning("probes.key_file_unreadable", file=str(path), error=type(error).__name__)
-        return []
-    return [line for line in lines[:100] if _KEY.match(line)]
-
-
-def key_id(key: str) -> str:
-    """Its public part."""
-    return _KEY.sub(r"\1", key)

@@ -26,14 +26,19 @@ class Standing:
         self._model = model
         self._newest: dict[str, tuple[Finding, ...]] = {}
 
-    def take(self, result: Round, key_ids: Collection[str]) -> None:
-        """A round that ended; `key_ids` are all that are used now. Where there is none, what was found stands: a file that is gone is no proof."""
+    def take(self, result: Round, key_ids: Collection[str], *, left_out: str = "") -> None:
+        """A round that ended; `key_ids` are all that are used now. Where there is none, what was found stands: a file that is gone is no proof.
+
+        `left_out` is the first key for which there is no room: that nothing is known of its tenant must not pass for all is well.
+        """
         self._newest[result.key_id] = result.findings
         if not key_ids:
             return
         self._newest = {key_id: found for key_id, found in self._newest.items() if key_id in key_ids}
         for key_id in key_ids:
             self._newest.setdefault(key_id, nothing_tried(self._model, "NOT_TRIED_YET"))
+        if left_out:
+            self._newest[left_out] = nothing_tried(self._model, "TOO_MANY_KEYS")
 
     def known(self) -> list[Known]:
         """Every finding that stands, by key."""
