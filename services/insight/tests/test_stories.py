@@ -220,6 +220,10 @@ async def test_requests_are_found_by_each_condition_and_by_all_together(house: H
     assert await house.ids() == ["d", "c", "b", "a"]
     assert await house.ids(tenant_id="globex") == ["c"]
     assert await house.ids(outcomes=[blocked]) == ["b"]
+    failed, done = gateway_pb2.REQUEST_OUTCOME_FAILED, gateway_pb2.REQUEST_OUTCOME_COMPLETED
+    assert await house.ids(outcomes=[blocked, failed]) == ["b"]
+    assert await house.ids(outcomes=[blocked, done, done], tenant_id="acme") == ["d", "b", "a"]
+    assert await house.ids(outcomes=[failed]) == []
     assert await house.ids(model="large") == ["b"]
     assert await house.ids(route="canary") == ["d"]
     assert await house.ids(prompt_version="greeting@3") == ["c"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,35 @@ _SELF_TESTS_SHARE = 10
 """Of too much self-tests go first, down to this part of all: they come by the clock, beside one model some 22 every 33 s."""
 _PRUNE_AT_MOST = 2_000
 """Requests deleted at once, so that nobody waits long."""
+_EVENTS = "SELECT name, body FROM events WHERE request_id = ? ORDER BY at_us, event_id"
+_EVENTS_OF_TENANT = "SELECT name, body FROM events WHERE request_id = ? AND tenant_id = ? ORDER BY at_us, event_id"
+_OLDEST = "SELECT request_id, tenant_id FROM requests ORDER BY ended_us LIMIT ?"
+_OLDEST_SELF_TESTS = "SELECT request_id, tenant_id FROM requests WHERE synthetic = 1 ORDER BY ended_us LIMIT ?"
+_DELETE = (
+    "DELETE FROM requests WHERE request_id = ? AND tenant_id = ?",
+    "DELETE FROM marks WHERE request_id = ? AND tenant_id = ?",
+    "DELETE FROM events WHERE request_id = ? AND tenant_id = ?",
+)
+_SEARCH = (
+    "SELECT r.line FROM requests r WHERE",
+    "ORDER BY r.ended_us DESC, r.request_id DESC, r.tenant_id DESC LIMIT ?",
+)
+# A kind that is rare, or never was, is found by its own index: one that goes through all requests takes seconds for a million.
+_SEARCH_BY_MARK = (
+    "SELECT r.line FROM marks k CROSS JOIN requests r ON r.request_id = k.request_id AND r.tenant_id = k.tenant_id WHERE",
+    "ORDER BY k.ended_us DESC, k.request_id DESC, k.tenant_id DESC LIMIT ?",
+)
+_ONE_MORE_MARK = (
+    "EXISTS (SELECT 1 FROM marks m WHERE m.request_id = r.request_id AND m.tenant_id = r.tenant_id AND m.mark = ?)"
+)
+_EQUAL = {
+    "tenant_id": "r.tenant_id = ?",
+    "project_id": "r.project_id = ?",
+    "model": "r.model = ?",
+    "route": "r.route = ?",
+    "prompt_version": "r.prompt_version = ?",
+}
+"""Field of the query to condition."""
 
 
 class StoriesUnavailable(Exception):
@@ -155,11 +185,10 @@ class Stories:
     def _events(
         database: sqlite3.Connection, request_id: str, tenant_id: str, *, exactly: bool = False
     ) -> list[Message]:
-        sql = "SELECT name, body FROM events WHERE request_id = ?"
-        values = [request_id]
+        sql, values = _EVENTS, [request_id]
         if tenant_id or exactly:
-            sql, values = f"{sql} AND tenant_id = ?", [request_id, tenant_id]
-        return [read(name, body) for name, body in database.execute(f"{sql} ORDER BY at_us, event_id", values)]
+            sql, values = _EVENTS_OF_TENANT, [request_id, tenant_id]
+        return [read(name, body) for name, body in database.execute(sql, values)]
 
     def _prune(self, now_us: int) -> int:
         database = self._write_to
@@ -170,8 +199,8 @@ class Stories:
             ).fetchall()
             too_many = self._too_many()
             old = too_many if len(old) < len(too_many) else old
-            for table in ("requests", "marks", "events"):
-                database.executemany(f"DELETE FROM {table} WHERE request_id = ? AND tenant_id = ?", old)  # noqa: S608
+            for statement in _DELETE:
+                database.executemany(statement, old)
             # What never ended (its RequestCompleted was lost, or is older than we read) goes by its own age.
             database.execute(
                 "DELETE FROM events WHERE event_id IN (SELECT event_id FROM events WHERE at_us < ? LIMIT ?)",
@@ -181,19 +210,13 @@ class Stories:
 
     def _too_many(self) -> list[tuple[str, str]]:
         """The oldest of more than are kept, self-tests first."""
-        database, oldest = self._write_to, "ORDER BY ended_us LIMIT ?"
+        database = self._write_to
         (count,) = database.execute("SELECT COUNT(*) FROM requests").fetchone()
         (tests,) = database.execute("SELECT COUNT(*) FROM requests WHERE synthetic = 1").fetchone()
         most = min(max(0, count - self._most), _PRUNE_AT_MOST)
         spare = min(most, max(0, tests - self._most // _SELF_TESTS_SHARE))
-        found = database.execute(
-            f"SELECT request_id, tenant_id FROM requests WHERE synthetic = 1 {oldest}",  # noqa: S608
-            (spare,),
-        ).fetchall()
-        found += database.execute(
-            f"SELECT request_id, tenant_id FROM requests {oldest}",  # noqa: S608
-            (most - spare,),
-        ).fetchall()
+        found = database.execute(_OLDEST_SELF_TESTS, (spare,)).fetchall()
+        found += database.execute(_OLDEST, (most - spare,)).fetchall()
         return list(dict.fromkeys(found))
 
 
@@ -202,6 +225,7 @@ def _marks(line: pb.RequestSummary) -> Iterable[str]:
 
 
 def _search(query: RequestQuery) -> tuple[str, list[str | int]]:
+    """A statement made of constants of this module, and the values that are bound to it."""
     conditions: list[str] = []
     values: list[str | int] = []
 
@@ -209,16 +233,15 @@ def _search(query: RequestQuery) -> tuple[str, list[str | int]]:
         conditions.append(condition)
         values.extend(given)
 
-    for column in ("tenant_id", "project_id", "model", "route", "prompt_version"):
-        if value := getattr(query, column):
-            where(f"r.{column} = ?", value)
-    if query.outcomes:
-        where(f"r.outcome IN ({', '.join('?' * len(query.outcomes))})", *query.outcomes)
+    for name, condition in _EQUAL.items():
+        if value := getattr(query, name):
+            where(condition, value)
+    if len(query.outcomes) == 1:  # in the order of its index
+        where("r.outcome = ?", query.outcomes[0])
+    elif query.outcomes:
+        where("r.outcome IN (SELECT value FROM json_each(?))", json.dumps(list(query.outcomes)))
     for mark in query.marks[1:]:
-        where(
-            "EXISTS (SELECT 1 FROM marks m WHERE m.request_id = r.request_id AND m.tenant_id = r.tenant_id AND m.mark = ?)",
-            mark,
-        )
+        where(_ONE_MORE_MARK, mark)
     if query.min_latency_us:
         where("r.latency_us >= ?", query.min_latency_us)
     if query.with_feedback:
@@ -233,18 +256,10 @@ def _search(query: RequestQuery) -> tuple[str, list[str | int]]:
         where("r.ended_us < ?", query.end_us)
     if query.after:
         where("(r.ended_us, r.request_id, r.tenant_id) < (?, ?, ?)", *query.after)
-    place, source = "r", "requests r"
+    head, order = _SEARCH_BY_MARK if query.marks else _SEARCH
     if query.marks:
-        # A kind that is rare, or never was, is found by its own index: one that goes through all requests takes seconds for a million.
-        place, source = (
-            "k",
-            "marks k CROSS JOIN requests r ON r.request_id = k.request_id AND r.tenant_id = k.tenant_id",
-        )
         where("k.mark = ?", query.marks[0])
-    chosen = " AND ".join(conditions) or "1"
-    order = ", ".join(f"{place}.{column} DESC" for column in ("ended_us", "request_id", "tenant_id"))
-    # The names are of this module; values are bound.
-    return f"SELECT r.line FROM {source} WHERE {chosen} ORDER BY {order} LIMIT ?", [*values, query.limit]  # noqa: S608
+    return " ".join((head, " AND ".join(conditions) or "1", order)), [*values, query.limit]
 
 
 def cursor_of(line: pb.RequestSummary) -> Cursor:
