@@ -61,14 +61,20 @@ def exists(live: str, name: str) -> bool:
 
 def _others(live: str) -> int:
     """Connections of others that stay: of who has just gone PostgreSQL ends the process a moment later, and renaming waits as long."""
-    asked = (
+    # One connection, or the one of the last question would be such another; without a transaction, which would tell the same again and again.
+    engine = create_engine(live, isolation_level="AUTOCOMMIT")
+    asked = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         " AND backend_type = 'client backend'"
     )
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while (others := _asked(live, asked)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return others
+    try:
+        with engine.connect() as connection:
+            while (others := int(connection.execute(asked).scalar_one())) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            return others
+    finally:
+        engine.dispose()
 
 
 def refuse_while_in_use(live: str) -> None:
