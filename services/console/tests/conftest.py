@@ -48,6 +48,7 @@ KEYS = {
     "rita": ("key-of-rita", Person("rita", Role.REVIEWER)),
     "anna": ("key-of-anna", Person("anna", Role.AUDITOR, "acme")),
 }
+EPOCH = datetime.fromtimestamp(0, tz=UTC)
 
 
 def stamp(at: datetime) -> Timestamp:
@@ -76,6 +77,9 @@ class Mesh(
     """Tenant to requests a minute."""
     drift: list[drift_pb2.DriftMeasured] = field(default_factory=list)
     fairness: list[fairness_pb2.FairnessMeasured] = field(default_factory=list)
+    """The newest of every group."""
+    earlier: list[fairness_pb2.FairnessMeasured] = field(default_factory=list)
+    """Of the windows before."""
     drift_next_page: str = ""
     alerts: list[insight.Alert] = field(default_factory=list)
     silences: list[alert.Silence] = field(default_factory=list)
@@ -189,12 +193,24 @@ class Mesh(
 
     async def ListFairness(self, request, context):
         await self._note("insight", request, context)
+        kept = [one for one in self.fairness + self.earlier if one.metric != "pii_recall_by_name_origin"]
+        starts = sorted({one.window.start.ToMicroseconds() for one in kept}, reverse=True)
+        found = self.fairness
+        if request.HasField("window_start"):
+            found = [one for one in kept if one.window.start == request.window_start]
         first = int(request.page_token or 0)
-        last = min(first + min(request.page_size, self.fairness_page), len(self.fairness))
+        last = min(first + min(request.page_size, self.fairness_page), len(found))
+        windows = [comparison.FairnessWindow(start=stamp(EPOCH + timedelta(microseconds=start))) for start in starts]
+        for window in windows:
+            window.disparate_count = sum(
+                one.window.start == window.start and one.verdict == fairness_pb2.FAIRNESS_VERDICT_DISPARATE
+                for one in kept
+            )
         return comparison.ListFairnessResponse(
-            measurements=self.fairness[first:last],
-            left_out=len(self.fairness) - last,
-            next_page_token=str(last) if last < len(self.fairness) else "",
+            measurements=found[first:last],
+            left_out=len(found) - last,
+            next_page_token=str(last) if last < len(found) else "",
+            windows=[] if first else windows,
         )
 
     async def ListRequests(self, request, context):
@@ -238,6 +254,11 @@ class Mesh(
         self.drift = [drifted(name) for name in names]
         self.fairness = [measured(group, value) for group, value in (("none", 0.97), ("religion", 0.71), ("age", 0.95))]
         self.fairness += [cohort(group, value) for group, value in (("free", 0.71), ("pro", 0.96))]
+        self.earlier = [
+            measured(group, value, hours_ago(hours))
+            for hours in range(2, 40)
+            for group, value in (("none", 0.98), ("age", 0.96))
+        ]
         now = datetime.now(UTC)
         self.alerts = [
             insight.Alert(
@@ -346,20 +367,25 @@ def drifted(tenant: str) -> drift_pb2.DriftMeasured:
     )
 
 
-def cohort(value: str, rate: float) -> fairness_pb2.FairnessMeasured:
-    made = measured(value, rate)
+def hours_ago(hours: int) -> datetime:
+    """The beginning of an hour that is over."""
+    return datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=hours)
+
+
+def cohort(value: str, rate: float, start: datetime | None = None) -> fairness_pb2.FairnessMeasured:
+    made = measured(value, rate, start)
     made.attribute, made.reference_group = "input_cohort.plan", "others"
     return made
 
 
-def measured(group: str, value: float) -> fairness_pb2.FairnessMeasured:
+def measured(group: str, value: float, start: datetime | None = None) -> fairness_pb2.FairnessMeasured:
     is_reference = group == "none"
     verdict = (
         fairness_pb2.FAIRNESS_VERDICT_DISPARATE if group == "religion" else fairness_pb2.FAIRNESS_VERDICT_COMPARABLE
     )
     made = fairness_pb2.FairnessMeasured(
         series=metric_pb2.MetricSeries(tenant_id="acme", project_id="lab", model="sluice-small"),
-        window=metric_pb2.MetricWindow(start=stamp(datetime.now(UTC)), length=span(timedelta(hours=1))),
+        window=metric_pb2.MetricWindow(start=stamp(start or hours_ago(1)), length=span(timedelta(hours=1))),
         metric="selection_rate",
         attribute="input_terms",
         group=group,

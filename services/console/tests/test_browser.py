@@ -1,13 +1,14 @@
 """The pages in a real browser: nothing overflows, nothing fails, everybody can use them, and they live."""
 
 from collections.abc import AsyncIterator
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
-from .conftest import Console
+from .conftest import Console, hours_ago
 
 PAGES = ("/", "/drift", "/fairness", "/requests", "/requests/request-0000", "/cost?by=tenant", "/review", "/alerts")
 STATES = ("empty", "filled", "away", "huge")
@@ -88,6 +89,34 @@ async def test_an_alert_is_silenced_and_taken_on_by_hand(console: Console, page:
     assert complaints == []
 
 
+async def test_a_window_of_fairness_is_chosen_by_keyboard_and_everybody_can(console: Console, page: Page) -> None:
+    console.mesh.fill()
+    complaints = await sign_in(page, console)
+    await page.goto(console.url + "/fairness?metric=flag_rate")
+    window = page.get_by_label("window, UTC")
+    await window.focus()
+    await page.keyboard.press("ArrowDown")
+    await page.keyboard.press("ArrowDown")
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_text("Looking back")).to_be_visible()
+    named = hours_ago(2).strftime("%Y-%m-%dT%H:%MZ")
+    assert parse_qs(urlsplit(page.url).query)["window"] == [named]
+    await expect(page.get_by_label("window, UTC")).to_have_value(named)
+    await expect(page.locator("table.numbers").last).to_contain_text("98.0 %")
+    await page.get_by_role("link", name="older").click()
+    await expect(page.get_by_label("window, UTC")).to_have_value(hours_ago(3).strftime("%Y-%m-%dT%H:%MZ"))
+    await expect(page.get_by_role("link", name="let through and flagged")).to_have_attribute("aria-current", "true")
+    assert complaints == []
+    for path in (page.url, f"{console.url}/fairness?window=2020-01-01T00:00Z"):
+        await page.goto(path)
+        found = await Axe().run(page)
+        serious = [one for one in found.response["violations"] if one["impact"] in ("serious", "critical")]
+        assert not serious, [(one["id"], one["nodes"][0]["html"][:200]) for one in serious]
+        overflow = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert overflow <= 0
+
+
 async def test_the_overview_lives_without_being_loaded_again(console: Console, page: Page) -> None:
     console.mesh.fill()
     await sign_in(page, console)
@@ -126,4 +155,8 @@ async def test_without_scripts_every_number_is_still_there(console: Console, bro
     await expect(page.locator("figure#figure-requests tbody tr").first).to_be_visible()
     await page.get_by_role("link", name="Drift").click()
     await expect(page.get_by_text("Prompt: language, most at de").first).to_be_visible()
+    await page.get_by_role("link", name="Fairness").click()
+    await page.get_by_label("window, UTC").select_option(index=5)
+    await page.get_by_role("button", name="Show").click()
+    await expect(page.get_by_text("Looking back")).to_be_visible()
     await context.close()

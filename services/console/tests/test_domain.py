@@ -9,6 +9,7 @@ from sluice_console.domain import spending, wording
 from sluice_console.domain.answers import Amount, Point, Points, SpendGroup
 from sluice_console.domain.charts import Chart, Line, over_time, windows
 from sluice_console.domain.comparisons import Feature
+from sluice_console.domain.looking_back import KeptWindow, LookingBack, name_of, named
 from sluice_console.domain.overview import charts, mean
 from sluice_console.domain.people import Person, Role
 from sluice_console.domain.scope import RANGE_NAMES, RANGES, BadScope, scope_of
@@ -189,6 +190,42 @@ def test_a_key_that_is_not_enabled_opens_nothing() -> None:
 )
 def test_numbers_are_told_as_people_read_them(told: str, words: str) -> None:
     assert told == words
+
+
+def test_a_window_is_named_as_it_is_read_again() -> None:
+    for at in (NOON, NOON.replace(second=0)):
+        assert named(name_of(at)) == at
+    assert name_of(NOON.replace(second=0)) == "2026-11-26T12:00Z"
+    assert named("") is None
+
+
+@pytest.mark.parametrize(
+    "text", ["yesterday", "2026-02-30T12:00Z", "2026-11-26T12:00", "2026-11-26T12:00+01:00", "\u0662026-11-26T12:00Z"]
+)
+def test_what_names_no_window_is_refused(text: str) -> None:
+    with pytest.raises(BadScope, match="window must be"):
+        named(text)
+
+
+@pytest.mark.parametrize(
+    ("asked", "older", "newer", "is_known"),
+    [
+        (None, 1, None, True),
+        (0, 1, None, True),
+        (1, 3, 0, True),
+        (2, 3, 1, False),
+        (3, None, 1, True),
+        (9, None, 3, False),
+    ],
+)
+def test_from_every_window_the_ones_beside_it_that_are_kept_are_found(
+    asked: int | None, older: int | None, newer: int | None, is_known: bool
+) -> None:
+    kept = [KeptWindow(NOON - timedelta(hours=hours), 0) for hours in (0, 1, 3)]
+    back = LookingBack(kept, None if asked is None else NOON - timedelta(hours=asked))
+    beside = [None if one is None else KeptWindow(NOON - timedelta(hours=one), 0) for one in (older, newer)]
+    assert ([back.older, back.newer], back.is_known) == (beside, is_known)
+    assert LookingBack([]).older is None
 
 
 def test_windows_are_aligned_and_what_was_not_measured_is_a_gap() -> None:

@@ -16,7 +16,7 @@ from sluice.insight.v1 import insight_service_pb2 as insight
 from sluice.types.v1 import metric_pb2, money_pb2
 from sluice_console.domain.people import Person, Role
 
-from .conftest import Console, drifted, measured, spent
+from .conftest import Console, drifted, hours_ago, measured, spent
 
 PAGES = ("/", "/drift", "/fairness", "/requests", "/cost", "/review", "/alerts")
 STATIC = Path(__file__).parents[1] / "src" / "sluice_console" / "static"
@@ -159,6 +159,7 @@ async def test_every_answer_carries_the_headers_that_keep_browsers_strict(consol
         "/?by=tenant&tenant=globex",
         "/drift?tenant=globex",
         "/fairness",
+        "/fairness?window=2020-11-26T12:00Z",
         "/requests?tenant=globex",
         "/cost?tenant=globex",
         "/alerts",
@@ -168,7 +169,7 @@ async def test_who_is_bound_to_a_tenant_asks_for_and_sees_that_tenant_only(conso
     console.mesh.fill()
     async with console.signed_in("anna") as client:
         page = await client.get(path)
-    assert page.status_code == 200
+    assert page.status_code == (404 if "window" in path else 200)
     assert console.mesh.asked
     for service, request, metadata in console.mesh.asked:
         if service == "cost":
@@ -217,6 +218,9 @@ async def test_a_mesh_in_which_nothing_happened_is_said_to_be_so(console: Consol
         "/fairness?metric=x",
         "/fairness?windows=x",
         "/fairness?attribute=shoe",
+        "/fairness?window=yesterday",
+        "/fairness?window=2026-13-26T12:00Z",
+        "/fairness?window=2026-11-26T12:00",
         "/?tenant=%C3%A9",
         "/cost?tenant=%FF",
         "/overview/live?tenant=%C3%A9",
@@ -294,6 +298,105 @@ async def test_declared_cohorts_are_offered_once_measured_and_compared_with_the_
     assert "difference to others" in cohorts.text
     assert ">free" in cohorts.text
     assert ">religion" not in cohorts.text
+
+
+def name(hours: int) -> str:
+    return hours_ago(hours).strftime("%Y-%m-%dT%H:%MZ")
+
+
+async def test_a_window_that_is_over_can_be_chosen_sent_and_left_again(console: Console) -> None:
+    console.mesh.fairness = [measured("none", 0.97), measured("religion", 0.71)]
+    console.mesh.earlier = [measured(group, value, hours_ago(2)) for group, value in (("none", 0.5), ("age", 0.42))]
+    console.mesh.earlier += [measured(group, 0.6, hours_ago(30)) for group in ("none", "religion")]
+    chosen = {"metric": "selection_rate", "attribute": "input_terms", "windows": "hour"}
+    async with console.signed_in() as client:
+        newest = (await client.get("/fairness")).text
+        page = await client.get("/fairness", params=chosen | {"window": name(2)})
+        shown = page.text
+    assert "71.0 %" in newest
+    assert "Looking back" not in newest
+    form = re.search(r'<form method="get" action="/fairness".*?</form>', newest, re.DOTALL)[0]  # type: ignore[index]
+    assert dict(re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', form)) == chosen
+    listed = re.findall(r'<option value="([^"]*)"( selected)?>([^<]*)<', form)
+    assert [value for value, _, _ in listed] == ["", name(1), name(2), name(30)]
+    assert [words.endswith("1 disparate") for _, _, words in listed] == [False, True, False, True]
+    assert listed[2][2] == f"{hours_ago(2).day} {hours_ago(2):%b, %H:%M}"
+    assert page.status_code == 200
+    assert "42.0 %" in shown
+    assert "71.0 %" not in shown
+    assert f"Looking back: the window from {hours_ago(2):%Y-%m-%d %H:%M}:00 UTC" in shown
+    assert f'<option value="{name(2)}" selected>' in shown
+    links = dict(re.findall(r'<a href="[^"]*window=([^"&]+)" rel="(prev|next)">', shown))
+    assert links == {name(30).replace(":", "%3A"): "prev", name(1).replace(":", "%3A"): "next"}
+    assert '<a href="?metric=selection_rate&amp;attribute=input_terms&amp;windows=hour">newest</a>' in shown
+    # Another metric or other texts are of the same window; minutes are other windows.
+    for kept in ("metric=flag_rate&amp;attribute=input_terms", "metric=selection_rate&amp;attribute=output_terms"):
+        assert f'?{kept}&amp;windows=hour&amp;window={name(2).replace(":", "%3A")}"' in shown
+    assert '"?metric=selection_rate&amp;attribute=input_terms&amp;windows=minute"' in shown
+
+
+async def test_a_window_is_asked_for_as_the_address_names_it_and_the_form_s_first_choice_is_the_newest(
+    console: Console,
+) -> None:
+    async with console.signed_in() as client:
+        await client.get("/fairness?window=2026-11-26T12:00Z&windows=minute")
+        await client.get("/fairness?window=2026-11-26T12:00:30Z")
+        await client.get("/fairness?window=")
+    asked = [request for _, request, _ in console.mesh.asked if isinstance(request, comparison.ListFairnessRequest)]
+    assert [one.window_start.ToJsonString() for one in asked if one.HasField("window_start")] == [
+        "2026-11-26T12:00:00Z",
+        "2026-11-26T12:00:30Z",
+    ]
+    assert [one.long_windows for one in asked] == [False, True, True]
+
+
+async def test_a_window_that_is_not_kept_is_said_to_be_so_and_nothing_else_is_lost(console: Console) -> None:
+    console.mesh.fairness = [measured("none", 0.97), measured("religion", 0.71)]
+    console.mesh.earlier = [measured("none", 0.5, hours_ago(5)), measured("age", 0.42, hours_ago(5))]
+    address = f"/fairness?metric=flag_rate&attribute=output_terms&windows=hour&window={name(3)}"
+    async with console.signed_in() as client:
+        page = await client.get(address)
+    told = " ".join(page.text.split())
+    assert page.status_code == 404
+    assert f"No window of {hours_ago(3):%Y-%m-%d %H:%M}:00 UTC is kept." in told
+    assert (
+        f"Kept of this metric: 2, from {hours_ago(5):%Y-%m-%d %H:%M}:00 UTC to {hours_ago(1):%Y-%m-%d %H:%M}:00 UTC."
+        in told
+    )
+    assert "71.0 %" not in told  # never another window's numbers under this one's name
+    for other, rel in ((name(5), "prev"), (name(1), "next")):
+        assert f'window={other.replace(":", "%3A")}" rel="{rel}"' in told
+    assert '<a href="?metric=flag_rate&amp;attribute=output_terms&amp;windows=hour">Show the newest</a>' in told
+    assert '<input type="hidden" name="metric" value="flag_rate">' in told
+
+
+async def test_of_a_window_in_which_others_were_compared_that_is_said(console: Console) -> None:
+    console.mesh.earlier = [measured("none", 0.5, hours_ago(2)), measured("age", 0.42, hours_ago(2))]
+    async with console.signed_in() as client:
+        page = await client.get(f"/fairness?attribute=output_terms&window={name(2)}")
+    assert page.status_code == 200
+    assert "Nothing of this was compared in the window of" in page.text
+
+
+async def test_recall_by_name_origin_has_no_windows_before_and_says_so(console: Console) -> None:
+    console.mesh.earlier = [measured("none", 0.5, hours_ago(2))]
+    async with console.signed_in() as client:
+        page = await client.get(f"/fairness?metric=pii_recall_by_name_origin&window={name(4)}")
+    assert page.status_code == 404
+    assert "Of this metric there is the newest window only." in page.text
+    assert f"metric=flag_rate&amp;windows=hour&amp;window={name(4).replace(':', '%3A')}" in page.text
+
+
+async def test_a_group_that_fell_silent_says_of_which_window_its_last_word_is(console: Console) -> None:
+    console.mesh.fairness = [measured("none", 0.97), measured("age", 0.9), measured("religion", 0.71, hours_ago(7))]
+    async with console.signed_in() as client:
+        page = (await client.get("/fairness")).text
+    told = f"of {hours_ago(7):%Y-%m-%d %H:%M}:00 UTC"
+    *_, row = re.findall(r'<th scope="row">religion.*?</tr>', page, re.DOTALL)  # the chart's table comes first
+    assert told in row
+    assert page.count(told) == 1
+    newest = f'windows=hour&amp;window={name(1).replace(":", "%3A")}">{hours_ago(1):%Y-%m-%d %H:%M}:00 UTC</a>'
+    assert f'Newest window: <a href="?metric=selection_rate&amp;attribute=input_terms&amp;{newest}' in page
 
 
 async def test_what_a_caller_named_is_text_and_never_markup(console: Console) -> None:

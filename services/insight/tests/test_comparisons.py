@@ -1,6 +1,7 @@
-"""The newest comparisons: the newest revision of the newest window, whole, and a tenant's own only."""
+"""Comparisons: the newest revision of the newest window and of those before it, whole, and a tenant's own only."""
 
 import random
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +15,15 @@ from sluice.insight.v1 import comparison_service_pb2_grpc as rpc
 from sluice.types.v1 import metric_pb2
 from sluice_insight.adapters.comparisons import Comparisons
 from sluice_insight.api.comparisons import ComparisonService
+from sluice_insight.domain.windows import Windows
 from sluice_kit.interceptor import CallInterceptor
+
+
+@dataclass(frozen=True)
+class Kept:
+    key: tuple[str, ...]
+    rank: tuple[int, int, bool]
+
 
 NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
 DRIFTED, STABLE, INSUFFICIENT = (
@@ -58,7 +67,7 @@ def fairness(tenant: str, group: str, minutes: int, *, value: float = 0.5, hours
 
 @pytest_asyncio.fixture
 async def stub_and_comparisons():
-    comparisons = Comparisons(most_drift=50, most_fairness=50)
+    comparisons = Comparisons(most_drift=50, most_fairness=50, most_in_windows=50)
     server = grpc.aio.server(interceptors=[CallInterceptor()])
     rpc.add_ComparisonServiceServicer_to_server(ComparisonService(comparisons), server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -155,3 +164,93 @@ async def test_memory_is_bounded_and_the_quietest_series_goes(stub_and_compariso
     found = {one.series.tenant_id for one in (await stub.ListDrift(pb.ListDriftRequest(page_size=1000))).comparisons}
     assert len(found) == 50
     assert "t00" in found
+
+
+def hour(tenant: str, group: str, hours: int, **more: Any) -> Any:
+    return fairness(tenant, group, 60 * hours, hours=1, **more)
+
+
+async def test_a_window_that_is_over_is_told_as_it_was_measured(stub_and_comparisons) -> None:
+    stub, comparisons = stub_and_comparisons
+    restated = hour("acme", "age", 1, value=0.75, revision=2)
+    restated.verdict = fairness_pb2.FAIRNESS_VERDICT_DISPARATE
+    events = [hour("acme", "age", i, value=i / 10) for i in range(3)] + [
+        hour("acme", "religion", 1, value=0.5), restated, fairness("acme", "age", 60, value=0.9),
+    ]  # fmt: skip
+    for seed in range(5):
+        random.Random(seed).shuffle(events)
+        for event in events:
+            comparisons.take(event)
+    asked = pb.ListFairnessRequest(long_windows=True, window_start=at(60))
+    answer = await stub.ListFairness(asked)
+    assert [(one.group, one.value) for one in answer.measurements] == [("age", 0.75), ("religion", 0.5)]
+    assert answer.measurements[0] == restated
+    told = [(one.start, one.disparate_count) for one in answer.windows]
+    assert told == [(at(120), 0), (at(60), 1), (at(0), 0)]
+    newest = await stub.ListFairness(pb.ListFairnessRequest(long_windows=True))
+    assert [(one.start, one.disparate_count) for one in newest.windows] == told
+    assert [one.value for one in newest.measurements if one.group == "age"] == [0.2]
+    asked.long_windows = False
+    minute = await stub.ListFairness(asked)
+    assert [one.value for one in minute.measurements] == [0.9]
+    assert [one.start for one in minute.windows] == [at(60)]
+
+
+async def test_a_window_that_is_not_kept_has_nothing_and_says_which_are(stub_and_comparisons) -> None:
+    stub, comparisons = stub_and_comparisons
+    comparisons.take(hour("acme", "age", 1))
+    answer = await stub.ListFairness(pb.ListFairnessRequest(long_windows=True, window_start=at(0)))
+    assert (list(answer.measurements), [one.start for one in answer.windows]) == ([], [at(60)])
+    of_another = await stub.ListFairness(pb.ListFairnessRequest(long_windows=True, metric="flag_rate"))
+    assert not of_another.windows
+    endless = Timestamp(seconds=10**15)
+    with pytest.raises(grpc.aio.AioRpcError, match="must be a time"):
+        await stub.ListFairness(pb.ListFairnessRequest(window_start=endless))
+
+
+async def test_of_windows_that_are_over_a_tenant_sees_its_own_too(stub_and_comparisons) -> None:
+    stub, comparisons = stub_and_comparisons
+    for hours, tenant in ((0, "acme"), (1, "globex"), (2, "acme"), (2, "globex")):
+        comparisons.take(hour(tenant, "age", hours))
+    mine = (("x-sluice-tenant-id", "acme"),)
+    asked = pb.ListFairnessRequest(tenant_id="globex", long_windows=True, window_start=at(120))
+    answer = await stub.ListFairness(asked, metadata=mine)
+    assert [one.series.tenant_id for one in answer.measurements] == ["acme"]
+    assert [one.start for one in answer.windows] == [at(120), at(0)]
+
+
+async def test_pages_of_a_window_follow_on_one_another_and_windows_are_told_once(stub_and_comparisons) -> None:
+    stub, comparisons = stub_and_comparisons
+    for i in range(7):
+        comparisons.take(hour(f"t{i}", "age", 0))
+    asked, told, windows = pb.ListFairnessRequest(long_windows=True, window_start=at(0), page_size=3), [], []
+    for _ in range(3):
+        answer = await stub.ListFairness(asked)
+        told += [one.series.tenant_id for one in answer.measurements]
+        windows.append(len(answer.windows))
+        asked.page_token = answer.next_page_token
+    assert (told, windows, asked.page_token) == ([f"t{i}" for i in range(7)], [1, 0, 0], "")
+
+
+async def test_a_window_is_kept_whole_or_not_at_all(stub_and_comparisons) -> None:
+    stub, comparisons = stub_and_comparisons  # keeps 50 measurements in windows
+    groups = [f"g{i:02}" for i in range(20)]
+    for hours in range(3):
+        for group in groups:
+            comparisons.take(hour("acme", group, hours))
+    comparisons.take(hour("acme", "g00", 0, revision=2))  # of the one that had to go
+    answer = await stub.ListFairness(pb.ListFairnessRequest(long_windows=True))
+    assert [one.start for one in answer.windows] == [at(120), at(60)]
+    for window in answer.windows:
+        found = await stub.ListFairness(pb.ListFairnessRequest(long_windows=True, window_start=window.start))
+        assert [one.group for one in found.measurements] == groups
+
+
+def test_of_windows_the_newest_so_many_are_kept_whatever_their_order() -> None:
+    starts = list(range(20))
+    for seed in range(10):
+        random.Random(seed).shuffle(starts)
+        windows: Windows[Kept] = Windows(most=5, limit=1_000)
+        for start in starts:
+            windows.put(Kept(("a",), (start, 1, True)))
+        assert [start for start, _ in windows.each(lambda _: True)] == [19, 18, 17, 16, 15]

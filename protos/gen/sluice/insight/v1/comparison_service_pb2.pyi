@@ -106,6 +106,7 @@ class ListFairnessRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    WINDOW_START_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Only this tenant; empty means every one. Callers on behalf of a tenant (`x-sluice-tenant-id`) get that tenant's only."""
     metric: _builtins.str
@@ -122,6 +123,12 @@ class ListFairnessRequest(_message.Message):
     """Only this model; empty means every one."""
     page_token: _builtins.str
     """next_page_token of the answer before; empty begins. What changes between two pages may be missed or told twice."""
+    @_builtins.property
+    def window_start(self) -> _timestamp_pb2.Timestamp:
+        """Only windows that begin at this moment, of those that are kept (ListFairnessResponse.windows): nothing where it is none of them. Absent: the newest
+        window of every metric and group. Of `pii_recall_by_name_origin` only the newest window can be had.
+        """
+
     def __init__(
         self,
         *,
@@ -132,10 +139,11 @@ class ListFairnessRequest(_message.Message):
         page_size: _builtins.int = ...,
         model: _builtins.str = ...,
         page_token: _builtins.str = ...,
+        window_start: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["window_start", b"window_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "long_windows", b"long_windows", "metric", b"metric", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attribute", b"attribute", "long_windows", b"long_windows", "metric", b"metric", "model", b"model", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id", "window_start", b"window_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -143,7 +151,7 @@ Global___ListFairnessRequest: _TypeAlias = ListFairnessRequest  # noqa: Y015
 
 @_typing.final
 class ListFairnessResponse(_message.Message):
-    """The newest measurements."""
+    """Measurements of fairness."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -151,6 +159,7 @@ class ListFairnessResponse(_message.Message):
     LEFT_OUT_FIELD_NUMBER: _builtins.int
     NEWEST_AT_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
     left_out: _builtins.int
     """How many more there are after these."""
     next_page_token: _builtins.str
@@ -163,6 +172,12 @@ class ListFairnessResponse(_message.Message):
     def newest_at(self) -> _timestamp_pb2.Timestamp:
         """The newest moment at which anything was measured; absent when nothing was."""
 
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___FairnessWindow]:
+        """The windows that can be asked for by window_start: those with anything of what was asked for (whatever window_start says), newest first. On the
+        first page only.
+        """
+
     def __init__(
         self,
         *,
@@ -170,11 +185,40 @@ class ListFairnessResponse(_message.Message):
         left_out: _builtins.int = ...,
         newest_at: _timestamp_pb2.Timestamp | None = ...,
         next_page_token: _builtins.str = ...,
+        windows: _abc.Iterable[Global___FairnessWindow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["newest_at", b"newest_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_out", b"left_out", "measurements", b"measurements", "newest_at", b"newest_at", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_out", b"left_out", "measurements", b"measurements", "newest_at", b"newest_at", "next_page_token", b"next_page_token", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListFairnessResponse: _TypeAlias = ListFairnessResponse  # noqa: Y015
+
+@_typing.final
+class FairnessWindow(_message.Message):
+    """A window in which fairness compared groups."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    DISPARATE_COUNT_FIELD_NUMBER: _builtins.int
+    disparate_count: _builtins.int
+    """How many of its measurements of what was asked for found a difference (FAIRNESS_VERDICT_DISPARATE)."""
+    @_builtins.property
+    def start(self) -> _timestamp_pb2.Timestamp:
+        """Its first moment."""
+
+    def __init__(
+        self,
+        *,
+        start: _timestamp_pb2.Timestamp | None = ...,
+        disparate_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["disparate_count", b"disparate_count", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FairnessWindow: _TypeAlias = FairnessWindow  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ComparisonServiceStub:
-    """Gives the newest comparisons as they were measured. QueryMetrics has their values over time; here is what stands behind the newest one.
+    """Gives comparisons as they were measured: the newest, and of fairness the windows before it that are kept. QueryMetrics has their values over time.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class ComparisonServiceStub:
 
 
 class ComparisonServiceServicer:
-    """Gives the newest comparisons as they were measured. QueryMetrics has their values over time; here is what stands behind the newest one.
+    """Gives comparisons as they were measured: the newest, and of fairness the windows before it that are kept. QueryMetrics has their values over time.
     """
 
     def ListDrift(self, request, context):
@@ -59,7 +59,7 @@ class ComparisonServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListFairness(self, request, context):
-        """Lists the newest window of every metric and group that fairness compared.
+        """Lists the newest window of every metric and group that fairness compared, or all of one window.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +87,7 @@ def add_ComparisonServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ComparisonService:
-    """Gives the newest comparisons as they were measured. QueryMetrics has their values over time; here is what stands behind the newest one.
+    """Gives comparisons as they were measured: the newest, and of fairness the windows before it that are kept. QueryMetrics has their values over time.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ComparisonServiceStub:
-    """Gives the newest comparisons as they were measured. QueryMetrics has their values over time; here is what stands behind the newest one."""
+    """Gives comparisons as they were measured: the newest, and of fairness the windows before it that are kept. QueryMetrics has their values over time."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -36,20 +36,20 @@ class ComparisonServiceStub:
     ListDrift: _grpc.UnaryUnaryMultiCallable[_comparison_service_pb2.ListDriftRequest, _comparison_service_pb2.ListDriftResponse]
     """Lists the newest window of every series that drift compared with its reference."""
     ListFairness: _grpc.UnaryUnaryMultiCallable[_comparison_service_pb2.ListFairnessRequest, _comparison_service_pb2.ListFairnessResponse]
-    """Lists the newest window of every metric and group that fairness compared."""
+    """Lists the newest window of every metric and group that fairness compared, or all of one window."""
 
 @_typing.type_check_only
 class ComparisonServiceAsyncStub(ComparisonServiceStub):
-    """Gives the newest comparisons as they were measured. QueryMetrics has their values over time; here is what stands behind the newest one."""
+    """Gives comparisons as they were measured: the newest, and of fairness the windows before it that are kept. QueryMetrics has their values over time."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListDrift: _aio.UnaryUnaryMultiCallable[_comparison_service_pb2.ListDriftRequest, _comparison_service_pb2.ListDriftResponse]  # type: ignore[assignment]
     """Lists the newest window of every series that drift compared with its reference."""
     ListFairness: _aio.UnaryUnaryMultiCallable[_comparison_service_pb2.ListFairnessRequest, _comparison_service_pb2.ListFairnessResponse]  # type: ignore[assignment]
-    """Lists the newest window of every metric and group that fairness compared."""
+    """Lists the newest window of every metric and group that fairness compared, or all of one window."""
 
 class ComparisonServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Gives the newest comparisons as they were measured. QueryMetrics has their values over time; here is what stands behind the newest one."""
+    """Gives comparisons as they were measured: the newest, and of fairness the windows before it that are kept. QueryMetrics has their values over time."""
 
     @_abc_1.abstractmethod
     def ListDrift(
@@ -65,6 +65,6 @@ class ComparisonServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _comparison_service_pb2.ListFairnessRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_comparison_service_pb2.ListFairnessResponse, _abc.Awaitable[_comparison_service_pb2.ListFairnessResponse]]:
-        """Lists the newest window of every metric and group that fairness compared."""
+        """Lists the newest window of every metric and group that fairness compared, or all of one window."""
 
 def add_ComparisonServiceServicer_to_server(servicer: ComparisonServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,8 +1,10 @@
-"""Asks insight for the newest comparisons of drift and fairness."""
+"""Asks insight for the comparisons of drift and fairness."""
 
 from __future__ import annotations
 
-from datetime import UTC, timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sluice.events.v1 import drift_pb2, fairness_pb2
@@ -10,8 +12,9 @@ from sluice.insight.v1 import comparison_service_pb2 as pb
 from sluice.insight.v1 import comparison_service_pb2_grpc as rpc
 
 from sluice_console.adapters.asking import Neighbour
-from sluice_console.adapters.messages import moment, optional
+from sluice_console.adapters.messages import moment, optional, timestamp
 from sluice_console.domain.comparisons import Cause, DriftedSeries, Feature, Found, GroupMeasurement, feature_title
+from sluice_console.domain.looking_back import KeptWindow
 
 _DRIFT = {
     drift_pb2.DRIFT_VERDICT_INSUFFICIENT: "insufficient",
@@ -28,8 +31,15 @@ _MOST_SERIES = 200
 _MEASUREMENTS_A_PAGE, _MOST_PAGES = 4_000, 5
 
 
+@dataclass(frozen=True, slots=True)
+class FoundGroups(Found[GroupMeasurement]):
+    """Measurements of groups, and the windows that can be asked for, the newest first."""
+
+    windows: Sequence[KeptWindow] = ()
+
+
 class ComparisonReader:
-    """What was last compared. Every method raises Away when insight does not answer in time, or refuses."""
+    """What was compared. Every method raises Away when insight does not answer in time, or refuses."""
 
     def __init__(self, channel: Any, *, seconds: float) -> None:
         self._stub = rpc.ComparisonServiceStub(channel)
@@ -46,17 +56,22 @@ class ComparisonReader:
             answer.next_page_token,
         )
 
-    async def fairness(self, *, tenant: str, metric: str, long_windows: bool) -> Found[GroupMeasurement]:
-        """The newest measurement of every group of every attribute; at most 20,000, and told how many more there were."""
+    async def fairness(
+        self, *, tenant: str, metric: str, long_windows: bool, window: datetime | None = None
+    ) -> FoundGroups:
+        """The measurements of every group of every attribute, of one window or the newest; at most 20,000, and told how many more there were."""
         request = pb.ListFairnessRequest(
             tenant_id=tenant,
             metric=metric,
             long_windows=long_windows,
             page_size=_MEASUREMENTS_A_PAGE,
+            window_start=None if window is None else timestamp(window),
         )
         found: dict[tuple[str, ...], GroupMeasurement] = {}  # what changes between two pages may be told twice
+        windows: list[KeptWindow] = []  # the first page has them
         for _ in range(_MOST_PAGES):
             answer = await self._insight.ask(self._stub.ListFairness, request, tenant=tenant)
+            windows += map(_kept_window, answer.windows)
             found |= {
                 (*one.series, one.attribute, one.metric, one.group): one
                 for one in map(_measurement, answer.measurements)
@@ -64,7 +79,11 @@ class ComparisonReader:
             request.page_token = answer.next_page_token
             if not request.page_token:
                 break
-        return Found(list(found.values()), answer.left_out, moment(answer, "newest_at"))
+        return FoundGroups(list(found.values()), answer.left_out, moment(answer, "newest_at"), windows=windows)
+
+
+def _kept_window(window: pb.FairnessWindow) -> KeptWindow:
+    return KeptWindow(window.start.ToDatetime(tzinfo=UTC), window.disparate_count)
 
 
 def _series(event: drift_pb2.DriftMeasured) -> DriftedSeries:

@@ -139,7 +139,7 @@ class DriftedSeries:
 
 @dataclass(frozen=True, slots=True)
 class GroupMeasurement:
-    """One metric of one group in its newest window."""
+    """One metric of one group in one window."""
 
     tenant: str
     project: str

@@ -1,23 +1,30 @@
-"""The newest drift and fairness measurements, from their events."""
+"""What drift and fairness measured, from their events: the newest, and of fairness the windows before it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from sys import intern
+from typing import NamedTuple
 
 from google.protobuf.message import Message
 from sluice.events.v1.drift_pb2 import DRIFT_VERDICT_INSUFFICIENT, DriftMeasured
-from sluice.events.v1.fairness_pb2 import FairnessMeasured
+from sluice.events.v1.fairness_pb2 import FAIRNESS_VERDICT_DISPARATE, FairnessMeasured
 from sluice.events.v1.probe_pb2 import ProbeMeasured
 
 from sluice_insight.adapters import name_origins
 from sluice_insight.domain.latest import Latest
 from sluice_insight.domain.name_origins import NameOrigins
+from sluice_insight.domain.windows import Windows
 
 MOST_DRIFT = 5_000
 """Series kept; one takes about 3 KB."""
 MOST_FAIRNESS = 50_000
-"""Measurements kept; one takes about 0.5 KB."""
+"""Measurements kept as the newest; one takes about 1.5 KB."""
+MOST_LONG_WINDOWS, MOST_SHORT_WINDOWS = 7 * 24, 60
+"""Windows of fairness that can be looked back to: a week of hours, an hour of minutes."""
+MOST_IN_WINDOWS = 50_000
+"""Measurements in the long windows, and as many in the short ones; one takes some 0.6 KB. A series has up to 200 in a window: 250 of its hours."""
 LONG_SECONDS = 600
 """Windows of at least so many seconds count as long ones."""
 
@@ -39,6 +46,22 @@ class DriftComparison:
         return _start(self.event), self.event.part.revision, self.event.part.closed
 
 
+class FairnessKey(NamedTuple):
+    """What is measured, of whom, over which length; in the order in which measurements are listed."""
+
+    tenant_id: str
+    project_id: str
+    model: str
+    route: str
+    prompt_version: str
+    experiment_arm: str
+    policy: str
+    attribute: str
+    metric: str
+    group: str
+    length: str
+
+
 @dataclass(frozen=True)
 class FairnessMeasurement:
     """One metric of one group, in its newest window of one length."""
@@ -50,22 +73,46 @@ class FairnessMeasurement:
         return self.event.window.length.seconds >= LONG_SECONDS
 
     @cached_property
-    def key(self) -> tuple[str, ...]:
+    def key(self) -> FairnessKey:
         event = self.event
-        series = tuple(value for _, value in _fields(event.series))
-        return (*series, event.policy, event.attribute, event.metric, event.group, "long" if self.is_long else "short")
+        series = (value for _, value in _fields(event.series))
+        length = "long" if self.is_long else "short"
+        # The same few names again and again: each is kept once.
+        return FairnessKey(*map(intern, (*series, event.policy, event.attribute, event.metric, event.group, length)))
 
     @cached_property
     def rank(self) -> tuple[int, int, bool]:
         return _start(self.event), self.event.revision, True
 
 
+@dataclass(frozen=True, slots=True)
+class KeptMeasurement:
+    """One metric of one group in a window that can be looked back to; packed, for of many few are looked at."""
+
+    key: FairnessKey
+    rank: tuple[int, int, bool]
+    is_disparate: bool
+    packed: bytes
+
+    @property
+    def event(self) -> FairnessMeasured:
+        return FairnessMeasured.FromString(self.packed)
+
+
 class Comparisons:
     """What is known of both, and of the names that the self-tests sent."""
 
-    def __init__(self, *, most_drift: int = MOST_DRIFT, most_fairness: int = MOST_FAIRNESS) -> None:
+    def __init__(
+        self,
+        *,
+        most_drift: int = MOST_DRIFT,
+        most_fairness: int = MOST_FAIRNESS,
+        most_in_windows: int = MOST_IN_WINDOWS,
+    ) -> None:
         self.drift: Latest[DriftComparison] = Latest(most_drift)
         self.fairness: Latest[FairnessMeasurement] = Latest(most_fairness)
+        self._long_windows: Windows[KeptMeasurement] = Windows(MOST_LONG_WINDOWS, most_in_windows)
+        self._short_windows: Windows[KeptMeasurement] = Windows(MOST_SHORT_WINDOWS, most_in_windows)
         self.name_origins = NameOrigins()
 
     def take(self, event: Message) -> None:
@@ -73,9 +120,19 @@ class Comparisons:
         if isinstance(event, DriftMeasured):
             self.drift.put(DriftComparison(event))
         elif isinstance(event, FairnessMeasured):
-            self.fairness.put(FairnessMeasurement(event))
+            self._take_fairness(FairnessMeasurement(event))
         elif isinstance(event, ProbeMeasured):
             name_origins.take(self.name_origins, event)
+
+    def _take_fairness(self, one: FairnessMeasurement) -> None:
+        self.fairness.put(one)
+        is_disparate = one.event.verdict == FAIRNESS_VERDICT_DISPARATE
+        kept = KeptMeasurement(one.key, one.rank, is_disparate, one.event.SerializeToString())
+        self.fairness_windows(are_long=one.is_long).put(kept)
+
+    def fairness_windows(self, *, are_long: bool) -> Windows[KeptMeasurement]:
+        """Those that can be looked back to."""
+        return self._long_windows if are_long else self._short_windows
 
     def of_name_origins(self, *, long_windows: bool) -> list[FairnessMeasurement]:
         """Recall by name origin, over the hour or the minute up to the newest round."""

@@ -1,8 +1,9 @@
-"""ComparisonService over the newest measurements."""
+"""ComparisonService over what was measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -11,13 +12,35 @@ from sluice.events.v1.drift_pb2 import DRIFT_VERDICT_DRIFTED
 from sluice.insight.v1 import comparison_service_pb2 as pb
 from sluice.insight.v1 import comparison_service_pb2_grpc as pb_grpc
 from sluice_kit import context
+from sluice_kit.errors import InvalidInput
 
-from sluice_insight.adapters.comparisons import Comparisons, DriftComparison, FairnessMeasurement
+from sluice_insight.adapters.comparisons import Comparisons, DriftComparison, FairnessMeasurement, KeptMeasurement
 from sluice_insight.api.paging import page
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ComparisonService"].full_name
 _DRIFT_PAGE, _LARGEST_DRIFT_PAGE = 100, 1_000
 _FAIRNESS_PAGE, _LARGEST_FAIRNESS_PAGE = 500, 5_000
+
+_Measured = FairnessMeasurement | KeptMeasurement
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Which measurements are asked for; empty means every one."""
+
+    tenant_id: str
+    metric: str
+    attribute: str
+    model: str
+
+    def has(self, one: _Measured) -> bool:
+        key = one.key
+        return (
+            (not self.tenant_id or key.tenant_id == self.tenant_id)
+            and (not self.metric or key.metric == self.metric)
+            and (not self.attribute or key.attribute == self.attribute)
+            and (not self.model or key.model == self.model)
+        )
 
 
 class ComparisonService(pb_grpc.ComparisonServiceServicer):
@@ -49,21 +72,11 @@ class ComparisonService(pb_grpc.ComparisonServiceServicer):
     async def ListFairness(
         self, request: pb.ListFairnessRequest, _: grpc.aio.ServicerContext
     ) -> pb.ListFairnessResponse:
-        """The newest window of every metric and group; a tenant's callers get their tenant's."""
-        tenant = context.current().tenant_id or request.tenant_id
-
-        def matches(one: FairnessMeasurement) -> bool:
-            event = one.event
-            return (
-                one.is_long is request.long_windows
-                and (not tenant or event.series.tenant_id == tenant)
-                and (not request.metric or event.metric == request.metric)
-                and (not request.attribute or event.attribute == request.attribute)
-                and (not request.model or event.series.model == request.model)
-            )
-
-        of_origins = filter(matches, self._comparisons.of_name_origins(long_windows=request.long_windows))
-        found = sorted((*self._comparisons.fairness.find(matches), *of_origins), key=lambda one: one.key)
+        """The newest window of every metric and group, or one window; a tenant's callers get their tenant's."""
+        wanted = _Wanted(
+            context.current().tenant_id or request.tenant_id, request.metric, request.attribute, request.model
+        )
+        found = self._fairness(request, wanted)
         shown = page(
             found,
             size=request.page_size,
@@ -71,12 +84,23 @@ class ComparisonService(pb_grpc.ComparisonServiceServicer):
             largest=_LARGEST_FAIRNESS_PAGE,
             token=request.page_token,
         )
+        windows = self._comparisons.fairness_windows(are_long=request.long_windows)
         return pb.ListFairnessResponse(
             measurements=[one.event for one in shown.items],
             left_out=shown.left_out,
             newest_at=_newest(found),
             next_page_token=shown.next_token,
+            windows=[] if request.page_token else map(_window, windows.each(wanted.has)),
         )
+
+    def _fairness(self, request: pb.ListFairnessRequest, wanted: _Wanted) -> Sequence[_Measured]:
+        if request.HasField("window_start"):
+            windows = self._comparisons.fairness_windows(are_long=request.long_windows)
+            return windows.find(_microseconds(request, "window_start"), wanted.has)
+        length = "long" if request.long_windows else "short"
+        newest = self._comparisons.fairness.find(lambda one: one.key.length == length and wanted.has(one))
+        of_origins = filter(wanted.has, self._comparisons.of_name_origins(long_windows=request.long_windows))
+        return sorted((*newest, *of_origins), key=lambda one: one.key)
 
 
 def _newest_that_says(found: Sequence[DriftComparison]) -> list[DriftComparison]:
@@ -89,8 +113,23 @@ def _newest_that_says(found: Sequence[DriftComparison]) -> list[DriftComparison]
 
 def _newest(found: Sequence[Any]) -> Timestamp | None:
     newest = max((one.rank[0] for one in found), default=0)
-    if not newest:
-        return None
+    return _timestamp(newest) if newest else None
+
+
+def _microseconds(request: pb.ListFairnessRequest, name: str) -> int:
+    try:
+        found: int = getattr(request, name).ToMicroseconds()
+    except ValueError:  # beyond what protobuf calls a time
+        raise InvalidInput("must be a time of the years 1 to 9999", field=name) from None
+    return found
+
+
+def _window(window: tuple[int, Sequence[KeptMeasurement]]) -> pb.FairnessWindow:
+    start, found = window
+    return pb.FairnessWindow(start=_timestamp(start), disparate_count=sum(one.is_disparate for one in found))
+
+
+def _timestamp(microseconds: int) -> Timestamp:
     stamp = Timestamp()
-    stamp.FromMicroseconds(newest)
+    stamp.FromMicroseconds(microseconds)
     return stamp

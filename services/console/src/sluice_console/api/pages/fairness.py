@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from starlette.routing import Route
 
 from sluice_console.api.site import Site, parts, person_of
 from sluice_console.domain.comparisons import RECALL_BY_ORIGIN, GroupMeasurement, groups_chart
+from sluice_console.domain.looking_back import LookingBack, name_of, named
 from sluice_console.domain.scope import BadScope
 
 METRICS = {
@@ -72,32 +74,44 @@ def routes(site: Site) -> list[Route]:
             raise BadScope(f"attribute must be one of {', '.join(TERMS)}, input_cohort.<name>, output_cohort.<name>")
         if windows not in ("hour", "minute"):
             raise BadScope("windows must be hour or minute")
+        window = named(query.get("window", ""))
         if metric == RECALL_BY_ORIGIN:
             attribute = "name_origin"
         found = await parts(
             groups=site.comparisons.fairness(
-                tenant=person_of(request).tenant_id, metric=metric, long_windows=windows == "hour"
+                tenant=person_of(request).tenant_id, metric=metric, long_windows=windows == "hour", window=window
             )
         )
-        known = [] if found["groups"].problem else found["groups"].value.items
+        groups = None if found["groups"].problem else found["groups"].value
+        known = groups.items if groups else []
         series = _by_series([one for one in known if one.attribute == attribute], METRICS[metric])
+        back = LookingBack(groups.windows if groups else (), window)
+        attributes = {} if metric == RECALL_BY_ORIGIN else _attributes({attribute, *(one.attribute for one in known)})
         return site.page(
             request,
             "fairness.html",
+            status=200 if back.is_known or groups is None else 404,
             parts=found,
             series=series[:MOST_SERIES],
             left_out=len(series) - MOST_SERIES,
             metric=metric,
             metrics=METRICS,
             attribute=attribute,
-            attributes={}
-            if metric == RECALL_BY_ORIGIN
-            else _attributes({attribute, *(one.attribute for one in known)}),
+            attributes=attributes,
             words=_words(attribute),
             windows=windows,
+            kept=_kept(metric, attribute if attributes else "", windows, window),
+            back=back,
+            name_of=name_of,
         )
 
     return [Route("/fairness", show, methods=["GET"])]
+
+
+def _kept(metric: str, attribute: str, windows: str, window: datetime | None) -> dict[str, str]:
+    """What the address of this page has, for the links of it."""
+    found = {"metric": metric, "attribute": attribute, "windows": windows, "window": name_of(window) if window else ""}
+    return {name: value for name, value in found.items() if value}
 
 
 def _words(attribute: str) -> Wording:
@@ -122,7 +136,7 @@ def _by_series(measurements: Sequence[GroupMeasurement], title: str) -> list[dic
             grouped[one.series].append(one)
     found = []
     for i, (series, groups) in enumerate(sorted(grouped.items())):
-        # A series that fell silent for one group still shows its last word; the newest window of the series is told.
+        # Where no window is asked for, a group that fell silent still shows its last word, and of which window it is.
         groups.sort(key=lambda one: (one.group != "none", one.group))
         chart = groups_chart(groups, title.capitalize(), number=i)
         found.append({"names": series, "groups": groups, "chart": chart, "newest": max(one.start for one in groups)})
