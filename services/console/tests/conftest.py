@@ -187,8 +187,13 @@ class Mesh(
 
     async def ListDrift(self, request, context):
         await self._note("insight", request, context)
+        since = request.start_time.ToMicroseconds() if request.HasField("start_time") else 0
+        found = [one for one in self.drift if one.window.start.ToMicroseconds() >= since]
         return comparison.ListDriftResponse(
-            comparisons=self.drift, left_out=3 if self.drift_next_page else 0, next_page_token=self.drift_next_page
+            comparisons=found,
+            left_out=3 if self.drift_next_page else 0,
+            next_page_token=self.drift_next_page,
+            older_count=len(self.drift) - len(found),
         )
 
     async def ListFairness(self, request, context):
@@ -251,7 +256,7 @@ class Mesh(
         names = ["acme", "globex", *(f"tenant-{i:04}" for i in range(tenants - 2))][:tenants]
         self.requests = {name: 40 + i for i, name in enumerate(names)}
         self.spend = [spent(name, 1_234_567 * (i + 1)) for i, name in enumerate(names)]
-        self.drift = [drifted(name) for name in names]
+        self.drift = [*(drifted(name) for name in names), without_texts("chat")]
         self.fairness = [measured(group, value) for group, value in (("none", 0.97), ("religion", 0.71), ("age", 0.95))]
         self.fairness += [cohort(group, value) for group, value in (("free", 0.71), ("pro", 0.96))]
         self.earlier = [
@@ -322,8 +327,28 @@ def spent(name: str, nano: int, *, currency: str = "USD") -> cost.SpendGroup:
     )
 
 
-def drifted(tenant: str) -> drift_pb2.DriftMeasured:
-    now = datetime.now(UTC)
+def without_texts(alias: str, requests: int = 12) -> drift_pb2.DriftMeasured:
+    """Of an alias whose requests reached no model: only how they ended is known."""
+    now = stamp(datetime.now(UTC))
+    return drift_pb2.DriftMeasured(
+        series=metric_pb2.MetricSeries(tenant_id="acme", model=alias),
+        window=metric_pb2.MetricWindow(start=now, length=span(timedelta(minutes=5))),
+        reference=drift_pb2.DriftReference(
+            version=1, requests=41, first_observed_at=now, last_observed_at=now
+        ),
+        verdict=drift_pb2.DRIFT_VERDICT_INSUFFICIENT,
+        false_alarm_rate=0.01,
+        features=[
+            drift_pb2.FeatureDrift(
+                feature="request.outcome", statistic="chi_squared", verdict=drift_pb2.DRIFT_VERDICT_INSUFFICIENT,
+                observations=requests, bins=["blocked_input"], bin_counts=[requests], reference_bin_counts=[41],
+            )
+        ] if requests else [],
+    )  # fmt: skip
+
+
+def drifted(tenant: str, start: datetime | None = None) -> drift_pb2.DriftMeasured:
+    now = start or datetime.now(UTC)
     return drift_pb2.DriftMeasured(
         series=metric_pb2.MetricSeries(tenant_id=tenant, model="sluice-small"),
         window=metric_pb2.MetricWindow(start=stamp(now), length=span(timedelta(minutes=5))),

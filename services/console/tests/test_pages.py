@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx2
@@ -16,7 +17,7 @@ from sluice.insight.v1 import insight_service_pb2 as insight
 from sluice.types.v1 import metric_pb2, money_pb2
 from sluice_console.domain.people import Person, Role
 
-from .conftest import Console, drifted, hours_ago, measured, spent
+from .conftest import Console, drifted, hours_ago, measured, spent, without_texts
 
 PAGES = ("/", "/drift", "/fairness", "/requests", "/cost", "/review", "/alerts")
 STATIC = Path(__file__).parents[1] / "src" / "sluice_console" / "static"
@@ -242,7 +243,11 @@ async def test_a_series_of_a_later_page_is_found_by_its_model_and_pages_follow_o
         assert (await client.get("/drift?page=x")).status_code == 400
     assert 'href="?page=200" rel="next"' in first.text
     asked = [request for _, request, _ in console.mesh.asked if isinstance(request, comparison.ListDriftRequest)]
-    assert [(one.model, one.page_token) for one in asked[-2:]] == [("", "200"), ("sluice-small", "")]
+    assert sorted((one.model, one.page_token) for one in asked[2:]) == [
+        ("", "200"),
+        ("sluice-small", ""),
+        ("sluice-small", ""),
+    ]
 
 
 async def test_recall_by_name_origin_is_shown_as_a_share_and_leads_back_to_the_other_metrics(console: Console) -> None:
@@ -454,6 +459,64 @@ async def test_the_series_of_all_models_can_be_chosen(console: Console) -> None:
     async with console.signed_in() as client:
         page = (await client.get("/drift?tenant=acme&model=")).text
     assert "acme · (all models)" in page
+
+
+async def test_the_series_of_all_tenants_can_be_chosen(console: Console) -> None:
+    console.mesh.drift = [drifted("acme"), drifted("")]
+    async with console.signed_in() as client:
+        listed = (await client.get("/drift")).text
+        page = (await client.get("/drift?tenant=&model=sluice-small")).text
+    assert '<a href="?tenant=&amp;model=sluice-small">(all)</a>' in listed
+    assert "(all tenants) · sluice-small" in page
+
+
+async def test_drift_lists_what_was_seen_in_the_time_that_is_shown_and_counts_the_rest(console: Console) -> None:
+    console.mesh.drift = [drifted("acme"), drifted("globex", hours_ago(30))]
+    async with console.signed_in() as client:
+        day = (await client.get("/drift")).text
+        month = (await client.get("/drift?range=30d")).text
+        assert (await client.get("/drift?range=9y")).status_code == 400
+    assert ">acme</a>" in day
+    assert ">globex</a>" not in day
+    assert "1 more series was not seen in the last 24 h" in day
+    assert '<a href="?range=30d">show 30 days</a>' in day
+    assert ">globex</a>" in month
+    assert "not seen" not in month
+    assert '<a href="?range=30d&amp;tenant=globex&amp;model=sluice-small">globex</a>' in month
+    assert '<input type="hidden" name="range" value="30d">' in month
+    [asked] = [
+        request.start_time.ToDatetime(tzinfo=UTC)
+        for _, request, _ in console.mesh.asked[:1]
+        if isinstance(request, comparison.ListDriftRequest)
+    ]
+    assert abs(datetime.now(UTC) - timedelta(hours=24) - asked) < timedelta(minutes=5)
+
+
+async def test_an_address_of_a_series_that_was_not_seen_lately_still_shows_it_and_says_so(console: Console) -> None:
+    console.mesh.drift = [drifted("globex", hours_ago(72))]
+    async with console.signed_in() as client:
+        page = (await client.get("/drift?tenant=globex&model=sluice-small")).text
+        other = (await client.get("/drift?tenant=acme&model=sluice-small")).text
+        plain = (await client.get("/drift")).text
+    assert "globex · sluice-small" in page
+    assert "Not seen in the last 24 h: this is what was said of it 3 d ago." in page
+    assert "No such series." in other
+    assert "Nothing was compared in the last 24 h." in plain
+    assert "globex" not in plain
+
+
+async def test_an_alias_without_any_text_is_said_to_be_one_and_not_to_have_observed_nothing(console: Console) -> None:
+    console.mesh.drift = [drifted("acme"), without_texts("chat"), without_texts("code", requests=0)]
+    async with console.signed_in() as client:
+        page = (await client.get("/drift?tenant=acme&model=chat")).text
+    rows = re.findall(r"<tr[^>]*><th scope=\"row\"><a href.*?</tr>", page, re.DOTALL)
+    assert ["no texts" in row for row in rows] == [False, True, True]
+    assert ["insufficient" in row for row in rows] == [False, False, False]
+    assert "<td>12 requests</td>" in rows[1]
+    assert "41 requests" in rows[1]
+    assert "<td>\N{EM DASH}</td>" in rows[2]
+    assert "No texts came under this name." in page
+    assert "Too few texts to say anything." not in page
 
 
 @pytest.mark.parametrize("hours", [0, 5])

@@ -111,6 +111,36 @@ async def test_drifted_series_come_first_and_what_is_left_out_is_counted(stub_an
     assert (answer.left_out, answer.newest_at) == (7, at(0))
 
 
+async def test_only_series_that_were_seen_since_are_listed_and_the_others_counted(stub_and_comparisons) -> None:
+    stub, comparisons = stub_and_comparisons
+    comparisons.take(drift("gone", 0, DRIFTED))
+    comparisons.take(drift("quiet", 0, DRIFTED))  # says nothing any more of what comes now
+    comparisons.take(drift("quiet", 60, INSUFFICIENT, observations=3))
+    comparisons.take(drift("busy", 55, STABLE))
+    answer = await stub.ListDrift(pb.ListDriftRequest(start_time=at(55)))
+    told = [(one.series.tenant_id, one.verdict) for one in answer.comparisons]
+    assert (told, answer.older_count) == ([("busy", STABLE), ("quiet", INSUFFICIENT)], 1)
+    answer = await stub.ListDrift(pb.ListDriftRequest())
+    told = [(one.series.tenant_id, one.verdict) for one in answer.comparisons]
+    assert (told, answer.older_count) == ([("gone", DRIFTED), ("quiet", DRIFTED), ("busy", STABLE)], 0)
+    answer = await stub.ListDrift(pb.ListDriftRequest(tenant_id="busy", start_time=at(100)))
+    assert (len(answer.comparisons), answer.older_count) == (0, 1)
+
+
+async def test_series_without_any_text_come_last(stub_and_comparisons) -> None:
+    stub, comparisons = stub_and_comparisons
+    comparisons.take(drift("alias", 0, INSUFFICIENT, observations=0))
+    empty_now = drift("empty-now", 0, INSUFFICIENT, observations=0)
+    empty_now.reference.observations = 200
+    comparisons.take(empty_now)
+    comparisons.take(drift("few", 0, INSUFFICIENT, observations=3))
+    comparisons.take(drift("judged-by-outcomes", 0, STABLE, observations=0))
+    comparisons.take(drift("moved", 0, DRIFTED))
+    found = (await stub.ListDrift(pb.ListDriftRequest())).comparisons
+    order = ["moved", "judged-by-outcomes", "empty-now", "few", "alias"]
+    assert [one.series.tenant_id for one in found] == order
+
+
 async def test_pages_follow_on_one_another_and_end(stub_and_comparisons) -> None:
     stub, comparisons = stub_and_comparisons
     for i in range(12):

@@ -31,6 +31,7 @@ class ListDriftRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Only this tenant; empty means every one. Callers on behalf of a tenant (`x-sluice-tenant-id`) get that tenant's only."""
     model: _builtins.str
@@ -39,6 +40,12 @@ class ListDriftRequest(_message.Message):
     """Most to return; 0 means 100, at most 1,000."""
     page_token: _builtins.str
     """next_page_token of the answer before; empty begins. What changes between two pages may be missed or told twice."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only windows that begin at this moment or later: a series that was not seen since is left out (older_count), and one of which only windows too small to
+        say anything were is told by the newest of these. Absent: whatever is kept.
+        """
+
     def __init__(
         self,
         *,
@@ -46,10 +53,11 @@ class ListDriftRequest(_message.Message):
         model: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -65,13 +73,18 @@ class ListDriftResponse(_message.Message):
     LEFT_OUT_FIELD_NUMBER: _builtins.int
     NEWEST_AT_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    OLDER_COUNT_FIELD_NUMBER: _builtins.int
     left_out: _builtins.int
     """How many more there are after these."""
     next_page_token: _builtins.str
     """Gets the next page; empty when there is none."""
+    older_count: _builtins.int
+    """How many series more were last seen before start_time; 0 where it is absent."""
     @_builtins.property
     def comparisons(self) -> _containers.RepeatedCompositeFieldContainer[_drift_pb2.DriftMeasured]:
-        """Drifted ones first, then by tenant and model."""
+        """Drifted ones first, then stable ones, then those of too few texts to say, last those of which no text ever came (an alias whose requests reached no
+        model); each by tenant and model.
+        """
 
     @_builtins.property
     def newest_at(self) -> _timestamp_pb2.Timestamp:
@@ -84,10 +97,11 @@ class ListDriftResponse(_message.Message):
         left_out: _builtins.int = ...,
         newest_at: _timestamp_pb2.Timestamp | None = ...,
         next_page_token: _builtins.str = ...,
+        older_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["newest_at", b"newest_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "left_out", b"left_out", "newest_at", b"newest_at", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "left_out", b"left_out", "newest_at", b"newest_at", "next_page_token", b"next_page_token", "older_count", b"older_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,15 +45,24 @@ class ComparisonReader:
         self._stub = rpc.ComparisonServiceStub(channel)
         self._insight = Neighbour("insight", "the comparisons", seconds)
 
-    async def drift(self, *, tenant: str, model: str = "", token: str = "") -> Found[DriftedSeries]:
-        """The newest comparison of every series, drifted ones first; `model` empty means every one."""
-        request = pb.ListDriftRequest(tenant_id=tenant, model=model, page_size=_MOST_SERIES, page_token=token)
+    async def drift(
+        self, *, tenant: str, model: str = "", token: str = "", since: datetime | None = None
+    ) -> Found[DriftedSeries]:
+        """The newest comparison of every series that was seen since, drifted ones first; `model` empty means every one."""
+        request = pb.ListDriftRequest(
+            tenant_id=tenant,
+            model=model,
+            page_size=_MOST_SERIES,
+            page_token=token,
+            start_time=None if since is None else timestamp(since),
+        )
         answer = await self._insight.ask(self._stub.ListDrift, request, tenant=tenant)
         return Found(
             [_series(one) for one in answer.comparisons],
             answer.left_out,
             moment(answer, "newest_at"),
             answer.next_page_token,
+            answer.older_count,
         )
 
     async def fairness(
@@ -97,6 +106,7 @@ def _series(event: drift_pb2.DriftMeasured) -> DriftedSeries:
         observations=event.observations,
         reference_version=event.reference.version,
         reference_observations=event.reference.observations,
+        reference_requests=event.reference.requests,
         reference_from=moment(event.reference, "first_observed_at"),
         reference_until=moment(event.reference, "last_observed_at"),
         false_alarm_rate=event.false_alarm_rate,

@@ -25,6 +25,8 @@ class Found(Generic[T]):
     newest_at: datetime | None
     next_page: str = ""
     """What gets the rest; empty where there is none."""
+    older: int = 0
+    """How many there are besides, of before the time that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,17 @@ class DriftedSeries:
     features: Sequence[Feature]
     causes: Sequence[Cause] = ()
     """By feature, the most telling dimension first, the largest share first."""
+    reference_requests: int = 0
+
+    @property
+    def has_texts(self) -> bool:
+        """False where no text ever came under this name: an alias whose requests ended before a model was reached."""
+        return bool(self.observations or self.reference_observations)
+
+    @property
+    def requests(self) -> int:
+        """Requests of the window of which it is compared how they ended."""
+        return sum(sum(feature.counts) for feature in self.features if feature.name == "request.outcome")
 
     @property
     def moved(self) -> str:

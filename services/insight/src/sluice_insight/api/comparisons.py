@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
-from sluice.events.v1.drift_pb2 import DRIFT_VERDICT_DRIFTED
+from sluice.events.v1.drift_pb2 import DRIFT_VERDICT_DRIFTED, DRIFT_VERDICT_INSUFFICIENT
 from sluice.insight.v1 import comparison_service_pb2 as pb
 from sluice.insight.v1 import comparison_service_pb2_grpc as pb_grpc
 from sluice_kit import context
@@ -57,8 +57,10 @@ class ComparisonService(pb_grpc.ComparisonServiceServicer):
             series = one.event.series
             return (not tenant or series.tenant_id == tenant) and (not request.model or series.model == request.model)
 
-        found = _newest_that_says(self._comparisons.drift.find(matches))
-        found.sort(key=lambda one: one.event.verdict != DRIFT_VERDICT_DRIFTED)
+        known = self._comparisons.drift.find(matches)
+        since = _microseconds(request, "start_time") if request.HasField("start_time") else 0
+        found = _newest_that_says([one for one in known if one.rank[0] >= since])
+        found.sort(key=_order)
         shown = page(
             found, size=request.page_size, default=_DRIFT_PAGE, largest=_LARGEST_DRIFT_PAGE, token=request.page_token
         )
@@ -67,6 +69,7 @@ class ComparisonService(pb_grpc.ComparisonServiceServicer):
             left_out=shown.left_out,
             newest_at=_newest(found),
             next_page_token=shown.next_token,
+            older_count=len({one.key[:-1] for one in known}) - len(found),
         )
 
     async def ListFairness(
@@ -111,12 +114,19 @@ def _newest_that_says(found: Sequence[DriftComparison]) -> list[DriftComparison]
     return list(by_series.values())
 
 
+def _order(one: DriftComparison) -> int:
+    event = one.event
+    if event.verdict != DRIFT_VERDICT_INSUFFICIENT:
+        return 0 if event.verdict == DRIFT_VERDICT_DRIFTED else 1
+    return 2 if event.observations or event.reference.observations else 3
+
+
 def _newest(found: Sequence[Any]) -> Timestamp | None:
     newest = max((one.rank[0] for one in found), default=0)
     return _timestamp(newest) if newest else None
 
 
-def _microseconds(request: pb.ListFairnessRequest, name: str) -> int:
+def _microseconds(request: pb.ListDriftRequest | pb.ListFairnessRequest, name: str) -> int:
     try:
         found: int = getattr(request, name).ToMicroseconds()
     except ValueError:  # beyond what protobuf calls a time
