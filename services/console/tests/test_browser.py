@@ -7,6 +7,8 @@ import pytest
 import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
+from sluice_console.api.site import NAVIGATION
+from sluice_console.domain.people import Person, Role
 
 from .conftest import Console, hours_ago
 
@@ -130,6 +132,23 @@ async def test_the_overview_lives_without_being_loaded_again(console: Console, p
     assert await details.get_attribute("open") is not None  # what a reader opened stays open
     latest = page.locator("figure#figure-requests tbody tr").last
     await expect(latest).to_contain_text("4,321")
+
+
+async def test_at_every_width_the_whole_menu_is_seen(console: Console, page: Page) -> None:
+    console.keys["anna"] = ("key-of-anna", Person("anna.with-a-long-name", Role.AUDITOR, "a-tenant-with-a-long-name"))
+    await sign_in(page, console, "anna")
+    for width in (320, 390, 740, 900, 1280):
+        await page.set_viewport_size({"width": width, "height": 900})
+        seen = await page.evaluate(
+            """() => [...document.querySelectorAll('header nav a')].filter((link) => {
+                const {left, right, top, bottom} = link.getBoundingClientRect();
+                const corners = [[left + 4, top + 4], [right - 4, top + 4], [left + 4, bottom - 4], [right - 4, bottom - 4]];
+                return corners.every(([x, y]) => link.contains(document.elementFromPoint(x, y)));
+            }).map((link) => link.textContent)"""
+        )
+        assert seen == [name for _, name in NAVIGATION], f"at {width}"
+        overflow = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert overflow <= 0, f"{overflow} at {width}"
 
 
 async def test_the_page_can_be_gone_through_by_keyboard_alone(console: Console, page: Page) -> None:
