@@ -46,8 +46,8 @@ class AlertDesk:
         request.ends_at.FromDatetime(now + lasts)
         try:
             return _silence((await self._stub.CreateSilence(request, timeout=self._seconds)).silence)
-        except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.ALREADY_EXISTS:  # type: ignore[attr-defined]
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
                 raise _told(error) from None
         for one in await self.silences():
             if one.id == silence_id and one.is_asked_for(rule=rule, labels=labels, lasts=lasts, who=who, reason=reason):
@@ -68,18 +68,18 @@ class AlertDesk:
 async def _asked(call: Awaitable[T]) -> T:
     try:
         return await call
-    except grpc.RpcError as error:
+    except grpc.aio.AioRpcError as error:
         raise _told(error) from None
 
 
-def _told(error: grpc.RpcError) -> Exception:
-    code = error.code()  # type: ignore[attr-defined]
+def _told(error: grpc.aio.AioRpcError) -> Exception:
+    code = error.code()
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return TooLate("insight", "insight, which judges the rules, did not answer in time.")
     if code in _AWAY:
         return Away("insight", "insight, which judges the rules, does not answer.")
     # What a service of the mesh says to a caller holds no text of anybody's.
-    return Refused(str(error.details() or "insight refused it"))  # type: ignore[attr-defined]
+    return Refused(str(error.details() or "insight refused it"))
 
 
 def _silence(silence: pb.Silence) -> Silence:
