@@ -198,7 +198,7 @@ class Mesh(
 
     async def ListFairness(self, request, context):
         await self._note("insight", request, context)
-        kept = [one for one in self.fairness + self.earlier if one.metric != "pii_recall_by_name_origin"]
+        kept = [] if request.metric == "pii_recall_by_name_origin" else self.fairness + self.earlier
         starts = sorted({one.window.start.ToMicroseconds() for one in kept}, reverse=True)
         found = self.fairness
         if request.HasField("window_start"):
