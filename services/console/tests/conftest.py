@@ -95,12 +95,15 @@ class Mesh(
     largest_page: int = 10_000
     """Points insight gives at once."""
     away: set[str] = field(default_factory=set)
+    slow: set[str] = field(default_factory=set)
     asked: list[tuple[str, Any, dict[str, str]]] = field(default_factory=list)
     stories: dict[str, story.GetRequestResponse] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def _note(self, name: str, request: Any, context: grpc.aio.ServicerContext) -> None:
         self.asked.append((name, request, dict(context.invocation_metadata() or ())))
+        if name in self.slow:
+            await asyncio.sleep(60)  # longer than the console waits
         if name in self.away:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "secret detail of a neighbour")
 
@@ -424,6 +427,7 @@ def measured(group: str, value: float, start: datetime | None = None) -> fairnes
     )
     if not is_reference:
         made.difference, made.ratio, made.adjusted_p_value = value - 0.97, value / 0.97, 0.001
+        made.trend_per_hour, made.trend_lower, made.trend_upper = -0.125, -0.25, -0.0625
     return made
 
 

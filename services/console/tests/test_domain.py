@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from sluice_console.adapters.key_files import keyring_of
-from sluice_console.domain import spending, wording
+from sluice_console.domain import overview, spending, wording
 from sluice_console.domain.answers import Amount, Point, Points, SpendGroup
 from sluice_console.domain.charts import Chart, Line, over_time, windows
 from sluice_console.domain.comparisons import Feature
@@ -73,6 +73,32 @@ def test_every_outcome_stands_in_the_stack_rejected_ones_too() -> None:
     )
     stack = charts(points, scope_of({"range": "15m"}, OLGA), NOON, [])[0]
     assert sum(value or 0 for line in stack.lines for value in line.values) == 13
+
+
+@pytest.mark.parametrize("metric", [*overview.SHARES, *overview.ANSWERS])
+def test_every_share_that_is_asked_for_is_shown(metric: str) -> None:
+    at = NOON.replace(second=0) - timedelta(minutes=1)
+    points = Points([Point(metric, "1", {}, at, timedelta(minutes=1), 0.125, 8)])
+    scope = scope_of({"range": "15m"}, OLGA)
+    drawn = [value for one in charts(points, scope, NOON, []) for line in one.lines for value in line.values]
+    assert 0.125 in drawn or "12.5 %" in [one.value for one in overview.figures(points, scope, None)]
+
+
+def test_the_course_of_drift_counts_the_windows_that_are_over_by_what_became_of_them() -> None:
+    at = NOON.replace(second=0) - timedelta(minutes=5)
+
+    def compared(minute: int, value: float | None, *, closed: bool = True) -> Point:
+        start = at + timedelta(minutes=minute, seconds=20)
+        return Point("drift.drifted", "1", {}, start, timedelta(minutes=1), value, 60, closed=closed)
+
+    over = [compared(0, 1.0), compared(0, 0.0), compared(0, 0.0), compared(2, 1.0), compared(3, None)]
+    points = Points([*over, compared(4, 1.0, closed=False)])
+    scope = scope_of({"range": "15m"}, OLGA)
+    [drift] = [one for one in charts(points, scope, NOON, []) if one.id == "drift"]
+    same, drifted = ([value for value in line.values if value] for line in drift.lines)
+    assert (same, drifted) == ([2.0], [1.0, 1.0])
+    [nothing] = [one for one in charts(Points([]), scope, NOON, []) if one.id == "drift"]
+    assert nothing.is_empty
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,17 @@ async def test_a_service_that_is_away_takes_its_part_and_not_the_page(
     assert (f"{service}, which" in page.text) == is_asked or (path == "/" and service == "cost")
 
 
+async def test_a_service_that_does_not_come_to_an_end_is_waited_for_once_and_named(console: Console) -> None:
+    console.mesh.fill()
+    console.mesh.slow = {"insight"}
+    async with console.signed_in() as client:
+        pages = await asyncio.gather(*(client.get(path) for path in PAGES))
+    for path, page in zip(PAGES, pages, strict=True):
+        assert page.status_code == 200
+        assert ("insight, which" in page.text) == (path != "/cost"), path
+    assert "By tenant" in pages[0].text  # the rest of the page is there
+
+
 @pytest.mark.parametrize("path", PAGES)
 async def test_a_mesh_in_which_nothing_happened_is_said_to_be_so(console: Console, path: str) -> None:
     async with console.signed_in() as client:
@@ -307,6 +318,22 @@ async def test_declared_cohorts_are_offered_once_measured_and_compared_with_the_
 
 def name(hours: int) -> str:
     return hours_ago(hours).strftime("%Y-%m-%dT%H:%MZ")
+
+
+async def test_the_course_of_a_group_within_its_window_is_told_with_its_interval(console: Console) -> None:
+    console.mesh.fairness = [measured("none", 0.97), measured("religion", 0.71)]
+    async with console.signed_in() as client:
+        page = " ".join((await client.get("/fairness")).text.split())
+    assert '-12.5 % <small class="calm">-25.0 % to -6.2 %</small> <span class="tag calm">falling</span>' in page
+
+
+async def test_the_overview_shows_how_answers_are(console: Console) -> None:
+    console.mesh.fill()
+    async with console.signed_in() as client:
+        page = (await client.get("/")).text
+    for title in ("Answers", "What answers say", "Drift"):
+        assert f"<b>{title}</b>" in page
+    assert '<th scope="col">refused</th>' in page
 
 
 async def test_a_window_that_is_over_can_be_chosen_sent_and_left_again(console: Console) -> None:

@@ -171,4 +171,6 @@ def _measurement(event: fairness_pb2.FairnessMeasured) -> GroupMeasurement:
         adjusted_p_value=optional(event, "adjusted_p_value"),
         below_four_fifths=event.below_four_fifths,
         trend=optional(event, "trend_per_hour"),
+        trend_lower=optional(event, "trend_lower"),
+        trend_upper=optional(event, "trend_upper"),
     )

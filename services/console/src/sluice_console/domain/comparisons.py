@@ -176,6 +176,16 @@ class GroupMeasurement:
     adjusted_p_value: float | None
     below_four_fifths: bool
     trend: float | None
+    """Change of the value an hour, over the window's minutes."""
+    trend_lower: float | None
+    trend_upper: float | None
+
+    @property
+    def course(self) -> str:
+        """`rising` or `falling` where the 95 % interval of the trend says so, else nothing."""
+        if self.trend_lower is not None and self.trend_lower > 0:
+            return "rising"
+        return "falling" if self.trend_upper is not None and self.trend_upper < 0 else ""
 
     @property
     def is_share(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,14 +33,22 @@ TIMES = (
     "quality.latency_seconds.p95",
     "quality.time_to_first_token_seconds.p95",
 )
+ANSWERS = (
+    "quality.empty_answer_ratio",
+    "quality.truncated_ratio",
+    "quality.language_mismatch_ratio",
+    "quality.repetitive_ratio",
+    "quality.ungrounded_ratio",
+)
 # Costs are added up over currencies in insight: money is asked of the ledger, and only its course over time is taken from here.
-SERIES = (*COUNTS, *SHARES, *TIMES, "cost.nano_units", "drift.drifted")
+SERIES = (*COUNTS, *SHARES, *ANSWERS, *TIMES, "cost.nano_units", "drift.drifted")
 SLICED = (
     "quality.requests",
     "quality.success_ratio",
     "quality.blocked_ratio",
     "quality.redacted_ratio",
     "quality.failed_ratio",
+    "quality.refusal_ratio",
     "quality.feedback_score",
     "quality.latency_seconds.p95",
 )
@@ -68,6 +77,7 @@ def figures(points: Points, scope: Scope, spent: Mapping[str, int] | None) -> li
         _share(points, "Blocked", "quality.blocked_ratio", "of requests, in or out"),
         _share(points, "Redacted", "quality.redacted_ratio", "of requests held personal data"),
         _share(points, "Failed", "quality.failed_ratio", "of requests", bad_from=0.05),
+        _share(points, "Refused", "quality.refusal_ratio", "of answers: the model declined"),
         _cost(spent, scope.length),
         _share(points, "Liked", "quality.feedback_score", "of thumbs up or down"),
         Figure(
@@ -115,6 +125,25 @@ def charts(points: Points, scope: Scope, now: datetime, currencies: Sequence[str
             [line("blocked", "quality.blocked_ratio", "warn"), line("redacted", "quality.redacted_ratio", "main")],
             note="of requests",
         ),
+        Chart(
+            "answers", "Answers", "line", "share", labels,
+            [
+                line("refused", "quality.refusal_ratio", "main"),
+                line("empty", "quality.empty_answer_ratio", "bad"),
+                line("cut at the limit", "quality.truncated_ratio", "warn"),
+            ],
+            note="of answers",
+        ),
+        Chart(
+            "text", "What answers say", "line", "share", labels,
+            [
+                line("repeats itself", "quality.repetitive_ratio", "main"),
+                line("another language than asked in", "quality.language_mismatch_ratio", "other"),
+                line("not supported by its context", "quality.ungrounded_ratio", "warn"),
+            ],
+            note="of answers that could be judged",
+        ),
+        _drift(points, moments, labels),
     ]  # fmt: skip
     if len(currencies) == 1:
         absent = 0.0 if points.of("cost.nano_units") else None
@@ -123,6 +152,21 @@ def charts(points: Points, scope: Scope, now: datetime, currencies: Sequence[str
             Chart("cost", "Cost", "stack", f"money:{currencies[0]}", labels, [cost], note="as the ledger booked it")
         )
     return found
+
+
+def _drift(points: Points, moments: Sequence[datetime], labels: Sequence[str]) -> Chart:
+    compared = [point for point in points.of("drift.drifted") if point.value is not None and point.closed]
+
+    def count(drifted: bool) -> list[float | None]:
+        found = [0.0 if compared else None] * len(moments)
+        for point in compared:
+            place = bisect_right(moments, point.start) - 1
+            if place >= 0 and bool(point.value) is drifted:
+                found[place] = (found[place] or 0.0) + 1
+        return found
+
+    lines = [Line("as the reference", count(False), "calm"), Line("drifted", count(True), "warn")]
+    return Chart("drift", "Drift", "stack", "count", labels, lines, note="windows compared with their reference")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +189,7 @@ def rows(points: Points, by: str, spent: Sequence[SpendGroup]) -> list[Row]:
         p95 = mine.latest("quality.latency_seconds.p95")
         costs = total(group for group in spent if group.values[0] == name)
         cells = [
-            *(wording.share(mean(mine.of(metric))) for metric in SLICED[1:6]),
+            *(wording.share(mean(mine.of(metric))) for metric in SLICED[1:-1]),
             wording.seconds(p95.value if p95 else None),
             ", ".join(wording.brief(Amount(*cost)) for cost in sorted(costs.items())) or wording.NOTHING,
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -36,6 +37,11 @@ def chance(value: float | None) -> str:
     if value is None:
         return NOTHING
     return f"{value:.4f}" if value >= 0.0001 else "< 0.0001"
+
+
+def change(value: float | None, tell: Callable[[float | None], str]) -> str:
+    """A difference, with its sign."""
+    return f"{'+' if value is not None and value > 0 else ''}{tell(value)}"
 
 
 def seconds(value: float | None) -> str:
