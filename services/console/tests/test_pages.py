@@ -324,7 +324,7 @@ async def test_the_course_of_a_group_within_its_window_is_told_with_its_interval
     console.mesh.fairness = [measured("none", 0.97), measured("religion", 0.71)]
     async with console.signed_in() as client:
         page = " ".join((await client.get("/fairness")).text.split())
-    assert '-12.5 % <small class="calm">-25.0 % to -6.2 %</small> <span class="tag calm">falling</span>' in page
+    assert '<span class="tag calm">falling</span> -12.5 %<br><small class="calm">-25.0 % – -6.2 %</small>' in page
 
 
 async def test_the_overview_shows_how_answers_are(console: Console) -> None:

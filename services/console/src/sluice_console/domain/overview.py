@@ -77,7 +77,6 @@ def figures(points: Points, scope: Scope, spent: Mapping[str, int] | None) -> li
         _share(points, "Blocked", "quality.blocked_ratio", "of requests, in or out"),
         _share(points, "Redacted", "quality.redacted_ratio", "of requests held personal data"),
         _share(points, "Failed", "quality.failed_ratio", "of requests", bad_from=0.05),
-        _share(points, "Refused", "quality.refusal_ratio", "of answers: the model declined"),
         _cost(spent, scope.length),
         _share(points, "Liked", "quality.feedback_score", "of thumbs up or down"),
         Figure(

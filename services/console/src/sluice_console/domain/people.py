@@ -17,7 +17,7 @@ class Role(enum.StrEnum):
     REVIEWER = "reviewer"
     """Decides what waits for a review."""
     OPERATOR = "operator"
-    """Acts on alerts and budgets, too."""
+    """Acts on alerts, too."""
 
     def includes(self, other: Role) -> bool:
         """Whether this role may do what the other may."""
