@@ -585,6 +585,21 @@ async def test_an_alert_says_how_bad_it_is_and_what_moved(console: Console) -> N
         assert part in page
 
 
+async def test_an_alert_without_a_measurement_shows_none(console: Console) -> None:
+    firing = insight.ALERT_STATE_FIRING
+    console.mesh.alerts = [insight.Alert(alert_id="m", rule="mesh.dead_letters", state=firing, labels={"topic": "t"})]
+    async with console.signed_in() as client:
+        page = (await client.get("/alerts")).text
+    assert "mesh.dead_letters" in page
+    assert "observed, window of" not in page
+    # An insight that is not replaced yet sends an empty one.
+    console.mesh.alerts[0].evidence.SetInParent()
+    async with console.signed_in() as client:
+        page = (await client.get("/alerts")).text
+    assert "mesh.dead_letters" in page
+    assert "observed, window of" not in page
+
+
 async def test_money_of_two_currencies_is_never_added_up(console: Console) -> None:
     console.mesh.fill()
     console.mesh.budgets = []

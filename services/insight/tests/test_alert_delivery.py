@@ -83,6 +83,14 @@ async def test_a_webhook_is_signed_and_carries_the_evidence(far: Far, secret_fil
     assert told["data"]["link"] == "http://console/alerts"
 
 
+async def test_an_alert_without_a_measurement_is_told_without_evidence(far: Far, secret_file: str) -> None:
+    event = alert()
+    event.message.ClearField("evidence")
+    await deliver(webhook(far, secret_file), event)
+    [(_, _, body)] = far.got
+    assert "evidence" not in json.loads(body)["data"]
+
+
 async def test_what_passes_is_tried_again_under_the_same_id(far: Far, secret_file: str) -> None:
     far.answers = [503, 429, 200]
     await deliver(webhook(far, secret_file), alert())

@@ -24,7 +24,9 @@ from sluice_insight.api.alert_changes import SERVICE_NAME, AlertService
 from sluice_insight.api.alerts import AlertView, listed
 from sluice_insight.domain.alerting.rules import Rule, Threshold
 from sluice_insight.domain.alerting.states import FIRING, PENDING, RESOLVED, Alert, Alerts, Signal
-from sluice_insight.domain.board import MINUTE
+from sluice_insight.domain.board import MINUTE, Point
+from sluice_insight.domain.catalogue import Value
+from sluice_insight.domain.part import Series
 from sluice_insight.domain.watch import Watchers
 from sluice_insight.settings import InsightSettings
 from sluice_kit.server import GrpcServer
@@ -467,3 +469,18 @@ def test_the_silences_that_are_kept_are_bounded_and_old_ones_go_first() -> None:
         event.metadata.occurred_at.FromMicroseconds(BEGIN + number)
         kept.take(event)
     assert [one.silence_id for one in kept.silences()] == ["s0", "s1"]
+
+
+# --- what an alert carries ---
+
+
+def test_an_alert_without_a_measurement_has_no_evidence_and_one_with_it_has(desk: Desk) -> None:
+    point = Point(
+        metric="quality.failed_ratio", unit="ratio", series=Series(tenant_id="globex"), start=BEGIN, length=MINUTE,
+        value=Value(0.7, 10), revision=1, closed=True,
+    )  # fmt: skip
+    missing = Signal(labels=(("producer", "sluice-cost/0#1"), ("topic", "t")), causes={"missing=3": 1.0})
+    desk.raise_alert(missing, Signal(labels=(("tenant_id", "globex"),), point=point))
+    told = {len(one.labels): one for one in listed(desk.view, insight_service_pb2.ListAlertsRequest()).alerts}
+    assert not told[2].HasField("evidence")
+    assert (told[1].evidence.metric, told[1].evidence.value) == ("quality.failed_ratio", 0.7)

@@ -127,7 +127,8 @@ def _point(point: metric_pb2.MetricPoint) -> Point:
 
 
 def _alert(alert: pb.Alert) -> Alert:
-    evidence = _point(alert.evidence) if alert.HasField("evidence") else None
+    # By the metric: an insight of an older version sends an empty measurement where there is none.
+    evidence = _point(alert.evidence) if alert.evidence.metric else None
     return Alert(
         id=alert.alert_id,
         rule=alert.rule,

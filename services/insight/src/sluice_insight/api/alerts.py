@@ -35,15 +35,19 @@ class AlertView:
         """One alert as it stands."""
         event = told.event
         alert = pb.Alert(
-            alert_id=event.alert_id, rule=event.rule, state=STATES[event.state], evidence=event.evidence,
-            severity=event.severity, summary=event.summary, runbook=event.runbook, labels=dict(event.labels),
-            causes=dict(event.causes), producer=event.metadata.producer, silenced_by=self.silenced_by(told),
+            alert_id=event.alert_id, rule=event.rule, state=STATES[event.state], severity=event.severity,
+            summary=event.summary, runbook=event.runbook, labels=dict(event.labels), causes=dict(event.causes),
+            producer=event.metadata.producer, silenced_by=self.silenced_by(told),
         )  # fmt: skip
+        # A copy of what is absent would be there, and empty: alerts of the mesh itself have no measurement.
+        if event.HasField("evidence"):
+            alert.evidence.CopyFrom(event.evidence)
         alert.since.FromMicroseconds(told.since)
         alert.changed_at.FromMicroseconds(told.changed_at)
         if (taken := self.interventions.acknowledgement(event.alert_id)) is not None:
             alert.acknowledgement.by, alert.acknowledgement.reason = taken.acknowledged_by, taken.reason
-            alert.acknowledgement.at.CopyFrom(taken.metadata.occurred_at)
+            if taken.metadata.HasField("occurred_at"):
+                alert.acknowledgement.at.CopyFrom(taken.metadata.occurred_at)
         return alert
 
     def silenced_by(self, told: Told) -> Sequence[str]:

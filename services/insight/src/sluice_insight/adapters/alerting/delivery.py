@@ -133,8 +133,9 @@ def webhook_body(alert: AlertRaised, *, console_url: str) -> dict[str, Any]:
         "labels": dict(alert.labels),
         "causes": dict(alert.causes),
         "since": _iso(Told(alert).since),
-        "evidence": MessageToDict(alert.evidence, preserving_proto_field_name=True),
     }
+    if alert.HasField("evidence"):
+        data["evidence"] = MessageToDict(alert.evidence, preserving_proto_field_name=True)
     if console_url:
         data["link"] = _link(console_url)
     return {"type": f"alert.{alert.state}", "timestamp": _iso(Told(alert).changed_at), "data": data}
