@@ -59,6 +59,13 @@ def test_the_targets_name_containers_and_their_ports(name):
             assert int(port) == expected_port(host, "grpc")
 
 
+def test_alerts_link_to_the_console_where_it_is_published():
+    [published] = COMPOSE["services"]["console"]["ports"]
+    address = published.rsplit(":", 1)[0]
+    default = COMPOSE["services"]["insight"]["environment"]["SLUICE_INSIGHT_CONSOLE_URL"]
+    assert default == f"${{SLUICE_INSIGHT_CONSOLE_URL:-http://{address}}}"
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_the_health_check_asks_the_port_that_is_served(name):
     port = int(COMPOSE["services"][name]["healthcheck"]["test"][-1].rsplit(":", 1)[1])

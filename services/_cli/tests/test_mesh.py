@@ -148,6 +148,16 @@ def test_the_judge_serves_its_health_on_a_port_of_its_own_and_is_shown(monkeypat
     ]
 
 
+def test_alerts_link_to_the_console_of_the_same_mesh_unless_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "_script", lambda name: Path("/bin") / name)
+    monkeypatch.delenv("SLUICE_INSIGHT_CONSOLE_URL", raising=False)
+    insight, console = plan.services(("insight", "console"), 100)
+    assert insight.environment == {"SLUICE_INSIGHT_CONSOLE_URL": f"http://127.0.0.1:{console.ports['console']}"}
+    assert plan.services(("insight",), 100)[0].environment == {}
+    monkeypatch.setenv("SLUICE_INSIGHT_CONSOLE_URL", "https://sluice.example")
+    assert plan.services(("insight", "console"), 100)[0].environment == {}
+
+
 def test_a_gateway_without_a_cost_service_holds_nothing_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "_script", lambda name: Path("/bin") / name)
     monkeypatch.delenv("SLUICE_COST_TARGET", raising=False)

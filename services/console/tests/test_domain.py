@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from sluice_console.adapters.key_files import keyring_of
 from sluice_console.domain import overview, spending, wording
-from sluice_console.domain.answers import Amount, Point, Points, SpendGroup
+from sluice_console.domain.answers import Alert, Amount, Point, Points, SpendGroup
 from sluice_console.domain.charts import Chart, Line, over_time, windows
 from sluice_console.domain.comparisons import Feature
+from sluice_console.domain.evidence import seen_at
 from sluice_console.domain.looking_back import KeptWindow, LookingBack, name_of, named
 from sluice_console.domain.overview import charts, mean
 from sluice_console.domain.people import Person, Role
@@ -279,3 +280,61 @@ def test_a_chart_says_in_words_and_in_a_table_what_it_draws() -> None:
     assert chart.summary == "Latency. half: latest 500 ms, highest 500 ms"
     assert chart.rows == [("12:01", ["500 ms"])]
     assert not chart.is_empty
+
+
+def alert_of(metric: str, *, ago: timedelta, length: timedelta, **series: str) -> Alert:
+    start = NOON.replace(second=0) - ago
+    point = Point(metric=metric, unit="1", series=series, start=start, length=length, value=1.0, samples=9)
+    return Alert(id="a", rule="r", state="firing", since=None, evidence=point)
+
+
+@pytest.mark.parametrize(
+    ("metric", "series", "minutes", "address"),
+    [
+        ("drift.drifted", {"tenant": "a b", "model": "small"}, 7, "/drift?tenant=a+b&model=small"),
+        ("drift.drifted", {"tenant": "", "model": "small"}, 7, "/drift?tenant=&model=small"),
+        (
+            "fairness.input_terms.religion.selection_rate",
+            {"tenant": "acme"},
+            70,
+            "/fairness?metric=selection_rate&attribute=input_terms&windows=hour",
+        ),
+        (
+            "fairness.input_cohort.plan.free.block_rate",
+            {},
+            70,
+            "/fairness?metric=block_rate&attribute=input_cohort.plan&windows=hour",
+        ),
+        ("quality.blocked_ratio", {"tenant": "acme", "model": "m", "route": ""}, 7, "/?tenant=acme&model=m&range=15m"),
+        ("quality.latency_seconds.p95", {"model": "m"}, 300, "/?model=m&range=6h"),
+        ("quality.requests", {"model": "m"}, 40 * 1440, ""),
+        ("quality.judge_score", {"model": "m"}, 7, ""),
+        ("cost.unpriced_requests", {"model": "m"}, 700, "/cost?model=m&period=24h"),
+        (
+            "probe.unguarded",
+            {"route": "chat"},
+            7,
+            "/requests?probes=on&from=2026-11-26T11%3A53&until=2026-11-26T12%3A54",
+        ),
+        (
+            "probe.recall_by_name_origin.west_african",
+            {},
+            7,
+            "/fairness?metric=pii_recall_by_name_origin&windows=hour",
+        ),
+        ("weather.rain", {}, 7, ""),
+    ],
+)
+def test_an_alert_leads_to_the_page_that_shows_its_evidence(
+    metric: str, series: dict[str, str], minutes: int, address: str
+) -> None:
+    alert = alert_of(metric, ago=timedelta(minutes=minutes), length=timedelta(hours=1), **series)
+    assert seen_at(alert, NOON) == address
+
+
+def test_events_that_are_missing_are_seen_on_the_page_of_alerts_and_what_has_no_page_leads_nowhere() -> None:
+    def without(**labels: str) -> Alert:
+        return Alert(id="a", rule="r", state="firing", since=None, evidence=None, labels=labels)
+
+    assert seen_at(without(producer="sluice-cost/0#1", topic="t"), NOON) == "#sources"
+    assert seen_at(without(topic="t"), NOON) == ""

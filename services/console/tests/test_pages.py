@@ -2,11 +2,13 @@
 
 import asyncio
 import hashlib
+import html
 import json
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import unquote
 
 import httpx2
 import pytest
@@ -17,7 +19,7 @@ from sluice.insight.v1 import insight_service_pb2 as insight
 from sluice.types.v1 import metric_pb2, money_pb2
 from sluice_console.domain.people import Person, Role
 
-from .conftest import Console, drifted, hours_ago, measured, spent, without_texts
+from .conftest import Console, drifted, hours_ago, measured, spent, stamp, without_texts
 
 PAGES = ("/", "/drift", "/fairness", "/requests", "/cost", "/review", "/alerts")
 STATIC = Path(__file__).parents[1] / "src" / "sluice_console" / "static"
@@ -598,6 +600,31 @@ async def test_an_alert_without_a_measurement_shows_none(console: Console) -> No
         page = (await client.get("/alerts")).text
     assert "mesh.dead_letters" in page
     assert "observed, window of" not in page
+
+
+async def test_every_alert_has_its_row_to_link_to_and_leads_to_a_page_that_answers(console: Console) -> None:
+    alert_id = "quality.slow|model=org/small 2,tenant_id=acme|2026-11-26T12:00:00Z"
+    metrics = (
+        "quality.failed_ratio", "drift.drifted", "fairness.input_terms.age.selection_rate", "probe.unguarded", "cost.unpriced_requests",
+    )  # fmt: skip
+    series = metric_pb2.MetricSeries(tenant_id="acme", model="org/small 2")
+    at = stamp(datetime.now(UTC))
+    console.mesh.alerts = [
+        insight.Alert(
+            alert_id=alert_id if i == 0 else f"a{i}", rule="r", state=insight.ALERT_STATE_FIRING,
+            evidence=metric_pb2.MetricPoint(metric=metric, series=series, window=metric_pb2.MetricWindow(start=at)),
+        )
+        for i, metric in enumerate(metrics)
+    ]  # fmt: skip
+    async with console.signed_in() as client:
+        page = (await client.get("/alerts")).text
+        links = re.findall(r'<a href="([^"]+)"><code>', page)
+        answers = [(await client.get(html.unescape(link))).status_code for link in links]
+        overview = (await client.get("/")).text
+    assert answers == [200] * len(metrics)
+    rows = [html.unescape(found) for found in re.findall(r'<tr id="([^"]+)"', page)]
+    assert rows[0] == alert_id
+    assert unquote(re.findall(r'href="/alerts\?state=firing#([^"]+)"', overview)[0]) == alert_id
 
 
 async def test_money_of_two_currencies_is_never_added_up(console: Console) -> None:

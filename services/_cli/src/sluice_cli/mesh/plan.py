@@ -114,6 +114,9 @@ def _environment(name: str, names: tuple[str, ...], offset: int) -> dict[str, st
     # not let through while nobody can tell.
     if name == "gateway" and "cost" not in names and "SLUICE_COST_TARGET" not in os.environ:
         return {"SLUICE_GATEWAY_BUDGETS": "false"}
+    # Receivers of alerts are told where a person sees them.
+    if name == "insight" and "console" in names and "SLUICE_INSIGHT_CONSOLE_URL" not in os.environ:
+        return {"SLUICE_INSIGHT_CONSOLE_URL": f"http://{default_listen('console', offset)}"}
     # llama.cpp's threads spin while they wait for one another. One a core, on cores shared with ten processes, is many times
     # slower than half of that: measured on two busy cores, 40 tokens took 1-3 s with one thread and 20-40 s with two.
     if name == "inference":

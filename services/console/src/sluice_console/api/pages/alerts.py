@@ -11,6 +11,7 @@ from starlette.routing import Route
 from sluice_console.api.pages.alert_actions import LENGTHS, may_act
 from sluice_console.api.site import Part, Site, parts, person_of
 from sluice_console.domain.answers import Alert
+from sluice_console.domain.evidence import seen_at
 from sluice_console.domain.people import Person
 from sluice_console.domain.scope import BadScope
 
@@ -41,6 +42,7 @@ def routes(site: Site) -> list[Route]:
             alerts=[alert for alert in known if not state or alert.state == state],
             may_act=may_act(person),
             lengths=LENGTHS,
+            seen_at=seen_at,
             new_id=lambda: secrets.token_hex(16),
         )
 

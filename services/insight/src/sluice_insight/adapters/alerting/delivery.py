@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 from google.protobuf.json_format import MessageToDict
@@ -137,7 +138,7 @@ def webhook_body(alert: AlertRaised, *, console_url: str) -> dict[str, Any]:
     if alert.HasField("evidence"):
         data["evidence"] = MessageToDict(alert.evidence, preserving_proto_field_name=True)
     if console_url:
-        data["link"] = _link(console_url)
+        data["link"] = _link(console_url, alert)
     return {"type": f"alert.{alert.state}", "timestamp": _iso(Told(alert).changed_at), "data": data}
 
 
@@ -154,12 +155,13 @@ def alertmanager_alert(alert: AlertRaised, *, console_url: str) -> dict[str, Any
         "endsAt": _iso(ends),
     }
     if console_url:
-        found["generatorURL"] = _link(console_url)
+        found["generatorURL"] = _link(console_url, alert)
     return found
 
 
-def _link(console_url: str) -> str:
-    return console_url.rstrip("/") + "/alerts"
+def _link(console_url: str, alert: AlertRaised) -> str:
+    """The alert's own row on the console's page, which links where its evidence is seen."""
+    return f"{console_url.rstrip('/')}/alerts#{quote(alert.alert_id, safe='')}"
 
 
 def _iso(microseconds: int) -> str:
