@@ -88,6 +88,8 @@ class Mesh(
     """What insight says to every action; empty while it does as it is told."""
     is_late: bool = False
     """Insight does as it is told, and says so too late."""
+    complete_up_to: datetime | None = None
+    """What alerts and comparisons say of themselves."""
     sources: list[insight.Source] = field(default_factory=list)
     spend: list[cost.SpendGroup] = field(default_factory=list)
     forecasts: list[cost.SpendForecast] = field(default_factory=list)
@@ -147,7 +149,7 @@ class Mesh(
 
     async def ListAlerts(self, request, context):
         await self._note("insight", request, context)
-        return insight.ListAlertsResponse(alerts=self.alerts)
+        return insight.ListAlertsResponse(alerts=self.alerts, complete_up_to=self._complete())
 
     async def ListSilences(self, request, context):
         await self._note("insight", request, context)
@@ -197,6 +199,7 @@ class Mesh(
             left_out=3 if self.drift_next_page else 0,
             next_page_token=self.drift_next_page,
             older_count=len(self.drift) - len(found),
+            complete_up_to=self._complete(),
         )
 
     async def ListFairness(self, request, context):
@@ -219,7 +222,11 @@ class Mesh(
             left_out=len(found) - last,
             next_page_token=str(last) if last < len(found) else "",
             windows=[] if first else windows,
+            complete_up_to=self._complete(),
         )
+
+    def _complete(self):
+        return stamp(self.complete_up_to) if self.complete_up_to else None
 
     async def ListRequests(self, request, context):
         await self._note("insight", request, context)

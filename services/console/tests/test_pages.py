@@ -627,6 +627,15 @@ async def test_every_alert_has_its_row_to_link_to_and_leads_to_a_page_that_answe
     assert unquote(re.findall(r'href="/alerts\?state=firing#([^"]+)"', overview)[0]) == alert_id
 
 
+@pytest.mark.parametrize("path", ["/alerts", "/drift", "/fairness"])
+async def test_a_page_says_up_to_when_what_it_shows_is_complete(console: Console, path: str) -> None:
+    console.mesh.fill()
+    async with console.signed_in() as client:
+        assert "Complete up to —; drawn at" in (await client.get(path)).text
+        console.mesh.complete_up_to = datetime(2026, 11, 26, 12, 3, tzinfo=UTC)
+        assert "Complete up to 2026-11-26 12:03:00 UTC; drawn at" in (await client.get(path)).text
+
+
 async def test_money_of_two_currencies_is_never_added_up(console: Console) -> None:
     console.mesh.fill()
     console.mesh.budgets = []

@@ -207,3 +207,11 @@ async def listed(target: str, count: int) -> list[pb.Alert]:
             if len(answer.alerts) >= count:
                 return list(answer.alerts)
             await asyncio.sleep(0.1)
+
+
+async def judged(target: str, *, up_to: int) -> None:
+    """Waits until insight says that it has judged this minute."""
+    async with grpc.aio.insecure_channel(target) as channel, asyncio.timeout(DEADLINE):
+        stub = InsightServiceStub(channel)
+        while (await stub.ListAlerts(pb.ListAlertsRequest())).complete_up_to.ToMicroseconds() != up_to:
+            await asyncio.sleep(0.1)

@@ -10,7 +10,7 @@ from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice_kit import broker
 from sluice_kit.settings import MeshSettings
 
-from .alert_mesh import NOIDA, Mesh, free_port, listed, process, state
+from .alert_mesh import MINUTE, NOIDA, Mesh, free_port, judged, listed, process, state
 
 pytestmark = pytest.mark.skipif(not NOIDA.exists(), reason="the embedded broker (noida-db) is not installed")
 
@@ -45,6 +45,7 @@ async def test_an_alert_fires_once_and_is_resolved_once_over_kills(mesh: Mesh) -
         await mesh.measure(2, failed=10)
         found = await mesh.alerts(lambda all_: sum(event.state == "firing" for event in all_) >= 2)
         alerts = await listed(target, 2)
+        await judged(target, up_to=mesh.began + 3 * MINUTE)
     assert [event.state for event in found] == ["firing", "resolved", "firing"]
     assert found[0].alert_id == found[1].alert_id != found[2].alert_id
     assert [alert.state for alert in alerts] == [pb.ALERT_STATE_FIRING, pb.ALERT_STATE_RESOLVED]

@@ -14,8 +14,14 @@ from sluice.insight.v1 import comparison_service_pb2 as pb
 from sluice.insight.v1 import comparison_service_pb2_grpc as rpc
 from sluice.types.v1 import metric_pb2
 from sluice_insight.adapters.comparisons import Comparisons
+from sluice_insight.adapters.sources import Sources
+from sluice_insight.adapters.watermark import Watermark
 from sluice_insight.api.comparisons import ComparisonService
+from sluice_insight.domain.board import MINUTE, Board
+from sluice_insight.domain.part import Part, Series
 from sluice_insight.domain.windows import Windows
+from sluice_kit.consumer import ConsumedEvent
+from sluice_kit.events import topic_of
 from sluice_kit.interceptor import CallInterceptor
 
 
@@ -65,11 +71,19 @@ def fairness(tenant: str, group: str, minutes: int, *, value: float = 0.5, hours
     return event
 
 
+@pytest.fixture
+def board_and_sources() -> tuple[Board, Sources]:
+    return Board(history=24 * 60 * MINUTE), Sources(now=NOON.timestamp)
+
+
 @pytest_asyncio.fixture
-async def stub_and_comparisons():
+async def stub_and_comparisons(board_and_sources: tuple[Board, Sources]):
     comparisons = Comparisons(most_drift=50, most_fairness=50, most_in_windows=50)
+    board, sources = board_and_sources
     server = grpc.aio.server(interceptors=[CallInterceptor()])
-    rpc.add_ComparisonServiceServicer_to_server(ComparisonService(comparisons), server)
+    rpc.add_ComparisonServiceServicer_to_server(
+        ComparisonService(comparisons, Watermark(board, sources, now=NOON.timestamp)), server
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -284,3 +298,69 @@ def test_of_windows_the_newest_so_many_are_kept_whatever_their_order() -> None:
         for start in starts:
             windows.put(Kept(("a",), (start, 1, True)))
         assert [start for start, _ in windows.each(lambda _: True)] == [19, 18, 17, 16, 15]
+
+
+def part(
+    family: str, minutes: int, *, complete: int, partition: int = 0, closed: bool = False, revision: int = 1
+) -> Part:
+    return Part(
+        key=f"{family}|{minutes}|{partition}", family=family, series=Series(), start=at(minutes).ToMicroseconds(), length=MINUTE,
+        partition=partition, revision=revision, closed=closed, complete_up_to=at(complete).ToMicroseconds(),
+    )  # fmt: skip
+
+
+def missing(topic_of_event: Any, *, first: int) -> list[ConsumedEvent]:
+    """Events of a producer, of which the third is not there."""
+    found = []
+    for number in (1, 2, 4):
+        event = topic_of_event()
+        event.metadata.producer, event.metadata.producer_sequence = "sluice-drift/0#aaaaaaaa", number
+        event.metadata.occurred_at.CopyFrom(at(first + number))
+        written = int(NOON.timestamp() * 1000) + 60_000
+        topic = topic_of(topic_of_event).name
+        found.append(ConsumedEvent(event, topic, 0, number, b"", {}, f"e{number}", written))
+    return found
+
+
+async def test_every_comparison_says_up_to_when_it_is_complete(stub_and_comparisons, board_and_sources) -> None:
+    stub, _ = stub_and_comparisons
+    board, sources = board_and_sources
+    for answer in (await stub.ListDrift(pb.ListDriftRequest()), await stub.ListFairness(pb.ListFairnessRequest())):
+        assert not answer.HasField("complete_up_to"), "nothing was seen"
+    now = int(NOON.timestamp() * 1e6)
+    # The slowest partition of the family, and of no other one.
+    for one in (
+        part("drift", -5, complete=-1),
+        part("drift", -5, complete=-2, partition=1),
+        part("quality", -20, complete=-20),
+    ):
+        board.put(one, now=now)
+    assert (await stub.ListDrift(pb.ListDriftRequest())).complete_up_to == at(-2)
+    for event in missing(drift_pb2.DriftMeasured, first=-30):
+        sources.see(event)
+    assert (await stub.ListDrift(pb.ListDriftRequest())).complete_up_to == at(-28)
+
+
+async def test_fairness_is_complete_up_to_the_first_window_that_is_not_compared_yet(
+    stub_and_comparisons, board_and_sources
+) -> None:
+    stub, _ = stub_and_comparisons
+    board, sources = board_and_sources
+    now = int(NOON.timestamp() * 1e6)
+
+    async def complete() -> Timestamp:
+        return (await stub.ListFairness(pb.ListFairnessRequest())).complete_up_to
+
+    board.put(part("fairness", -9, complete=-7), now=now)
+    board.put(part("fairness", -8, complete=-7), now=now)
+    assert await complete() == at(-9)
+    board.put(part("fairness", -9, complete=-6, closed=True, revision=2), now=now)
+    assert await complete() == at(-8)
+    board.put(part("fairness", -8, complete=-5, closed=True, revision=2), now=now)
+    assert await complete() == at(-5)
+    board.put(part("fairness", -7, complete=-5), now=now)
+    board.forget(at(-6).ToMicroseconds())
+    assert await complete() == at(-5), "what is forgotten holds nothing back"
+    for event in missing(fairness_pb2.FairnessMeasured, first=-30):
+        sources.see(event)
+    assert await complete() == at(-28)

@@ -14,6 +14,7 @@ from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice.insight.v1.insight_service_pb2_grpc import InsightServiceStub, add_InsightServiceServicer_to_server
 from sluice_insight import consumer
 from sluice_insight.adapters.sources import GRACE_SECONDS, SourceGauges, Sources
+from sluice_insight.adapters.watermark import Watermark
 from sluice_insight.api.metrics import SERVICE_NAME, InsightService
 from sluice_insight.consumer import Feed
 from sluice_insight.domain.board import MINUTE, Board
@@ -277,3 +278,24 @@ async def test_a_loss_of_an_impossible_time_is_refused_each_time_it_is_tried_and
     await mesh.charge(1, written=BEGAN - 100)
     await mesh.charge(4)
     assert (await mesh.source()).missing_count == 2
+
+
+async def test_alerts_are_complete_up_to_the_minute_that_was_judged_and_no_later_than_what_is_missing() -> None:
+    mesh, judged = Mesh(), [0]
+    watermark = Watermark(mesh.board, mesh.sources, judged=lambda: judged[0], now=lambda: mesh.clock)
+    service = InsightService(
+        board=mesh.board, watchers=mesh.watchers, sources=mesh.sources, watermark=watermark, now=lambda: mesh.clock
+    )
+
+    async def complete() -> float | None:
+        answer = await service.ListAlerts(pb.ListAlertsRequest(), None)  # type: ignore[arg-type]
+        return answer.complete_up_to.ToSeconds() - BEGAN if answer.HasField("complete_up_to") else None
+
+    await mesh.measure(BEGAN + 300)
+    assert await complete() is None, "no rule was judged here"
+    judged[0] = (BEGAN + 240) * 1_000_000
+    assert await complete() == 240
+    await mesh.charge(1, 2, 4)
+    assert await complete() == 2, "it was judged over less than all"
+    await mesh.charge(3)
+    assert await complete() == 240

@@ -24,6 +24,7 @@ from sluice_kit.publisher import EventPublisher
 from sluice_kit.server import GrpcServer
 
 from sluice_insight.adapters.alerting import service as alerting
+from sluice_insight.adapters.alerting.evaluator import Evaluator
 from sluice_insight.adapters.alerting.interventions import Interventions
 from sluice_insight.adapters.alerting.log import AlertLog
 from sluice_insight.adapters.alerting.receivers import Receiver, read_receivers
@@ -37,6 +38,7 @@ from sluice_insight.adapters.sources import SourceGauges, Sources
 from sluice_insight.adapters.stories.events import STORY_EVENTS
 from sluice_insight.adapters.stories.feed import StoryFeed
 from sluice_insight.adapters.stories.store import Stories, StoriesUnavailable
+from sluice_insight.adapters.watermark import Watermark
 from sluice_insight.api.alert_changes import SERVICE_NAME as ALERT_SERVICE_NAME
 from sluice_insight.api.alert_changes import AlertService
 from sluice_insight.api.alerts import AlertView
@@ -80,21 +82,23 @@ class _House:
         REGISTRY.register(LiveWindows(board=self.board, limit=configured.exposed_series))
         REGISTRY.register(SourceGauges(self.sources))
 
-    def open_doors(self, server: GrpcServer, publisher: EventPublisher, rules: alerting.Rules) -> Sequence[str]:
+    def open_doors(self, server: GrpcServer, publisher: EventPublisher, judge: Evaluator) -> Sequence[str]:
         """Adds the services; their names."""
+        watermark = Watermark(self.board, self.sources, judged=lambda: judge.judged_up_to)
         alerts = AlertView(self.alert_log, self.interventions)
         servicer = InsightService(
-            board=self.board, watchers=self.watchers, sources=self.sources, alert_view=alerts, history=self.history
-        )
+            board=self.board, watchers=self.watchers, sources=self.sources, alert_view=alerts, history=self.history,
+            watermark=watermark,
+        )  # fmt: skip
         alert_service = AlertService(
             alerts,
             watchers=self.watchers,
             publish=publisher.publish,
-            rules=lambda: [rule.name for rule in rules.current],
+            rules=lambda: [rule.name for rule in judge.rules()],
         )
         add_AlertServiceServicer_to_server(alert_service, server.grpc)
         add_InsightServiceServicer_to_server(servicer, server.grpc)
-        add_ComparisonServiceServicer_to_server(ComparisonService(self.comparisons), server.grpc)
+        add_ComparisonServiceServicer_to_server(ComparisonService(self.comparisons, watermark), server.grpc)
         add_RequestServiceServicer_to_server(RequestService(self.stories), server.grpc)
         return [SERVICE_NAME, ALERT_SERVICE_NAME, COMPARISON_SERVICE_NAME, REQUEST_SERVICE_NAME]
 
@@ -147,6 +151,7 @@ async def serve(configured: InsightSettings) -> None:
     judge = alerting.evaluator(
         board=house.board, sources=house.sources, rules=rules, publisher=publisher, settings=configured,
         topics=MEASURED, positions=lambda: house.feed.positions, interventions=house.interventions, comparisons=house.comparisons,
+        log=house.alert_log,
     )  # fmt: skip
     async with contextlib.AsyncExitStack() as closing:
         closing.callback(house.close)
@@ -162,19 +167,19 @@ async def serve(configured: InsightSettings) -> None:
         ]
         evaluating = alerting.evaluate_for_ever(judge, configured, every_seconds=configured.alert_seconds)
         for_ever = [evaluating, rules.watch(), house.story_feed.keep_bounded(), house.forget(configured)]
-        await _run(configured, house, publisher, rules, alert_consumers, for_ever)
+        await _run(configured, house, publisher, judge, alert_consumers, for_ever)
 
 
 async def _run(
     configured: InsightSettings,
     house: _House,
     publisher: EventPublisher,
-    rules: alerting.Rules,
+    judge: Evaluator,
     consumers: Sequence[EventConsumer],
     for_ever: Sequence[Coroutine[Any, Any, None]],
 ) -> None:
     server = GrpcServer(service="insight", settings=configured)
-    names = house.open_doors(server, publisher, rules)
+    names = house.open_doors(server, publisher, judge)
     board_consumer = house.board_consumer(configured)
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:

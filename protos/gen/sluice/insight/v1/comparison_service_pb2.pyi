@@ -74,6 +74,7 @@ class ListDriftResponse(_message.Message):
     NEWEST_AT_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     OLDER_COUNT_FIELD_NUMBER: _builtins.int
+    COMPLETE_UP_TO_FIELD_NUMBER: _builtins.int
     left_out: _builtins.int
     """How many more there are after these."""
     next_page_token: _builtins.str
@@ -90,6 +91,12 @@ class ListDriftResponse(_message.Message):
     def newest_at(self) -> _timestamp_pb2.Timestamp:
         """The newest moment at which anything was measured; absent when nothing was."""
 
+    @_builtins.property
+    def complete_up_to(self) -> _timestamp_pb2.Timestamp:
+        """Event time up to which what drift observed is complete; absent when nothing was seen yet. While a comparison is missing, no later than the
+        one before it.
+        """
+
     def __init__(
         self,
         *,
@@ -98,10 +105,11 @@ class ListDriftResponse(_message.Message):
         newest_at: _timestamp_pb2.Timestamp | None = ...,
         next_page_token: _builtins.str = ...,
         older_count: _builtins.int = ...,
+        complete_up_to: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["newest_at", b"newest_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_up_to", b"complete_up_to", "newest_at", b"newest_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "left_out", b"left_out", "newest_at", b"newest_at", "next_page_token", b"next_page_token", "older_count", b"older_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "complete_up_to", b"complete_up_to", "left_out", b"left_out", "newest_at", b"newest_at", "next_page_token", b"next_page_token", "older_count", b"older_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,6 +182,7 @@ class ListFairnessResponse(_message.Message):
     NEWEST_AT_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     WINDOWS_FIELD_NUMBER: _builtins.int
+    COMPLETE_UP_TO_FIELD_NUMBER: _builtins.int
     left_out: _builtins.int
     """How many more there are after these."""
     next_page_token: _builtins.str
@@ -192,6 +201,13 @@ class ListFairnessResponse(_message.Message):
         first page only.
         """
 
+    @_builtins.property
+    def complete_up_to(self) -> _timestamp_pb2.Timestamp:
+        """Event time up to which every window that ended before is compared; absent when nothing was seen yet. Late data has its time before a window
+        is. While a count or a measurement is missing, no later than the one before it. Of the names of self-tests it says nothing: a round is whole
+        when it comes.
+        """
+
     def __init__(
         self,
         *,
@@ -200,10 +216,11 @@ class ListFairnessResponse(_message.Message):
         newest_at: _timestamp_pb2.Timestamp | None = ...,
         next_page_token: _builtins.str = ...,
         windows: _abc.Iterable[Global___FairnessWindow] | None = ...,
+        complete_up_to: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["newest_at", b"newest_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_up_to", b"complete_up_to", "newest_at", b"newest_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["left_out", b"left_out", "measurements", b"measurements", "newest_at", b"newest_at", "next_page_token", b"next_page_token", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete_up_to", b"complete_up_to", "left_out", b"left_out", "measurements", b"measurements", "newest_at", b"newest_at", "next_page_token", b"next_page_token", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -582,21 +582,30 @@ class ListAlertsResponse(_message.Message):
 
     ALERTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    COMPLETE_UP_TO_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Where to go on; empty at the end."""
     @_builtins.property
     def alerts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alert]:
         """Newest first."""
 
+    @_builtins.property
+    def complete_up_to(self) -> _timestamp_pb2.Timestamp:
+        """Event time up to which the rules have been judged over complete values, no later than QueryMetricsResponse.complete_up_to. Rules on the mesh
+        itself and on self-tests are judged by the clock. Absent where this instance has judged none: another one does, what stood on the topics
+        is not read yet, or nothing was measured.
+        """
+
     def __init__(
         self,
         *,
         alerts: _abc.Iterable[Global___Alert] | None = ...,
         next_page_token: _builtins.str = ...,
+        complete_up_to: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["complete_up_to", b"complete_up_to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "complete_up_to", b"complete_up_to", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

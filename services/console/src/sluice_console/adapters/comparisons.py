@@ -63,6 +63,7 @@ class ComparisonReader:
             moment(answer, "newest_at"),
             answer.next_page_token,
             answer.older_count,
+            moment(answer, "complete_up_to"),
         )
 
     async def fairness(
@@ -78,6 +79,7 @@ class ComparisonReader:
         )
         found: dict[tuple[str, ...], GroupMeasurement] = {}  # what changes between two pages may be told twice
         windows: list[KeptWindow] = []  # the first page has them
+        complete_up_to = None
         for _ in range(_MOST_PAGES):
             answer = await self._insight.ask(self._stub.ListFairness, request, tenant=tenant)
             windows += map(_kept_window, answer.windows)
@@ -85,10 +87,14 @@ class ComparisonReader:
                 (*one.series, one.attribute, one.metric, one.group): one
                 for one in map(_measurement, answer.measurements)
             }
+            complete_up_to = complete_up_to or moment(answer, "complete_up_to")
             request.page_token = answer.next_page_token
             if not request.page_token:
                 break
-        return FoundGroups(list(found.values()), answer.left_out, moment(answer, "newest_at"), windows=windows)
+        newest_at = moment(answer, "newest_at")
+        return FoundGroups(
+            list(found.values()), answer.left_out, newest_at, windows=windows, complete_up_to=complete_up_to
+        )
 
 
 def _kept_window(window: pb.FairnessWindow) -> KeptWindow:

@@ -14,7 +14,7 @@ from sluice.types.v1 import metric_pb2
 
 from sluice_console.adapters.asking import Neighbour
 from sluice_console.adapters.messages import moment, optional, timestamp
-from sluice_console.domain.answers import Alert, Point, Points, Source
+from sluice_console.domain.answers import Alert, Alerts, Point, Points, Source
 
 DIMENSIONS = {
     "tenant": (pb.DIMENSION_TENANT, "tenant_id"),
@@ -82,11 +82,11 @@ class Insight:
         finally:
             call.cancel()
 
-    async def alerts(self, *, tenant: str, page_size: int = 200) -> list[Alert]:
+    async def alerts(self, *, tenant: str, page_size: int = 200) -> Alerts:
         """Newest first; of one tenant, where one is named."""
         request = pb.ListAlertsRequest(page_size=page_size, tenant_id=tenant)
         answer = await self._insight.ask(self._stub.ListAlerts, request, tenant=tenant)
-        return [_alert(one) for one in answer.alerts]
+        return Alerts([_alert(one) for one in answer.alerts], moment(answer, "complete_up_to"))
 
     async def sources(self) -> list[Source]:
         """Every producer whose events insight reads."""

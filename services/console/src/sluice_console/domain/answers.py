@@ -179,6 +179,16 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
+class Alerts:
+    """An answer of insight."""
+
+    alerts: Sequence[Alert] = ()
+    """Newest first."""
+    complete_up_to: datetime | None = None
+    """The moment up to which the rules were judged over all events; None where that instance of insight judges none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Silence:
     """Receivers are not told of alerts of a rule (of any, when it is empty) with these labels; of an empty one, of those without."""
 

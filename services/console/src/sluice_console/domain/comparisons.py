@@ -27,6 +27,7 @@ class Found(Generic[T]):
     """What gets the rest; empty where there is none."""
     older: int = 0
     """How many there are besides, of before the time that was asked for."""
+    complete_up_to: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import Counter as PrometheusCounter
@@ -115,9 +115,10 @@ class Sources:
                     GAPS.labels(topic).inc(last - first + 1)
                     hole.counted = True
 
-    def held_back_to(self) -> int | None:
-        """Event time before the earliest event that is missing now; None when nothing is."""
-        held = [stream.complete[1] for stream in self._streams.values() if stream.missing()]
+    def held_back_to(self, topics: Collection[str] = ()) -> int | None:
+        """Event time before the earliest event that is missing now, of these topics or of any; None when nothing is."""
+        chosen = [stream for (topic, _), stream in self._streams.items() if not topics or topic in topics]
+        held = [stream.complete[1] for stream in chosen if stream.missing()]
         return min(held, default=None)
 
     def snapshot(self) -> list[Source]:

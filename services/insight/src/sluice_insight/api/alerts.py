@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice_kit import context
 
@@ -86,13 +87,19 @@ def matching(*, rule: str, severity: str, tenant_id: str) -> Matches:
     return matches
 
 
-def listed(view: AlertView, request: pb.ListAlertsRequest) -> pb.ListAlertsResponse:
-    """One page, newest first. InvalidInput for a page token that is none."""
+def listed(
+    view: AlertView, request: pb.ListAlertsRequest, *, complete_up_to: Timestamp | None = None
+) -> pb.ListAlertsResponse:
+    """One page, newest first, with the moment up to which rules were judged. InvalidInput for a page token that is none."""
     states = chosen(request.states)
     matches = matching(rule=request.rule, severity=request.severity, tenant_id=request.tenant_id)
     found = view.log.find(lambda told: (not states or told.event.state in states) and matches(told))
     shown = page(found, size=request.page_size, default=DEFAULT_PAGE, largest=LARGEST_PAGE, token=request.page_token)
-    return pb.ListAlertsResponse(alerts=[view.alert(told) for told in shown.items], next_page_token=shown.next_token)
+    return pb.ListAlertsResponse(
+        alerts=[view.alert(told) for told in shown.items],
+        next_page_token=shown.next_token,
+        complete_up_to=complete_up_to,
+    )
 
 
 def chosen(states: Sequence[int]) -> frozenset[str]:

@@ -15,6 +15,7 @@ from sluice_kit import context
 from sluice_kit.errors import InvalidInput
 
 from sluice_insight.adapters.comparisons import Comparisons, DriftComparison, FairnessMeasurement, KeptMeasurement
+from sluice_insight.adapters.watermark import Watermark, stamp
 from sluice_insight.api.paging import page
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ComparisonService"].full_name
@@ -46,8 +47,8 @@ class _Wanted:
 class ComparisonService(pb_grpc.ComparisonServiceServicer):
     """Answers what drift and fairness last found."""
 
-    def __init__(self, comparisons: Comparisons) -> None:
-        self._comparisons = comparisons
+    def __init__(self, comparisons: Comparisons, watermark: Watermark) -> None:
+        self._comparisons, self._watermark = comparisons, watermark
 
     async def ListDrift(self, request: pb.ListDriftRequest, _: grpc.aio.ServicerContext) -> pb.ListDriftResponse:
         """The newest window of every series; a tenant's callers get their tenant's."""
@@ -70,6 +71,7 @@ class ComparisonService(pb_grpc.ComparisonServiceServicer):
             newest_at=_newest(found),
             next_page_token=shown.next_token,
             older_count=len({one.key[:-1] for one in known}) - len(found),
+            complete_up_to=stamp(self._watermark.of_drift()),
         )
 
     async def ListFairness(
@@ -94,6 +96,7 @@ class ComparisonService(pb_grpc.ComparisonServiceServicer):
             newest_at=_newest(found),
             next_page_token=shown.next_token,
             windows=[] if request.page_token else map(_window, windows.each(wanted.has)),
+            complete_up_to=stamp(self._watermark.of_fairness()),
         )
 
     def _fairness(self, request: pb.ListFairnessRequest, wanted: _Wanted) -> Sequence[_Measured]:
@@ -122,8 +125,7 @@ def _order(one: DriftComparison) -> int:
 
 
 def _newest(found: Sequence[Any]) -> Timestamp | None:
-    newest = max((one.rank[0] for one in found), default=0)
-    return _timestamp(newest) if newest else None
+    return stamp(max((one.rank[0] for one in found), default=0))
 
 
 def _microseconds(request: pb.ListDriftRequest | pb.ListFairnessRequest, name: str) -> int:
@@ -136,10 +138,4 @@ def _microseconds(request: pb.ListDriftRequest | pb.ListFairnessRequest, name: s
 
 def _window(window: tuple[int, Sequence[KeptMeasurement]]) -> pb.FairnessWindow:
     start, found = window
-    return pb.FairnessWindow(start=_timestamp(start), disparate_count=sum(one.is_disparate for one in found))
-
-
-def _timestamp(microseconds: int) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromMicroseconds(microseconds)
-    return stamp
+    return pb.FairnessWindow(start=stamp(start), disparate_count=sum(one.is_disparate for one in found))

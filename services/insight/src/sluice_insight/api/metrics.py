@@ -18,6 +18,7 @@ from sluice_kit.errors import InvalidInput, ResourceExhausted
 
 from sluice_insight.adapters.history import History, TooMuchHistory
 from sluice_insight.adapters.sources import SHOWN_RANGES, Source, Sources
+from sluice_insight.adapters.watermark import Watermark, stamp
 from sluice_insight.api import alerts
 from sluice_insight.api.paging import check_token, page
 from sluice_insight.domain.board import MINUTE, Board, Point, Query
@@ -56,10 +57,12 @@ class InsightService(pb_grpc.InsightServiceServicer):
         sources: Sources | None = None,
         alert_view: alerts.AlertView | None = None,
         history: History | None = None,
+        watermark: Watermark | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._alerts = alert_view or alerts.AlertView()
         self._sources = sources or Sources(now=now)
+        self._watermark = watermark or Watermark(board, self._sources, now=now)
         self._board, self._history = board, history
         self._watchers = watchers
         self._now = now
@@ -104,7 +107,9 @@ class InsightService(pb_grpc.InsightServiceServicer):
         self, request: pb.ListAlertsRequest, context: grpc.aio.ServicerContext
     ) -> pb.ListAlertsResponse:
         """One page of alerts, whichever service raised them. INVALID_ARGUMENT on a bad page token."""
-        return alerts.listed(self._alerts, request)
+        # Before they are listed: what is judged meanwhile may be missing from the answer.
+        complete_up_to = stamp(self._watermark.of_alerts())
+        return alerts.listed(self._alerts, request, complete_up_to=complete_up_to)
 
     async def ListSources(
         self, request: pb.ListSourcesRequest, context: grpc.aio.ServicerContext
@@ -171,10 +176,7 @@ class InsightService(pb_grpc.InsightServiceServicer):
         return Query(**selection, start=self._clipped(start, selection), end=end)
 
     def _complete_up_to(self) -> Timestamp | None:
-        moment = self._board.complete_up_to(self._microseconds())
-        held = self._sources.held_back_to()
-        moment = moment if held is None else min(moment, held)
-        return _timestamp(moment) if moment else None
+        return stamp(self._watermark.of_metrics())
 
     def _microseconds(self) -> int:
         return int(self._now() * 1_000_000)

@@ -91,6 +91,8 @@ class Board:
         self._by_start: defaultdict[int, dict[str, Part]] = defaultdict(dict)
         self._newest = 0
         self._heard: dict[tuple[str, int], tuple[int, int]] = {}
+        self._open: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        """Starts of parts that will still be closed, by family and key."""
 
     @property
     def history(self) -> int:
@@ -124,15 +126,24 @@ class Board:
             return False
         self._parts[part.key] = part
         self._by_start[part.start][part.key] = part
+        if part.closed or not part.complete_up_to:
+            self._open[part.family].pop(part.key, None)
+        else:
+            self._open[part.family][part.key] = part.start
         if part.start > self._newest:
             self._newest = part.start
             self.forget(self._horizon.first(now))
         return True
 
-    def complete_up_to(self, now: int) -> int:
-        """Event time up to which nothing more is expected: the slowest partition heard in the last minute; 0 if none."""
-        recent = [watermark for watermark, heard in self._heard.values() if now - heard < MINUTE]
-        return min(recent) if recent else max((watermark for watermark, _ in self._heard.values()), default=0)
+    def complete_up_to(self, now: int, *, family: str = "") -> int:
+        """Event time up to which nothing more is expected, of one family or of all: the slowest partition heard in the last minute; 0 if none."""
+        heard = [each for (its, _), each in self._heard.items() if not family or its == family]
+        recent = [watermark for watermark, at in heard if now - at < MINUTE]
+        return min(recent) if recent else max((watermark for watermark, _ in heard), default=0)
+
+    def first_open(self, family: str) -> int | None:
+        """Start of the first part that is not closed; None when all are."""
+        return min(self._open[family].values(), default=None)
 
     def points(self, query: Query, *, parts: Sequence[Part] | None = None, since: int = 0) -> list[Point]:
         """Answers, by metric, series and start, of the parts given, or else of those kept from `since` on. Raises UnknownMetric."""
@@ -217,8 +228,9 @@ class Board:
     def forget(self, before: int) -> None:
         """Let go of what starts before."""
         for start in [start for start in self._by_start if start < before]:
-            for key in self._by_start.pop(start):
+            for key, part in self._by_start.pop(start).items():
                 del self._parts[key]
+                self._open[part.family].pop(key, None)
 
 
 def _chosen(parts: Iterable[Part], query: Query, family: str) -> Iterable[Part]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,11 +32,12 @@ def routes(site: Site) -> list[Route]:
         if not person.tenant_id:
             asked["silences"] = site.desk.silences()
         found = await parts(**asked)
-        known = [] if found["alerts"].problem else visible(found["alerts"].value, person)
+        known = [] if found["alerts"].problem else visible(found["alerts"].value.alerts, person)
         return site.page(
             request,
             "alerts.html",
             parts={"silences": Part([])} | dict(found),
+            complete_up_to=None if found["alerts"].problem else found["alerts"].value.complete_up_to,
             state=state,
             states=STATES,
             counts={name: sum(alert.state == name for alert in known) for name in STATES},
@@ -49,8 +51,8 @@ def routes(site: Site) -> list[Route]:
     return [Route("/alerts", show, methods=["GET"])]
 
 
-def visible(alerts: list[Alert], person: Person) -> list[Alert]:
+def visible(alerts: Sequence[Alert], person: Person) -> list[Alert]:
     """Those that a person may see: who is bound to a tenant sees that tenant's only, and none of the mesh as a whole."""
     if not person.tenant_id:
-        return alerts
+        return list(alerts)
     return [alert for alert in alerts if alert.evidence and alert.evidence.series.get("tenant") == person.tenant_id]

@@ -84,7 +84,7 @@ def _missing(sources: Part) -> int:
 
 
 def _firing(alerts: Part, person: Person) -> list[Alert]:
-    return [] if alerts.problem else [one for one in visible(alerts.value, person) if one.state == "firing"]
+    return [] if alerts.problem else [one for one in visible(alerts.value.alerts, person) if one.state == "firing"]
 
 
 async def _updates(site: Site, request: Request, scope: Scope) -> AsyncIterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import Counter, Gauge
+from sluice.events.v1.alert_pb2 import AlertRaised
 from sluice_kit.telemetry import logger
 
 from sluice_insight.adapters.alerting.events import event_of
@@ -75,6 +76,10 @@ class Evaluator:
     standing: Callable[[Collection[str]], Awaitable[Sequence[Standing]]] | None = None
     """Where events wait for these groups of consumers."""
     now: Callable[[], float] = time.time
+    tell: Callable[[AlertRaised], object] = lambda event: None
+    """Who answers questions about alerts: hears of each change before the moment counts as judged."""
+    judged_up_to: int = 0
+    """The minute of event time up to which the rules were judged here; 0 before the first round."""
     _log: AlertLog | None = None
     _alerts: Alerts = field(default_factory=Alerts)
     _judged: int = 0
@@ -90,8 +95,12 @@ class Evaluator:
         beside = await self._beside(rules)
         changed = await asyncio.to_thread(self._judge, rules, beside)
         SECONDS.set(time.perf_counter() - began)
-        if changed:
-            await self.publish(*[event_of(alert) for alert in changed])
+        events = [event_of(alert) for alert in changed]
+        if events:
+            await self.publish(*events)
+        for event in events:
+            self.tell(event)
+        self.judged_up_to = self._judged
         for alert in changed:
             CHANGES.labels(alert.rule, alert.state).inc()
             log.info("alert.changed", alert_id=alert.alert_id, rule=alert.rule, state=alert.state)
@@ -100,6 +109,8 @@ class Evaluator:
 
     def _begin(self, told: AlertLog) -> None:
         self._log = told
+        for known in told.told():
+            self.tell(known.event)
         self._alerts = Alerts(alert for each in told.told() if (alert := each.restored()) is not None)
         self._judged = 0
 

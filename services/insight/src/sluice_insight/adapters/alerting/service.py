@@ -59,6 +59,7 @@ def evaluator(
     positions: Callable[[], Mapping[tuple[str, int], int]],
     interventions: Interventions,
     comparisons: Comparisons,
+    log: AlertLog,
 ) -> Evaluator:
     """An evaluator over the live board. Judged before the silences are read, alerts would be delivered in spite of them."""
     names = [topic_of(event).name for event in (*topics, *INTERVENTIONS)]
@@ -75,6 +76,7 @@ def evaluator(
         disparities=lambda: disparate(comparisons),
         given_up=GivenUp(settings).counts,
         standing=StandingGroups(settings).standing,
+        tell=log.take,
     )
 
 
