@@ -11,7 +11,7 @@ from sluice_console.domain.charts import Chart, Line, over_time, windows
 from sluice_console.domain.comparisons import Feature
 from sluice_console.domain.evidence import seen_at
 from sluice_console.domain.looking_back import KeptWindow, LookingBack, name_of, named
-from sluice_console.domain.overview import charts, mean
+from sluice_console.domain.overview import charts, figures, mean
 from sluice_console.domain.people import Person, Role
 from sluice_console.domain.scope import RANGE_NAMES, RANGES, BadScope, scope_of
 from sluice_console.domain.sessions import Sessions, Throttle
@@ -280,6 +280,23 @@ def test_a_chart_says_in_words_and_in_a_table_what_it_draws() -> None:
     assert chart.summary == "Latency. half: latest 500 ms, highest 500 ms"
     assert chart.rows == [("12:01", ["500 ms"])]
     assert not chart.is_empty
+
+
+def test_drift_at_the_top_is_of_closed_windows_only() -> None:
+    def window(minute: int, value: float, *, closed: bool) -> Point:
+        start = NOON - timedelta(minutes=minute)
+        return Point(
+            metric="drift.drifted", unit="1", series={}, start=start, length=timedelta(minutes=5), value=value, closed=closed
+        )  # fmt: skip
+
+    def told(*points: Point) -> tuple[str, str, str]:
+        figure = figures(Points(points), scope_of({}, OLGA), {})[-1]
+        return figure.value, figure.note, figure.tone
+
+    open_one = window(5, 1.0, closed=False)
+    assert told(open_one) == ("\N{EM DASH}", "no closed window says anything", "")
+    assert told(window(10, 0.0, closed=True), open_one) == ("stable", "0 of 1 closed windows", "")
+    assert told(window(10, 1.0, closed=True), open_one) == ("drifted", "1 of 1 closed windows", "warn")
 
 
 def alert_of(metric: str, *, ago: timedelta, length: timedelta, **series: str) -> Alert:

@@ -339,12 +339,33 @@ def test_late_data_may_take_back_the_moment_at_which_an_absence_began() -> None:
 
 def drifted(*causes: tuple[str, str, str, float]) -> DriftMeasured:
     event = DriftMeasured(verdict=drift_pb2.DRIFT_VERDICT_DRIFTED, observations=80)
-    event.series.tenant_id, event.part.part_key, event.part.revision = "acme", "drift|acme", 1
+    event.series.tenant_id, event.part.part_key, event.part.revision, event.part.closed = "acme", "drift|acme", 1, True
     event.window.start.FromMicroseconds(BEGIN)
     event.window.length.FromMicroseconds(MINUTE)
     for feature, dimension, slice_, share in causes:
         event.causes.add(feature=feature, dimension=dimension, slice=slice_, share=share)
     return event
+
+
+def test_drift_is_judged_by_closed_windows_only() -> None:
+    """An open one is looked at again and again as it grows: the stated rate of false alarms is not of it."""
+    found, its = Board(history=24 * 60 * MINUTE), rule(metric="drift.drifted", group_by=(), window=15 * MINUTE)
+    event = drifted()
+    event.part.closed = False
+    event.window.start.FromMicroseconds(BEGIN)
+    event.window.length.FromMicroseconds(5 * MINUTE)
+    found.put(drift_part(event), now=BEGIN)
+    assert signals(its, found, (), at=BEGIN + 6 * MINUTE) == []
+    event.part.closed = True
+    found.put(drift_part(event), now=BEGIN)
+    later = drifted()
+    later.CopyFrom(event)
+    later.verdict, later.part.closed, later.part.part_key = drift_pb2.DRIFT_VERDICT_STABLE, False, "drift|acme|later"
+    later.window.start.FromMicroseconds(BEGIN + 5 * MINUTE)
+    found.put(drift_part(later), now=BEGIN)
+    [signal] = signals(its, found, (), at=BEGIN + 10 * MINUTE)
+    assert signal.point is not None
+    assert signal.point.start == BEGIN, "a window that is open does not take back what a closed one says"
 
 
 def test_a_drift_alert_carries_the_slices_that_explain_what_moved_most() -> None:

@@ -158,6 +158,18 @@ async def test_series_past_the_largest_are_added_up_as_other_and_sums_stay(lives
     assert sums(some) == sums(await whole.answers(("quality.requests", "cost.nano_units")))
 
 
+async def test_a_window_that_was_never_closed_does_not_stand_for_its_hour(lives: Any) -> None:
+    life = lives(BEGIN)
+    stable, drifted = drift_pb2.DRIFT_VERDICT_STABLE, drift_pb2.DRIFT_VERDICT_DRIFTED
+    closed, open_ = drift(BEGIN, stable), drift(BEGIN + 5 * MINUTE, drifted)
+    closed.part.closed, open_.part.closed = True, False
+    await life.read(0, [closed, open_, drift(BEGIN + 3 * DAY, stable)], live=True)
+    await life.fold()
+    found = await life.answers(("drift.drifted",))
+    [of_hour] = [point for point in found if point.window.start.ToMicroseconds() < BEGIN + DAY]
+    assert (of_hour.value, of_hour.closed) == (0.0, True)
+
+
 async def test_an_hour_that_drifted_once_is_remembered_as_drifted(lives: Any) -> None:
     life = lives(BEGIN)
     verdicts = [drift_pb2.DRIFT_VERDICT_STABLE, drift_pb2.DRIFT_VERDICT_DRIFTED, drift_pb2.DRIFT_VERDICT_INSUFFICIENT]

@@ -90,12 +90,12 @@ def quality(
     return event
 
 
-def drift() -> DriftMeasured:
+def drift(*, minute: int = 0, closed: bool = True) -> DriftMeasured:
     event = DriftMeasured(verdict=drift_pb2.DRIFT_VERDICT_DRIFTED, observations=80)
     event.series.tenant_id, event.series.model = "acme", "small"
-    event.window.start.FromMicroseconds(START)
+    event.window.start.FromMicroseconds(START + minute * MINUTE)
     event.window.length.FromMicroseconds(5 * MINUTE)
-    event.part.part_key, event.part.revision = "drift|acme|small", 80
+    event.part.part_key, event.part.revision, event.part.closed = f"drift|acme|small|{minute}", 80, closed
     feature = event.features.add(feature="prompt.language", statistic="chi_squared", value=30.0, p_value=0.0002)
     feature.verdict = drift_pb2.DRIFT_VERDICT_DRIFTED
     feature.population_stability_index, feature.observations = 0.4, 80
@@ -290,6 +290,26 @@ async def test_prometheus_sees_a_bounded_number_of_series_and_nothing_is_left_ou
     named = Counter(line.split("{")[0] for line in text.splitlines() if not line.startswith("#"))
     assert set(named) <= {f"sluice_insight_{name.replace('.', '_')}" for name in (*EXPOSED, *DRIFT)}
     assert max(named.values()) == 6
+
+
+async def test_prometheus_sees_drift_of_closed_windows_only(mesh: Mesh) -> None:
+    registry = CollectorRegistry()
+    registry.register(LiveWindows(board=mesh.board, limit=5, now=lambda: NOW + 400))
+    labels = {"tenant": "acme", "model": "small", "unit": "1"}
+
+    def drifted() -> float | None:
+        return registry.get_sample_value("sluice_insight_drift_drifted", labels)
+
+    await mesh.publish(drift(closed=False))
+    assert drifted() is None
+    stable = drift()
+    stable.part.revision, stable.verdict = 90, drift_pb2.DRIFT_VERDICT_STABLE
+    await mesh.publish(stable, drift(minute=5, closed=False))
+    assert drifted() == 0, "the open one after it says nothing yet"
+    later = drift(minute=5)
+    later.part.revision = 90
+    await mesh.publish(later)
+    assert drifted() == 1
 
 
 async def until(condition: object) -> None:

@@ -70,7 +70,8 @@ def figures(points: Points, scope: Scope, spent: Mapping[str, int] | None) -> li
     requests = _sum(points, "quality.requests")
     minutes = scope.length.total_seconds() / 60
     p95 = points.latest("quality.latency_seconds.p95")
-    drifted = [point for point in points.of("drift.drifted") if point.value is not None]
+    # An open window is looked at again and again as it grows: only the verdict of a closed one has the stated rate of false alarms.
+    drifted = [point for point in points.of("drift.drifted") if point.closed and point.value is not None]
     return [
         Figure("Requests", wording.count(requests), f"{wording.count(requests / minutes)} a minute" if requests else "none in this time"),
         Figure("Latency, 95 %", wording.seconds(p95.value if p95 else None), f"window of {_label(p95.start, scope)}" if p95 else "no answer yet"),
@@ -81,7 +82,7 @@ def figures(points: Points, scope: Scope, spent: Mapping[str, int] | None) -> li
         _share(points, "Liked", "quality.feedback_score", "of thumbs up or down"),
         Figure(
             "Drift", "drifted" if any(point.value for point in drifted) else "stable" if drifted else wording.NOTHING,
-            f"{sum(bool(point.value) for point in drifted)} of {len(drifted)} windows" if drifted else "not enough observed",
+            f"{sum(bool(point.value) for point in drifted)} of {len(drifted)} closed windows" if drifted else "no closed window says anything",
             "warn" if any(point.value for point in drifted) else "",
         ),
     ]  # fmt: skip

@@ -75,7 +75,8 @@ class LiveWindows(Collector):
     def _family(self, families: dict[str, GaugeMetricFamily], point: Point) -> GaugeMetricFamily:
         name = "sluice_insight_" + point.metric.replace(".", "_")
         if name not in families:
-            text = METRICS[point.metric].description + " Last five minutes."
+            span = "Newest closed window of the last hour." if point.metric in DRIFT else "Last five minutes."
+            text = f"{METRICS[point.metric].description} {span}"
             families[name] = GaugeMetricFamily(name, text, labels=["tenant", "model", "unit"])
         return families[name]
 
@@ -89,10 +90,11 @@ class LiveWindows(Collector):
 
     def _drift(self, end: int, kept: set[Series]) -> Iterable[Point]:
         newest: dict[tuple[str, Series], Point] = {}
-        # A drift window is longer than the span: the newest one of the last hour stands for now.
+        # A drift window is longer than the span: the newest one of the last hour stands for now. An open one does not: it is looked at
+        # again and again as it grows, and the stated rate of false alarms is not of it.
         for point in self._board.points(_query(DRIFT, end - 60 * MINUTE, end)):
             known = newest.get((point.metric, point.series))
-            if point.series in kept and (known is None or point.start > known.start):
+            if point.closed and point.series in kept and (known is None or point.start > known.start):
                 newest[point.metric, point.series] = point
         return newest.values()
 

@@ -68,8 +68,9 @@ def _sum(family: str, series: Series, unit: str, members: Sequence[Part], start:
 
 
 def _drift_of(series: Series, members: Sequence[Part]) -> Part:
-    def weight(part: Part) -> tuple[float, int]:
+    def weight(part: Part) -> tuple[bool, float, int]:
+        # One that was never closed (its processor went away) must not hide one that was: nobody goes by its verdict.
         reading = part.readings.get("drift.drifted")
-        return (-1.0 if reading is None or reading.value is None else reading.value), part.start
+        return part.closed, (-1.0 if reading is None or reading.value is None else reading.value), part.start
 
     return max(members, key=weight)

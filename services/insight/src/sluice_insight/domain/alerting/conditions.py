@@ -217,7 +217,8 @@ def _values(rule: Rule, board: Board, start: int, end: int) -> list[Seen]:
     """The metric over the whole span, by what the rule keeps apart; only where enough was observed."""
     query = Query(metrics=(rule.metric,), filters=rule.filters, group_by=rule.group_by, start=start, end=end)
     if metric(rule.metric).family == "drift":
-        points = _newest(point for point in board.points(query) if point.start + point.length <= end)
+        # The stated rate of false alarms is that of closed windows.
+        points = _newest(point for point in board.points(query) if point.closed and point.start + point.length <= end)
     else:
         points = board.merged(query, name=query.group)
     enough = [
