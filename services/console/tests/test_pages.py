@@ -174,17 +174,36 @@ async def test_who_is_bound_to_a_tenant_asks_for_and_sees_that_tenant_only(conso
         page = await client.get(path)
     assert page.status_code == (404 if "window" in path else 200)
     assert console.mesh.asked
-    for service, request, metadata in console.mesh.asked:
-        if service == "cost":
-            assert metadata["x-sluice-tenant-id"] == "acme"
-        elif hasattr(request, "tenant_id"):
-            assert (request.tenant_id, metadata["x-sluice-tenant-id"]) == ("acme", "acme")
+    for _, request, metadata in console.mesh.asked:
+        assert metadata["x-sluice-tenant-id"] == "acme", type(request).__name__
+        if hasattr(request, "tenant_id"):
+            assert request.tenant_id == "acme"
         elif isinstance(request, insight.QueryMetricsRequest):
             assert [list(one.values) for one in request.query.filters if one.dimension == insight.DIMENSION_TENANT] == [
                 ["acme"]
             ]
     if path == "/alerts":
         assert "blocked_ratio_jump" not in page.text
+
+
+@pytest.mark.parametrize(("who", "tenant"), [("anna", "acme"), ("olga", None)])
+async def test_a_live_page_watches_for_the_tenant_that_its_reader_is_bound_to(
+    console: Console, who: str, tenant: str | None
+) -> None:
+    console.mesh.fill()
+    async with console.signed_in(who) as client, client.stream("GET", "/overview/live?tenant=globex") as stream:
+        lines = stream.aiter_lines()
+        console.mesh.changed.set()
+        async with asyncio.timeout(30):
+            async for line in lines:
+                if line == "event: overview":
+                    break
+    asked = {type(request).__name__: metadata for _, request, metadata in console.mesh.asked}
+    assert {"WatchMetricsRequest", "QueryMetricsRequest", "ListSourcesRequest", "ListAlertsRequest"} <= set(asked)
+    on_behalf_of = {
+        name: metadata.get("x-sluice-tenant-id") for name, metadata in asked.items() if name != "GetSpendRequest"
+    }
+    assert set(on_behalf_of.values()) == {tenant}, "who is bound to none may ask for all"
 
 
 @pytest.mark.parametrize("service", ["insight", "cost"])

@@ -24,9 +24,8 @@ class Neighbour:
 
     async def ask(self, method: Any, request: Any, *, tenant: str = "") -> Any:
         """The answer to a question asked for one tenant, or for all. Raises Away, and NotThere for NOT_FOUND."""
-        metadata = ((context.TENANT_ID, tenant),) if tenant else ()
         try:
-            return await method(request, timeout=self.seconds, metadata=metadata)
+            return await method(request, timeout=self.seconds, metadata=on_behalf_of(tenant))
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
                 raise NotThere from None
@@ -42,3 +41,8 @@ class Neighbour:
         if code is grpc.StatusCode.INVALID_ARGUMENT:
             return Away(self.name, f"{self.name} refused the question: {error.details()}")
         return Away(self.name, f"{self.name} refused the question ({code.name}).")
+
+
+def on_behalf_of(tenant: str) -> tuple[tuple[str, str], ...]:
+    """The header by which a service gives that tenant's answers only; none for who may see all."""
+    return ((context.TENANT_ID, tenant),) if tenant else ()

@@ -12,7 +12,7 @@ from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice.insight.v1 import insight_service_pb2_grpc as rpc
 from sluice.types.v1 import metric_pb2
 
-from sluice_console.adapters.asking import Neighbour
+from sluice_console.adapters.asking import Neighbour, on_behalf_of
 from sluice_console.adapters.messages import moment, optional, timestamp
 from sluice_console.domain.answers import Alert, Alerts, Point, Points, Source
 
@@ -34,7 +34,7 @@ _STATES = {
 
 
 class Insight:
-    """The read model. Every method raises Away when it does not answer in time, or refuses."""
+    """The read model. Every method raises Away when it does not answer in time, or refuses; `tenant` is whose questions these are, empty for all."""
 
     def __init__(self, channel: Any, *, seconds: float) -> None:
         self._stub = rpc.InsightServiceStub(channel)
@@ -44,6 +44,7 @@ class Insight:
         self,
         metrics: Sequence[str],
         *,
+        tenant: str,
         start: datetime,
         end: datetime,
         window: timedelta,
@@ -60,7 +61,7 @@ class Insight:
         points: list[Point] = []
         complete_up_to = None
         for _ in range(_MOST_PAGES):
-            answer = await self._insight.ask(self._stub.QueryMetrics, request)
+            answer = await self._insight.ask(self._stub.QueryMetrics, request, tenant=tenant)
             points += map(_point, answer.points)
             complete_up_to = complete_up_to or moment(answer, "complete_up_to")
             request.page_token = answer.next_page_token
@@ -68,12 +69,12 @@ class Insight:
                 break
         return Points(points, complete_up_to, is_cut=bool(request.page_token))
 
-    async def changes(self, metrics: Sequence[str], *, filters: Mapping[str, str]) -> AsyncIterator[bool]:
+    async def changes(self, metrics: Sequence[str], *, tenant: str, filters: Mapping[str, str]) -> AsyncIterator[bool]:
         """True whenever a value changed, False at a heartbeat; until insight goes away (Away)."""
         request = pb.WatchMetricsRequest(
             query=_query(metrics, filters=filters, group_by=(), window=timedelta(minutes=1))
         )
-        call = self._stub.WatchMetrics(request)
+        call = self._stub.WatchMetrics(request, metadata=on_behalf_of(tenant))
         try:
             async for message in call:
                 yield message.WhichOneof("event") == "update"
@@ -88,9 +89,9 @@ class Insight:
         answer = await self._insight.ask(self._stub.ListAlerts, request, tenant=tenant)
         return Alerts([_alert(one) for one in answer.alerts], moment(answer, "complete_up_to"))
 
-    async def sources(self) -> list[Source]:
+    async def sources(self, *, tenant: str) -> list[Source]:
         """Every producer whose events insight reads."""
-        answer = await self._insight.ask(self._stub.ListSources, pb.ListSourcesRequest())
+        answer = await self._insight.ask(self._stub.ListSources, pb.ListSourcesRequest(), tenant=tenant)
         return [
             Source(one.topic, one.producer, one.missing_count, one.lost_count, moment(one, "complete_up_to"))
             for one in answer.sources

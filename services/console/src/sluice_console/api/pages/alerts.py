@@ -27,7 +27,10 @@ def routes(site: Site) -> list[Route]:
         if state not in ("", *STATES):
             raise BadScope(f"state must be one of {', '.join(STATES)}")
         person = person_of(request)
-        asked = {"alerts": site.insight.alerts(tenant=person.tenant_id), "sources": site.insight.sources()}
+        asked = {
+            "alerts": site.insight.alerts(tenant=person.tenant_id),
+            "sources": site.insight.sources(tenant=person.tenant_id),
+        }
         # Silences are the mesh's: they name every tenant.
         if not person.tenant_id:
             asked["silences"] = site.desk.silences()

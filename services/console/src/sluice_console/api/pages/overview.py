@@ -45,10 +45,16 @@ async def _content(site: Site, scope: Scope, person: Person) -> Mapping[str, Any
     now = site.now()
     asked: dict[str, Any] = {
         "series": site.insight.points(
-            overview.SERIES, start=scope.start(now), end=now, window=scope.window, filters=scope.filters
+            overview.SERIES,
+            tenant=person.tenant_id,
+            start=scope.start(now),
+            end=now,
+            window=scope.window,
+            filters=scope.filters,
         ),
         "slices": site.insight.points(
             overview.SLICED,
+            tenant=person.tenant_id,
             start=scope.start(now),
             end=now,
             window=scope.window,
@@ -59,7 +65,7 @@ async def _content(site: Site, scope: Scope, person: Person) -> Mapping[str, Any
         "spent_by": site.cost.spend(
             tenant=scope.tenant, start=scope.start(now), end=now, filters=scope.filters, group_by=[scope.by]
         ),
-        "sources": site.insight.sources(),
+        "sources": site.insight.sources(tenant=person.tenant_id),
         "alerts": site.insight.alerts(tenant=person.tenant_id),
     }
     found = await parts(**asked)
@@ -94,7 +100,8 @@ async def _updates(site: Site, request: Request, scope: Scope) -> AsyncIterator[
         yield "retry: 3000\n\n"
         while True:
             try:
-                async for changed in site.insight.changes(overview.SERIES, filters=scope.filters):
+                tenant = person_of(request).tenant_id
+                async for changed in site.insight.changes(overview.SERIES, tenant=tenant, filters=scope.filters):
                     if not site.is_still_signed_in(request):
                         break
                     yield await _event(site, request, scope) if changed else ": still here\n\n"
