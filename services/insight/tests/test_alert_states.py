@@ -368,6 +368,26 @@ def test_drift_is_judged_by_closed_windows_only() -> None:
     assert signal.point.start == BEGIN, "a window that is open does not take back what a closed one says"
 
 
+def test_the_evidence_of_an_alert_outlives_a_restart() -> None:
+    """Whoever resolves it after one still says what was measured: a person bound to a tenant would lose it else."""
+    event = drifted()
+    found, its = Board(history=1200 * MINUTE), rule(metric="drift.drifted", group_by=())
+    found.put(drift_part(event), now=NOW)
+    [fired] = Alerts().step(its, signals(its, found, [], at=BEGIN + MINUTE), at=BEGIN + MINUTE)
+    told = event_of(fired)
+    told.metadata.producer = "sluice-insight/0"
+    restored = Told(told).restored()
+    assert restored is not None
+    assert restored.point == replace(fired.point, causes={})  # type: ignore[type-var]
+    [over] = Alerts([restored]).step(its, [], at=BEGIN + 60 * MINUTE)
+    assert event_of(over).evidence == told.evidence
+    told.ClearField("evidence")
+    without = Told(told).restored()
+    assert without is not None
+    assert without.point is None
+    assert not event_of(without).HasField("evidence")
+
+
 def test_a_drift_alert_carries_the_slices_that_explain_what_moved_most() -> None:
     event = drifted(
         ("prompt.words", "prompt_version", "greeting@3", 0.8),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 from uuid import UUID, uuid5
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,7 +12,8 @@ from sluice.types.v1.metric_pb2 import MetricPoint
 
 from sluice_insight.domain.alerting.states import FIRING, Alert
 from sluice_insight.domain.board import Point
-from sluice_insight.domain.part import DIMENSIONS
+from sluice_insight.domain.catalogue import Value
+from sluice_insight.domain.part import DIMENSIONS, Series
 
 # Fixed for ever: the same change has the same event id, whichever instance finds it, and however often.
 _NAMESPACE = UUID("7d0f0c5e-4d7c-5b52-9d0a-3c0f6a1b7e21")
@@ -51,6 +53,20 @@ def evidence_of(point: Point) -> MetricPoint:
     return found
 
 
+def point_of(evidence: MetricPoint) -> Point:
+    """And back. Causes stand beside it in the event."""
+
+    def optional(name: Literal["value", "lower", "upper"]) -> float | None:
+        return getattr(evidence, name) if evidence.HasField(name) else None
+
+    return Point(
+        metric=evidence.metric, unit=evidence.unit, revision=evidence.revision, closed=evidence.closed, verdict=evidence.verdict,
+        series=Series(**{name: getattr(evidence.series, name) for name in DIMENSIONS}),
+        start=evidence.window.start.ToMicroseconds(), length=evidence.window.length.ToMicroseconds(),
+        value=Value(optional("value"), evidence.sample_count, optional("lower"), optional("upper")),
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Told:
     """An alert as its newest event tells it, whoever raised it."""
@@ -88,6 +104,7 @@ class Told:
             rule=event.rule, labels=tuple(sorted(event.labels.items())), state=event.state, since=self.since,
             changed_at=self.changed_at, held_at=self.changed_at, severity=event.severity, summary=event.summary,
             runbook=event.runbook, causes=dict(event.causes), silenced_by=tuple(event.silenced_by), never_fired=event.never_fired,
+            point=point_of(event.evidence) if event.HasField("evidence") else None,
         )  # fmt: skip
 
 
