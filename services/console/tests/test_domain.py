@@ -324,6 +324,8 @@ def alert_of(metric: str, *, ago: timedelta, length: timedelta, **series: str) -
         ),
         ("quality.blocked_ratio", {"tenant": "acme", "model": "m", "route": ""}, 7, "/?tenant=acme&model=m&range=15m"),
         ("quality.latency_seconds.p95", {"model": "m"}, 300, "/?model=m&range=6h"),
+        ("quality.ungrounded_ratio", {"model": "m"}, 7, "/?model=m&range=15m"),
+        ("quality.refusal_ratio", {"model": "m"}, 7, "/?model=m&range=15m"),
         ("quality.requests", {"model": "m"}, 40 * 1440, ""),
         ("quality.judge_score", {"model": "m"}, 7, ""),
         ("cost.unpriced_requests", {"model": "m"}, 700, "/cost?model=m&period=24h"),

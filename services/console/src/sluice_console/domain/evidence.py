@@ -8,13 +8,13 @@ from urllib.parse import urlencode
 
 from sluice_console.domain.answers import Alert, Point
 from sluice_console.domain.comparisons import RECALL_BY_ORIGIN
-from sluice_console.domain.overview import COUNTS, SLICED, TIMES
+from sluice_console.domain.overview import SERIES, SLICED
 from sluice_console.domain.scope import RANGES
 from sluice_console.domain.spending import PERIODS
 
 SOURCES = "#sources"
 """Of the page of alerts itself: which producers' events are missing."""
-_ON_OVERVIEW = frozenset({*COUNTS, *SLICED, *TIMES, "cost.nano_units"})
+_ON_OVERVIEW = frozenset({*SERIES, *SLICED} - {"drift.drifted"})
 _FAIRNESS_RATES = frozenset(
     {"selection_rate", "flag_rate", "block_rate", "false_positive_rate", "false_negative_rate", "refusal_rate"}
 )
