@@ -2,8 +2,9 @@
 
 from types import SimpleNamespace
 
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from sluice_kit.assignment import sticky_assignor
+from sluice_kit.assignment import range_assignor, sticky_assignor
 
 
 class Cluster(SimpleNamespace):
@@ -56,6 +57,21 @@ def test_members_of_the_release_before_take_part_and_may_lead():
     assert sticky_assignor().name == RoundRobinPartitionAssignor.name
     group = {"new": sticky_assignor(), "old": RoundRobinPartitionAssignor}
     for leader in (*group.values(), *reversed(group.values())):
+        made = rejoin(group, leader)
+        assert made["new"] | made["old"] == set(range(12))
+        assert not made["new"] & made["old"]
+
+
+def test_an_instance_that_comes_back_under_another_member_id_has_its_range_again():
+    instances = {"0": range_assignor("0"), "1": range_assignor("1")}
+    before = rejoin({"m-5": instances["0"], "m-6": instances["1"]})
+    after = rejoin({"m-9": range_assignor("0"), "m-6": instances["1"]}, leader=instances["1"])
+    assert (after["m-9"], after["m-6"]) == (before["m-5"], before["m-6"]) == (set(range(6)), set(range(6, 12)))
+
+
+def test_members_of_the_release_before_have_ranges_beside_those_that_tell_their_instance():
+    group = {"new": range_assignor("0"), "old": RangePartitionAssignor}
+    for leader in group.values():
         made = rejoin(group, leader)
         assert made["new"] | made["old"] == set(range(12))
         assert not made["new"] & made["old"]

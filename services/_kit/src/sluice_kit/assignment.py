@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
 from aiokafka.errors import IllegalStateError
 
 StartingOffsets = Callable[[set[TopicPartition]], Awaitable[Mapping[TopicPartition, int]]]
@@ -21,6 +24,29 @@ def sticky_assignor() -> type[StickyPartitionAssignor]:
     aiokafka joins once for every name in its list. A leader of the older release ignores what a member says it has.
     """
     return type("StickyAssignor", (StickyPartitionAssignor,), {"name": "roundrobin", "member_assignment": None})
+
+
+def range_assignor(instance: str) -> type[RangePartitionAssignor]:
+    """An assignor for one static member, by ranges: each instance has the same one again when it comes back.
+
+    aiokafka's ranges go by member ids, and a member that was killed comes back with a new one. Kafka gives it what it had. The
+    embedded broker lets a leader that comes back assign anew, and tells nobody else: two workers were seen to read the same
+    partitions, and nobody the others. A leader of the release before goes by member ids, as it did.
+    """
+
+    class RangeAssignor(RangePartitionAssignor):  # type: ignore[misc]
+        @classmethod
+        def metadata(cls, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
+            return ConsumerProtocolMemberMetadata(cls.version, list(topics), instance.encode())
+
+        @classmethod
+        def assign(
+            cls, cluster: ClusterMetadata, members: Mapping[str, ConsumerProtocolMemberMetadata]
+        ) -> dict[str, ConsumerProtocolMemberAssignment]:
+            by_instance = {(each.user_data, member): each for member, each in members.items()}
+            return {member: given for (_, member), given in super().assign(cluster, by_instance).items()}
+
+    return RangeAssignor
 
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -10,9 +10,9 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.consumer.fetcher import PartitionRecords
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
+from sluice_kit.assignment import range_assignor
 from sluice_kit.kafka_client import closed, its_cancellations_are_errors
 from sluice_kit.streams import second_reader
 from sluice_kit.streams.options import Rhythm, WorkerOptions
@@ -112,7 +112,7 @@ class Reading(ConsumerRebalanceListener):  # type: ignore[misc]
             # Static membership: a restart needs no rebalance, and the embedded broker loses the group without it.
             group_instance_id=f"{options.group}-{options.instance}",
             # Same numbers of partitions for all topics: by ranges, all that belongs to a request goes to one worker.
-            partition_assignment_strategy=[RangePartitionAssignor],
+            partition_assignment_strategy=[range_assignor(options.instance)],
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             session_timeout_ms=10_000,
