@@ -75,6 +75,8 @@ class Mesh(
 
     requests: dict[str, int] = field(default_factory=dict)
     """Tenant to requests a minute."""
+    series: metric_pb2.MetricSeries | None = None
+    """Whose every value is; None: the tenant's, where values are split by it."""
     drift: list[drift_pb2.DriftMeasured] = field(default_factory=list)
     fairness: list[fairness_pb2.FairnessMeasured] = field(default_factory=list)
     """The newest of every group."""
@@ -125,7 +127,7 @@ class Mesh(
                 points.append(
                     metric_pb2.MetricPoint(
                         metric=name,
-                        series=metric_pb2.MetricSeries(tenant_id=tenant if is_split else ""),
+                        series=self.series or metric_pb2.MetricSeries(tenant_id=tenant if is_split else ""),
                         window=metric_pb2.MetricWindow(start=stamp(end), length=request.query.window),
                         value=value,
                         sample_count=count,

@@ -700,6 +700,32 @@ async def test_the_overview_pushes_a_fresh_page_when_a_number_changes(console: C
                     break
 
 
+@pytest.mark.parametrize(
+    ("slice_", "dimension", "field"),
+    [
+        ("tenant", insight.DIMENSION_TENANT, "tenant_id"),
+        ("project", insight.DIMENSION_PROJECT, "project_id"),
+        ("model", insight.DIMENSION_MODEL, "model"),
+        ("route", insight.DIMENSION_ROUTE, "route"),
+        ("prompt_version", insight.DIMENSION_PROMPT_VERSION, "prompt_version"),
+        ("experiment_arm", insight.DIMENSION_EXPERIMENT_ARM, "experiment_arm"),
+    ],
+)
+async def test_each_slice_asks_for_its_own_dimension_and_shows_its_own_field(
+    console: Console, slice_: str, dimension: int, field: str
+) -> None:
+    fields = [each.name for each in metric_pb2.MetricSeries.DESCRIPTOR.fields]
+    console.mesh.requests = {"chosen": 7}
+    console.mesh.series = metric_pb2.MetricSeries(**{name: f"named-by-{name}" for name in fields})
+    async with console.signed_in() as client:
+        page = (await client.get(f"/?by={slice_}&{slice_}=chosen")).text
+    asked = [one.query for _, one, _ in console.mesh.asked if isinstance(one, insight.QueryMetricsRequest)]
+    assert sorted(list(query.group_by) for query in asked) == [[], [dimension]]
+    for query in asked:
+        assert [(one.dimension, list(one.values)) for one in query.filters] == [(dimension, ["chosen"])]
+    assert set(re.findall(r"named-by-(\w+)", page)) == {field}
+
+
 async def events_until_the_end(lines: AsyncIterator[str]) -> list[str]:
     async with asyncio.timeout(30):
         return [line async for line in lines if line.startswith("event:")]

@@ -20,6 +20,7 @@ from sluice.events.v1.fairness_pb2 import FairnessCounted
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice.insight.v1.insight_service_pb2_grpc import InsightServiceStub, add_InsightServiceServicer_to_server
+from sluice.types.v1 import metric_pb2
 from sluice_insight.adapters.exposition import DRIFT, EXPOSED, LiveWindows
 from sluice_insight.api.metrics import SERVICE_NAME, InsightService
 from sluice_insight.consumer import Feed
@@ -157,6 +158,45 @@ async def test_who_asks_for_a_tenant_gets_that_tenants_values_only(mesh: Mesh) -
     await mesh.publish(quality(0, 11, revision=11), quality(0, 6, revision=6, tenant="globex"))
     assert [point.value for point in (await watch.read()).update.points] == [6]
     watch.cancel()
+
+
+FIELDS = {
+    pb.DIMENSION_TENANT: "tenant_id",
+    pb.DIMENSION_PROJECT: "project_id",
+    pb.DIMENSION_MODEL: "model",
+    pb.DIMENSION_ROUTE: "route",
+    pb.DIMENSION_PROMPT_VERSION: "prompt_version",
+    pb.DIMENSION_EXPERIMENT_ARM: "experiment_arm",
+}
+
+
+def series_apart() -> tuple[list[QualityMeasured], dict[str, int]]:
+    """One series, and for each field one that is another in that field alone; by field the requests of the latter."""
+    events, requests = [], {name: 10 + 2**place for place, name in enumerate(FIELDS.values())}
+    for other in ("", *requests):
+        event = quality(0, requests.get(other, 1), revision=1)
+        event.part.part_key = f"quality|{other}"
+        for name in FIELDS.values():
+            setattr(event.series, name, f"{'other' if name == other else 'one'} {name}")
+        events.append(event)
+    return events, requests
+
+
+@pytest.mark.parametrize("dimension", pb.Dimension.values()[1:], ids=pb.Dimension.keys()[1:])
+async def test_each_dimension_groups_and_filters_by_its_own_field(mesh: Mesh, dimension: pb.Dimension) -> None:
+    events, requests = series_apart()
+    await mesh.publish(*events)
+    field = FIELDS[dimension]
+    grouped = (await mesh.stub.QueryMetrics(asked("quality.requests", group_by=[dimension]))).points
+    rest = 1 + sum(requests.values()) - requests[field]
+    assert [(point.series, point.value) for point in grouped] == [
+        (metric_pb2.MetricSeries(**{field: f"one {field}"}), rest),
+        (metric_pb2.MetricSeries(**{field: f"other {field}"}), requests[field]),
+    ]
+    for value, counted in ((f"one {field}", rest), (f"other {field}", requests[field])):
+        only = pb.DimensionFilter(dimension=dimension, values=[value])
+        chosen = (await mesh.stub.QueryMetrics(asked("quality.requests", filters=[only]))).points
+        assert [(point.series, point.value) for point in chosen] == [(metric_pb2.MetricSeries(), counted)]
 
 
 async def test_pages_follow_one_another(mesh: Mesh) -> None:
