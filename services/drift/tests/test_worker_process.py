@@ -151,9 +151,13 @@ def total(windows: Windows, tenant: str) -> int:
     return sum(each.observations for (whose, _), each in windows.items() if whose == tenant)
 
 
-async def test_a_killed_worker_counts_every_observation_once_and_finds_the_drift(kafka: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("runner", ["faust", "plain"])
+async def test_a_killed_worker_counts_every_observation_once_and_finds_the_drift(
+    kafka: str, tmp_path: Path, runner: str
+) -> None:
     port = free_port()
     environment = {
+        "SLUICE_STREAMS_RUNNER": runner,
         "SLUICE_HOME": str(tmp_path),
         "SLUICE_KAFKA_BOOTSTRAP": kafka,
         "SLUICE_KAFKA_EMBEDDED": "true",
