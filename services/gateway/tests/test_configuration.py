@@ -90,6 +90,37 @@ def test_a_key_stands_only_in_cohorts_of_its_tenant(standing: object) -> None:
         configuration_of(_document(tenants=[{"id": "acme", "cohorts": {"plan": ["free", "pro"]}}], api_keys=[key]))
 
 
+def test_prompt_versions_and_experiment_arms_stand_with_a_tenant() -> None:
+    names = {"prompt_versions": ["greeting@3", "refund@1.2.0-rc1"], "experiment_arms": ["tone/a"]}
+    tenant = configuration_of(_document(tenants=[{"id": "acme"} | names])).tenants["acme"]
+    assert (tenant.prompt_versions, tenant.experiment_arms) == (("greeting@3", "refund@1.2.0-rc1"), ("tone/a",))
+
+
+@pytest.mark.parametrize(
+    ("field", "names"),
+    [
+        ("prompt_versions", "greeting@3"),
+        ("prompt_versions", ["greeting"]),
+        ("prompt_versions", ["greeting@3", "greeting@3"]),
+        ("prompt_versions", ["greeting@3", 4]),
+        ("prompt_versions", ["jane.doe@example.org"]),
+        ("prompt_versions", ["greeting@3\n"]),
+        ("prompt_versions", ["Jane Doe@3"]),
+        ("prompt_versions", [f"greeting@{i}" for i in range(33)]),
+        ("experiment_arms", {"tone": ["a", "b"]}),
+        ("experiment_arms", ["tone"]),
+        ("experiment_arms", ["tone/a/b"]),
+        ("experiment_arms", ["jane@example.org/a"]),
+        ("experiment_arms", [f"tone/{i}" for i in range(9)]),
+    ],
+)
+def test_mistakes_in_prompt_versions_and_experiment_arms_are_told(field: str, names: object) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"^tenants\[0\]\.{field}: must be a list of at most (32|8) different"
+    ):
+        configuration_of(_document(tenants=[{"id": "acme", field: names}]))
+
+
 def test_a_key_may_be_bound_to_few_tokens_of_all_models_but_some() -> None:
     key = {"id": "one", "sha256": "a" * 64, "tenant": "acme"}
     configuration = configuration_of(

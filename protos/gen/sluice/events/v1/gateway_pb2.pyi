@@ -217,9 +217,9 @@ class RequestCompleted(_message.Message):
     route: _builtins.str
     """Route that was taken, `alias/deployment`; empty when none was."""
     prompt_version: _builtins.str
-    """`name@version` of the prompt; empty when none."""
+    """`name@version` of the prompt, as the caller declared it in the label `prompt_version`: a name of the tenant's configuration, never free text; empty when it declared none."""
     experiment_arm: _builtins.str
-    """`experiment/arm`; empty when none."""
+    """`experiment/arm`, as the caller declared it in the label `experiment_arm`: a name of the tenant's configuration, never free text; empty when it declared none."""
     api_key_id: _builtins.str
     """Id of the API key (never the key)."""
     finish_reason: _finish_reason_pb2.FinishReason.ValueType

@@ -143,7 +143,9 @@ class ChatSpec(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free labels of the caller; at most 16, no personal data. `cohort.<attribute>` declares a cohort: attribute and value must be configured for the tenant."""
+        """Free labels of the caller; at most 16, no personal data. `cohort.<attribute>` declares a cohort: attribute and value must be configured for the tenant.
+        `prompt_version` (`name@version`) and `experiment_arm` (`experiment/arm`) say what the request is made with: names that are configured for the tenant, too. Other labels go nowhere.
+        """
 
     def __init__(
         self,

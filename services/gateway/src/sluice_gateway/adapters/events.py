@@ -153,6 +153,8 @@ def event_of(completion: Completion) -> gateway_pb2.RequestCompleted:
         streamed=completion.streamed,
         model=completion.model,
         route=completion.route,
+        prompt_version=completion.variant.prompt_version,
+        experiment_arm=completion.variant.experiment_arm,
         served_model=completion.served_model,
         api_key_id=completion.api_key_id,
         finish_reason=getattr(finish_reason_pb2, f"FINISH_REASON_{completion.finish_reason.name}"),

@@ -29,6 +29,7 @@ from sluice_gateway.domain.completion import Completion, KindCount
 from sluice_gateway.domain.completion import Protocol as Door
 from sluice_gateway.domain.gateway import Gateway
 from sluice_gateway.domain.rejection import Kind, Rejection, invalid
+from sluice_gateway.domain.variants import variant_of
 
 log = telemetry.logger(__name__)
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GatewayService"].full_name
@@ -271,6 +272,7 @@ def _chat_request(spec: pb.ChatSpec, *, streamed: bool) -> ChatRequest:
         streamed=streamed,
         capture_declined=spec.capture_declined,
         cohorts=cohort_labels(spec.labels),
+        variant=variant_of(spec.labels),
     )
 
 

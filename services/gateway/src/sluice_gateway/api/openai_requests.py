@@ -19,6 +19,7 @@ from sluice_gateway.domain.chat import (
 )
 from sluice_gateway.domain.cohorts import cohort_labels
 from sluice_gateway.domain.rejection import Kind, Rejection, invalid
+from sluice_gateway.domain.variants import variant_of
 
 
 class _Strict(msgspec.Struct, forbid_unknown_fields=True):
@@ -191,6 +192,7 @@ def chat_request(body: bytes) -> tuple[ChatRequest, bool]:
         streamed=bool(wire.stream),
         capture_declined=wire.store is False,
         cohorts=cohort_labels(wire.metadata),
+        variant=variant_of(wire.metadata),
     )
     return request, bool(wire.stream_options and wire.stream_options.include_usage)
 

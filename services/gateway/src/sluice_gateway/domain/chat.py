@@ -94,6 +94,22 @@ class Guide:
 
 
 @dataclass(frozen=True, slots=True)
+class Variant:
+    """Which prompt, and which arm of an experiment, made a request; empty where nobody said so."""
+
+    prompt_version: str = ""
+    """`name@version`."""
+    experiment_arm: str = ""
+    """`experiment/arm`."""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What is said, under the names it goes by in labels."""
+        said = {"prompt_version": self.prompt_version, "experiment_arm": self.experiment_arm}
+        return {label: value for label, value in said.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
     """A conversation to be answered, as the caller sent it."""
 
@@ -109,6 +125,8 @@ class ChatRequest:
     """No text of it may be captured, whatever the tenant's terms are."""
     cohorts: Mapping[str, str] = field(default_factory=dict)
     """Attribute to value, as the caller declared them."""
+    variant: Variant = field(default_factory=Variant)
+    """As the caller declared it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from sluice_gateway.domain.rejection import invalid
 
 PREFIX = "cohort."
 """What the labels begin with that declare one."""
-_FIELDS = {Door.GRPC: "labels", Door.HTTP: "metadata"}
+LABELS_FIELD = {Door.GRPC: "labels", Door.HTTP: "metadata"}
 """Where each door has the labels."""
 
 
@@ -27,7 +27,7 @@ def cohorts_of(
 
     Raises Rejection for what is not configured, without quoting it: free text never comes into an event.
     """
-    field = _FIELDS[door]
+    field = LABELS_FIELD[door]
     for attribute, value in declared.items():
         if attribute not in allowed:
             known = ", ".join(PREFIX + name for name in sorted(allowed)) or "none"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from sluice_gateway.domain.chat import FinishReason, Usage
+from sluice_gateway.domain.chat import FinishReason, Usage, Variant
 from sluice_gateway.domain.configuration import ContentCapture
 from sluice_gateway.domain.rejection import Kind
 from sluice_gateway.domain.verdict import Decision, Verdict
@@ -116,11 +116,12 @@ class Completion:
     # Why there is no text though the tenant wants it: CALLER_DECLINED or NOT_REDACTED.
     text_left_out: str = ""
     cohorts: Mapping[str, str] = field(default_factory=dict)
+    variant: Variant = field(default_factory=Variant)
 
     @property
     def labels(self) -> Mapping[str, str]:
         """What the model is told of where a request came from: configured names, and never what the caller wrote."""
-        return {"route": self.route}
+        return {"route": self.route, **self.variant.labels}
 
     def note_input(self, verdict: Verdict) -> None:
         """Note what moderation decided on the request."""

@@ -21,6 +21,14 @@ MOST_COHORT_ATTRIBUTES = 4
 SELF_TEST_TARGET = "sluice-self-test"
 """The inference service's model that answers only self-tests, by the id that it has everywhere unless somebody chose another."""
 MOST_COHORT_VALUES = 12
+# After a dot a version goes on with a digit, so that `jane@example.org` is none.
+_PROMPT_VERSION = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}@[A-Za-z0-9_-]{1,20}(?:\.[0-9][A-Za-z0-9_-]{0,19}){0,3}", re.ASCII
+)
+_EXPERIMENT_ARM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}/[A-Za-z0-9][A-Za-z0-9._-]{0,19}", re.ASCII)
+# Each pair that occurs is a series of its own in quality: at most 33 x 9 for a tenant and model.
+MOST_PROMPT_VERSIONS = 32
+MOST_EXPERIMENT_ARMS = 8
 
 
 class ConfigurationError(ValueError):
@@ -68,6 +76,10 @@ class Tenant:
     limits: Limits = field(default_factory=Limits)
     cohorts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Attribute to values: the cohorts its callers may declare."""
+    prompt_versions: tuple[str, ...] = ()
+    """`name@version` of the prompts its callers may say a request is made with."""
+    experiment_arms: tuple[str, ...] = ()
+    """`experiment/arm` its callers may say a request is of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +141,8 @@ _TENANT_FIELDS = {
     "budget_fail_open",
     "limits",
     "cohorts",
+    "prompt_versions",
+    "experiment_arms",
 }
 _KEY_FIELDS = {"id", "sha256", "tenant", "project", "enabled", "synthetic", "cohorts", "max_tokens"}
 _MODEL_FIELDS = {"alias", "target", "owned_by", "max_output_tokens", "tasks", "synthetic"}
@@ -151,7 +165,17 @@ def _tenant(entry: "_Section") -> Tenant:
             max_tokens=limits.whole("max_tokens", default.max_tokens, 1, 10_000_000),
         ),
         cohorts=_cohorts(entry),
+        prompt_versions=_names(entry, "prompt_versions", _PROMPT_VERSION, MOST_PROMPT_VERSIONS),
+        experiment_arms=_names(entry, "experiment_arms", _EXPERIMENT_ARM, MOST_EXPERIMENT_ARMS),
     )
+
+
+def _names(entry: "_Section", field_name: str, pattern: re.Pattern[str], most: int) -> tuple[str, ...]:
+    names = entry.raw.get(field_name, [])
+    if not isinstance(names, list) or len(names) > most or not _are_different(names, pattern):
+        entry.mistake(field_name, f"must be a list of at most {most} different names that match {pattern.pattern}")
+        return ()
+    return tuple(names)
 
 
 def _cohorts(entry: "_Section") -> dict[str, tuple[str, ...]]:
@@ -176,7 +200,11 @@ def _cohorts(entry: "_Section") -> dict[str, tuple[str, ...]]:
 def _are_cohort_values(values: object) -> bool:
     if not isinstance(values, list) or not 2 <= len(values) <= MOST_COHORT_VALUES:
         return False
-    return all(isinstance(v, str) and _COHORT_VALUE.fullmatch(v) for v in values) and len(set(values)) == len(values)
+    return _are_different(values, _COHORT_VALUE)
+
+
+def _are_different(names: list[object], pattern: re.Pattern[str]) -> bool:
+    return all(isinstance(name, str) and pattern.fullmatch(name) for name in names) and len(set(names)) == len(names)
 
 
 def _key(entry: "_Section", tenants: Mapping[str, Tenant]) -> ApiKey:

@@ -24,6 +24,7 @@ from sluice_gateway.domain.segments import Segment, segments_of
 from sluice_gateway.domain.size import Size, size_of_chat, size_of_embed
 from sluice_gateway.domain.subject import pseudonym
 from sluice_gateway.domain.telling import Telling
+from sluice_gateway.domain.variants import allowed_variant
 
 
 class ChatAudience(Audience, Protocol):
@@ -128,6 +129,7 @@ class Gateway:
         completion.cohorts = cohorts_of(
             request.cohorts, identity.key.cohorts, allowed=tenant.cohorts, door=completion.protocol
         )
+        completion.variant = allowed_variant(request.variant, tenant, door=completion.protocol)
         deployment = self._route(request.model, Task.CHAT, completion)
         validation.check_chat(request, self._bounds)
         most = validation.tokens_allowed(
