@@ -106,6 +106,23 @@ def test_drift_slices_a_generation_by_the_route_that_its_request_took(mesh: Mesh
     assert dict(of_tenant.slices)["route"] == dict(of_everybody.slices)["route"] == completed["route"]
 
 
+def test_what_a_request_is_made_with_is_in_its_events_its_cost_and_the_slices_of_drift(mesh: Mesh) -> None:
+    labels = {"prompt_version": demo_env.PROMPT_VERSIONS[1], "experiment_arm": demo_env.EXPERIMENT_ARMS[1]}
+    channel, stub = gateway(mesh)
+    with channel:
+        answer = stub.Chat(pb.ChatRequest(spec=spec("Where does the river begin?", labels=labels)), **options(mesh))
+    with openai_client(mesh) as client:
+        question: Any = [{"role": "user", "content": "Where does the river begin?"}]
+        whole = client.chat.completions.create(model="sluice-small", messages=question, max_tokens=24, metadata=labels)
+    for request_id in (answer.request_id, whole.id.removeprefix("chatcmpl-")):
+        for name in ("RequestCompleted", "InferenceMeasured", "CostRecorded"):
+            told = eventually(lambda name=name, request_id=request_id: _of_request(mesh, name, request_id))
+            assert {label: told.get(label) for label in labels} == labels, (name, told)
+    measured = ParseDict(_of_request(mesh, "InferenceMeasured", answer.request_id), inference_pb2.InferenceMeasured())
+    for observation in observations_of(measured, partition=0, offset=0, record_time=0):
+        assert labels.items() <= dict(observation.slices).items()
+
+
 def _of_request(mesh: Mesh, name: str, request_id: str) -> dict[str, Any]:
     told = (line.get("data", {}) for line in mesh.events(name))
     return next((data for data in told if data.get("metadata", {}).get("request_id") == request_id), {})

@@ -10,6 +10,7 @@ from sluice_cli.demo import show
 from sluice_cli.demo.conversations import KINDS, compose
 from sluice_cli.demo.sending import Outcome
 from sluice_cli.demo.witness import kinds
+from sluice_cli.mesh.demo_env import EXPERIMENT_ARMS
 from sluice_cli.mesh.problem import MeshProblem
 from sluice_kit.events import encode, new_event_id
 
@@ -28,6 +29,18 @@ def test_a_few_dozen_conversations_have_every_kind_both_doors_and_both_tenants()
         assert {(c.door, c.streamed) for c in conversations if c.kind == kind} >= {("http", True), ("grpc", False)}
     assert set(Counter(c.tenant for c in conversations)) == set(TENANTS)
     assert {c.feedback for c in conversations} >= {"thumb up", "thumb down", "rating", "correction", None}
+
+
+def test_both_halves_of_the_experiment_have_every_kind_and_route() -> None:
+    conversations = compose(80, 7, TENANTS)
+    assert (
+        len({c.turns[0].text for c in conversations}) == len({c.labels["prompt_version"] for c in conversations}) == 2
+    )
+    for arm in EXPERIMENT_ARMS:
+        of_arm = [c for c in conversations if c.labels["experiment_arm"] == arm]
+        assert len(of_arm) == 40
+        assert {c.kind for c in of_arm} == set(KINDS)
+        assert len({(c.door, c.streamed) for c in of_arm}) == 4
 
 
 def test_every_conversation_ends_with_the_user_and_has_no_hole_in_it() -> None:

@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import yaml
 from sluice_cli.mesh import apache, broker, demo_env, embedded, logs, plan, ports
 from sluice_cli.mesh.board import snippets
 from sluice_cli.mesh.home import LONGEST_SOCKET_PATH, Home
@@ -251,6 +252,19 @@ def test_lost_keys_are_replaced_and_the_old_file_is_kept(home: Home) -> None:
     assert set(before) == set(after)
     assert before != after
     assert home.gateway_file.with_suffix(".yaml.before").exists()
+
+
+def test_only_tenants_whose_file_lists_them_declare_prompt_versions_in_the_demonstration(home: Home) -> None:
+    assert demo_env.tenants_with_variants(home) == frozenset()
+    demo_env.write(home, 0, {})
+    assert demo_env.tenants_with_variants(home) == frozenset(demo_env.TENANTS)
+    document = yaml.safe_load(home.gateway_file.read_text())
+    del document["tenants"][0]["experiment_arms"]
+    home.gateway_file.write_text(yaml.safe_dump(document))
+    assert demo_env.tenants_with_variants(home) == frozenset(demo_env.TENANTS[1:])
+    for broken in ("tenants: [", "tenants: 3", "[]", "tenants: [acme]", "tenants: [{id: acme, prompt_versions: 3}]"):
+        home.gateway_file.write_text(broken)
+        assert demo_env.tenants_with_variants(home) == frozenset()
 
 
 def test_a_home_with_spaces_and_quotes_can_be_sourced(tmp_path: Path) -> None:

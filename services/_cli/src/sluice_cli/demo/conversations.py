@@ -1,8 +1,10 @@
 """What people (all invented) say to the model in the demonstration."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+
+from sluice_cli.mesh.demo_env import EXPERIMENT_ARMS, PROMPT_VERSIONS
 
 KINDS = ("question", "personal", "follow-up", "abuse", "injection")
 # Of ten conversations: four plain, three with personal data, one longer, one abusive, one that tries to break in.
@@ -17,6 +19,11 @@ MIX = (
     "follow-up",
     "personal",
     "question",
+)
+# An experiment: what stands before every conversation, by prompt version and arm.
+VARIANTS = (
+    ({"prompt_version": PROMPT_VERSIONS[0], "experiment_arm": EXPERIMENT_ARMS[0]}, "Answer in one short sentence."),
+    ({"prompt_version": PROMPT_VERSIONS[1], "experiment_arm": EXPERIMENT_ARMS[1]}, "Give a friendly answer."),
 )
 FEEDBACK = ("thumb up", None, "rating", None, "thumb down", None, "correction", None)
 
@@ -41,6 +48,8 @@ class Conversation:
     """`http` (the official openai client) or `grpc`."""
     streamed: bool
     turns: tuple[Turn, ...]
+    labels: Mapping[str, str]
+    """Which prompt and experiment arm it is of."""
     feedback: str | None = None
     """What is said about the answer, if it is answered: one of FEEDBACK."""
 
@@ -56,6 +65,8 @@ def _conversation(
     number: int, texts: dict[str, Iterator[tuple[Turn, ...]]], chance: random.Random, tenants: tuple[str, ...]
 ) -> Conversation:
     kind = MIX[number % len(MIX)]
+    # In fours, because door and stream change within four: both halves come by every route.
+    labels, prompt = VARIANTS[number // 4 % 2]
     return Conversation(
         number=number,
         kind=kind,
@@ -63,7 +74,8 @@ def _conversation(
         tenant=chance.choice((tenants[0], *tenants)),
         door=("http", "grpc")[number % 2],
         streamed=number % 4 in (1, 2),
-        turns=next(texts[kind]),
+        turns=(Turn("system", prompt), *next(texts[kind])),
+        labels=labels,
         feedback=chance.choice(FEEDBACK),
     )
 

@@ -40,7 +40,8 @@ async def perform(home: Home, console: Console, *, count: int, seed: int, concur
     console.print(
         f"\n[bold]{count} conversations[/] of {' and '.join(keys)}, over HTTP and gRPC ([bold]≈[/] streamed), {concurrency} at a time\n"
     )
-    async with EventWitness(settings) as witness, Caller(environment, keys) as caller, Books(environment) as books:
+    callers = Caller(environment, keys, declaring=demo_env.tenants_with_variants(home))
+    async with EventWitness(settings) as witness, callers as caller, Books(environment) as books:
         try:
             with console.status("[dim]looking at what was there before[/]"):
                 since, before = await books.settled()

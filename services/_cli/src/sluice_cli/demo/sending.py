@@ -1,7 +1,7 @@
 """Sends the conversations through both doors of the gateway, and what people think of the answers."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,8 +53,11 @@ class Outcome:
 class Caller:
     """The tenants' programs. Use as an async context manager."""
 
-    def __init__(self, environment: Mapping[str, str], keys: Mapping[str, str]) -> None:
-        self._environment, self._keys = environment, keys
+    def __init__(
+        self, environment: Mapping[str, str], keys: Mapping[str, str], *, declaring: Collection[str] = ()
+    ) -> None:
+        """`declaring`: the tenants that say which prompt a request is made with."""
+        self._environment, self._keys, self._declaring = environment, keys, declaring
         # Loopback never goes through a proxy of this machine.
         self._http = openai.DefaultAsyncHttpxClient(trust_env=False, timeout=SECONDS)
         self._clients = {
@@ -115,6 +118,7 @@ class Caller:
             "model": self._environment["SLUICE_MODEL"],
             "max_tokens": MOST_TOKENS,
             "messages": [{"role": turn.role, "content": turn.text} for turn in conversation.turns],
+            "metadata": self._labels(conversation),
         }
         completions = self._clients[conversation.tenant].chat.completions
         try:
@@ -131,6 +135,7 @@ class Caller:
             model=self._environment["SLUICE_MODEL"],
             messages=[chat_pb2.ChatMessage(role=_ROLES[turn.role], content=turn.text) for turn in conversation.turns],
             stopping=generation_pb2.StoppingParameters(max_tokens=MOST_TOKENS),
+            labels=self._labels(conversation),
         )
         options = {"metadata": (("authorization", f"Bearer {self._keys[conversation.tenant]}"),), "timeout": SECONDS}
         try:
@@ -141,6 +146,9 @@ class Caller:
             return _refused_by_status(error)
         choice = answer.choices[0]
         return _finished(answer.request_id, choice.message.content, choice.finish_reason, answer.guard)
+
+    def _labels(self, conversation: Conversation) -> Mapping[str, str]:
+        return conversation.labels if conversation.tenant in self._declaring else {}
 
     async def _judge(self, outcome: Outcome, feedback: str) -> Outcome:
         request = feedback_service_pb2.SubmitFeedbackRequest(request_id=outcome.request_id, **_FEEDBACK[feedback])

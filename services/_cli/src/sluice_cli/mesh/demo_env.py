@@ -5,6 +5,7 @@ import os
 import secrets
 import shlex
 from collections.abc import Mapping
+from typing import Any
 
 import yaml
 from sluice_kit.addresses import DEFAULT_PORTS
@@ -21,6 +22,9 @@ MODEL = "sluice-small"
 MODEL_TARGET = "smollm2-135m-instruct"
 PROBE_KEY = "self-test"
 """Id of the key of the mesh's self-tests, whose requests are on nobody's bill."""
+PROMPT_VERSIONS = ("assistant@1", "assistant@2")
+"""What the demo tenants' callers may say made a request, and of which arm of an experiment it is."""
+EXPERIMENT_ARMS = ("tone/plain", "tone/friendly")
 EMBEDDING_MODEL = "sluice-embed"
 EMBEDDING_TARGET = "sluice-static-minilm-256"
 
@@ -77,6 +81,21 @@ def tenant_keys(environment: Mapping[str, str]) -> dict[str, str]:
     return {tenant: environment[variable] for variable, tenant in _variables().items() if environment.get(variable)}
 
 
+def tenants_with_variants(home: Home) -> frozenset[str]:
+    """Demo tenants whose callers may declare PROMPT_VERSIONS and EXPERIMENT_ARMS; an earlier release's gateway.yaml names none."""
+    try:
+        document = yaml.safe_load(home.gateway_file.read_text())
+        return frozenset(tenant["id"] for tenant in document["tenants"] if _has_variants(tenant))
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        # Not there, or not a file the gateway would take.
+        return frozenset()
+
+
+def _has_variants(tenant: Mapping[str, Any]) -> bool:
+    versions, arms = tenant.get("prompt_versions", ()), tenant.get("experiment_arms", ())
+    return set(PROMPT_VERSIONS) <= set(versions) and set(EXPERIMENT_ARMS) <= set(arms)
+
+
 def _keys(home: Home) -> dict[str, str]:
     """Tenant to key. Only demo.env knows the keys in clear; without it new ones are made, and the gateway's file anew."""
     known = read(home) if home.demo_env.exists() and home.gateway_file.exists() else {}
@@ -106,6 +125,8 @@ def _gateway_yaml(keys: Mapping[str, str], probe_key: str) -> str:
                 "project": "demo",
                 "content_capture": "redacted",
                 "limits": {"requests_per_minute": 6000, "concurrency": 32},
+                "prompt_versions": list(PROMPT_VERSIONS),
+                "experiment_arms": list(EXPERIMENT_ARMS),
             }
             for tenant in keys
         ],
