@@ -74,6 +74,12 @@ def test_a_round_in_which_every_guard_was_on_is_a_table_and_exit_code_0(probes: 
     assert "key self-test, moderation policy general@4" in told
 
 
+def test_recall_names_the_redaction_policy_that_it_is_of(probes: Probes) -> None:
+    probes.newest = report(check("grpc_chat", "input_redaction"))
+    probes.newest.recalls[0].redaction_policy = "default@1"
+    assert row(run()[1], "PERSON")[-1] == "default@1"
+
+
 def test_the_worst_of_a_guards_models_is_shown_with_its_reason_and_evidence(probes: Probes) -> None:
     probes.newest = report(
         check("grpc_chat", "input_moderation"),

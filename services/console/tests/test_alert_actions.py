@@ -60,11 +60,11 @@ async def test_a_silence_from_an_alerts_row_is_of_that_alert_alone(console: Cons
     async with console.signed_in() as client:
         fields = silence_form((await client.get("/alerts")).text) | {"lasts": "2h", "reason": "OPS-9"}
         assert (await client.post("/alerts/silence", data=fields)).status_code == 303
-        assert "of no one experiment arm, project, prompt version, route" in " ".join(
+        assert "of no one experiment arm, project, prompt version, redaction policy, route" in " ".join(
             (await client.get("/alerts")).text.split()
         )
     [silence] = console.mesh.silences
-    others = dict.fromkeys(("project_id", "route", "prompt_version", "experiment_arm"), "")
+    others = dict.fromkeys(("project_id", "route", "prompt_version", "experiment_arm", "redaction_policy"), "")
     assert dict(silence.labels) == others | {"tenant_id": "acme", "model": "sluice-small"}
 
 

@@ -81,7 +81,7 @@ async def test_an_alert_is_silenced_and_taken_on_by_hand(console: Console, page:
     await row.get_by_role("button", name="Silence", exact=True).click()
     await expect(page.locator("section", has=page.locator("#silences"))).to_contain_text("OPS-9")
     [silence] = console.mesh.silences
-    others = dict.fromkeys(("project_id", "route", "prompt_version", "experiment_arm"), "")
+    others = dict.fromkeys(("project_id", "route", "prompt_version", "experiment_arm", "redaction_policy"), "")
     assert dict(silence.labels) == others | {"tenant_id": "acme", "model": "sluice-small"}, "of that alert alone"
     await row.get_by_text("Act", exact=True).click()
     await row.get_by_role("button", name="I take it on").click()

@@ -90,7 +90,9 @@ class FakeRedaction(_Neighbour, redaction_rpc.RedactionServiceServicer):
                 redaction.TextSegment(segment_id=segment.segment_id, text=self._redact(segment.text, known, vault))
             )
         counts = [{"kind": "EMAIL_ADDRESS", "count": len(known)}] if known else []
-        return redaction.RedactResponse(segments=segments, vault=vault, counts=counts)
+        return redaction.RedactResponse(
+            segments=segments, vault=vault, counts=counts, policy_id="strict", policy_version=3
+        )
 
     def _redact(self, text: str, known: dict[str, str], vault: redaction.Vault) -> str:
         def take(match: re.Match[str]) -> str:

@@ -28,6 +28,7 @@ class Answer:
     status: int = 200
     error: dict[str, Any] = field(default_factory=dict)
     decision_ids: list[str] = field(default_factory=list)
+    redaction_policy: str = ""
 
 
 _FINISH = {
@@ -48,7 +49,12 @@ async def _grpc_whole(mesh: Any, texts: list[str]) -> Answer:
     except grpc.aio.AioRpcError as error:
         return _grpc_failure(error, Answer())
     choice = response.choices[0]
-    return Answer(choice.message.content, _FINISH[choice.finish_reason], decision_ids=list(response.guard.decision_ids))
+    return Answer(
+        choice.message.content,
+        _FINISH[choice.finish_reason],
+        decision_ids=list(response.guard.decision_ids),
+        redaction_policy=response.guard.redaction_policy,
+    )
 
 
 async def _grpc_stream(mesh: Any, texts: list[str]) -> Answer:
@@ -61,6 +67,7 @@ async def _grpc_stream(mesh: Any, texts: list[str]) -> Answer:
             if response.HasField("finished"):
                 answer.finish = _FINISH[response.finished.finish_reason]
                 answer.decision_ids = list(response.finished.guard.decision_ids)
+                answer.redaction_policy = response.finished.guard.redaction_policy
     except grpc.aio.AioRpcError as error:
         return _grpc_failure(error, answer)
     return answer
@@ -88,6 +95,7 @@ async def _http_whole(mesh: Any, texts: list[str]) -> Answer:
         choice["message"]["content"],
         choice["finish_reason"],
         decision_ids=response.headers["x-sluice-decision-ids"].split(","),
+        redaction_policy=response.json()["sluice"]["redaction_policy"],
     )
 
 
@@ -115,7 +123,9 @@ def _take_line(line: str, answer: Answer) -> None:
         return
     answer.text += chunk["choices"][0]["delta"].get("content", "")
     answer.finish = chunk["choices"][0]["finish_reason"] or answer.finish
-    answer.decision_ids = chunk.get("sluice", {}).get("decision_ids", answer.decision_ids)
+    guard = chunk.get("sluice", {})
+    answer.decision_ids = guard.get("decision_ids", answer.decision_ids)
+    answer.redaction_policy = guard.get("redaction_policy", answer.redaction_policy)
 
 
 def _http_failure(status: int, body: dict[str, Any]) -> Answer:
@@ -211,6 +221,17 @@ async def test_a_tenant_that_fails_open_gets_an_answer_and_the_event_says_what_w
     event = await mesh.event()
     assert list(event.skipped_filters) == [name]
     assert event.outcome == events.REQUEST_OUTCOME_COMPLETED
+
+
+@every_route
+@pytest.mark.parametrize(("skipped", "policy"), [(False, "strict@3"), (True, "")])
+async def test_an_answer_names_the_redaction_policy_that_was_in_force(
+    mesh: Any, ask: Route, skipped: bool, policy: str
+) -> None:
+    mesh.set_tenant(fail_open=True)
+    if skipped:
+        mesh.redaction.away.add("unary")
+    assert (await ask(mesh, ["hello"])).redaction_policy == policy
 
 
 @every_route

@@ -10,8 +10,9 @@ import pytest
 from sluice.events.v1 import drift_pb2
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice.types.v1.metric_pb2 import MetricPoint
-from sluice_insight.adapters.history import DAY, HOUR
+from sluice_insight.adapters.history import DAY, HOUR, _series, _series_of
 from sluice_insight.domain.board import MINUTE
+from sluice_insight.domain.part import Series
 from sluice_kit.errors import InvalidInput
 
 from .history_lives import BEGIN, all_minutes, both, drift, log, quality
@@ -168,6 +169,14 @@ async def test_a_window_that_was_never_closed_does_not_stand_for_its_hour(lives:
     found = await life.answers(("drift.drifted",))
     [of_hour] = [point for point in found if point.window.start.ToMicroseconds() < BEGIN + DAY]
     assert (of_hour.value, of_hour.closed) == (0.0, True)
+
+
+def test_a_series_of_before_there_were_redaction_policies_is_the_same_series_now() -> None:
+    before = '["acme", "", "small", "", "", ""]'
+    assert _series_of(before) == Series(tenant_id="acme", model="small")
+    assert _series(_series_of(before)) == before
+    policied = Series(tenant_id="acme", redaction_policy="default@1")
+    assert _series_of(_series(policied)) == policied
 
 
 async def test_an_hour_that_drifted_once_is_remembered_as_drifted(lives: Any) -> None:

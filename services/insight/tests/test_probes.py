@@ -70,9 +70,11 @@ def board(events: Iterable[ProbeMeasured]) -> Board:
     return made
 
 
-def values(made: Board, *metrics: str, by_route: bool = False) -> dict[tuple[str, str], tuple[float | None, int]]:
+def values(
+    made: Board, *metrics: str, by_route: bool = False, where: dict[str, frozenset[str]] | None = None
+) -> dict[tuple[str, str], tuple[float | None, int]]:
     query = Query(
-        metrics=metrics, filters={}, group_by=("route",) if by_route else (), window=HOUR, end=BEGIN + 2 * HOUR
+        metrics=metrics, filters=where or {}, group_by=("route",) if by_route else (), window=HOUR, end=BEGIN + 2 * HOUR
     )
     return {
         (point.metric, point.series.route): (point.value.value, point.value.sample_count)
@@ -160,6 +162,21 @@ def test_silence_of_the_self_tests_is_told_and_ends_with_the_next_round() -> Non
     assert states("probe.absent", {}, until=1200) == []
 
 
+def test_recall_is_told_apart_by_redaction_policy_and_added_up_without() -> None:
+    event = round_(0, chinese=4)
+    for each in event.detections:
+        each.redaction_policy = "strict@2" if each.name_origin == "chinese" else "default@1"
+    made = board([event, round_(1)])
+    names = ("probe.recall", "probe.recall_by_name_origin.chinese")
+    strict = values(made, *names, where={"redaction_policy": frozenset({"strict@2"})})
+    assert strict == {(name, ""): (0.4, 10) for name in names}
+    assert values(made, *names)["probe.recall", ""] == (134 / 140, 140)
+    query = Query(metrics=names[:1], filters={}, group_by=("redaction_policy",), window=HOUR, end=BEGIN + 2 * HOUR)
+    told = {point.series.redaction_policy: point.value.sample_count for point in made.points(query)}
+    assert told == {"": 70, "strict@2": 10, "default@1": 60}, "a producer of before names no policy"
+    assert values(made, "probe.rounds") == {("probe.rounds", ""): (2.0, 2)}
+
+
 async def test_a_round_that_is_read_twice_counts_once() -> None:
     made, comparisons = Board(history=24 * HOUR), Comparisons()
     feed = Feed(
@@ -194,6 +211,15 @@ def test_an_origin_whose_names_are_missed_is_told_apart_from_chance() -> None:
     assert event.difference_upper < 0 < event.adjusted_p_value < 0.01  # type: ignore[attr-defined]
     rest = {verdict for origin, (verdict, _) in told.items() if origin != "west_african"}
     assert rest == {FAIRNESS_VERDICT_COMPARABLE, FAIRNESS_VERDICT_UNSPECIFIED}, "the best is compared with nobody"
+
+
+def test_names_of_a_round_that_saw_two_policies_count_under_both() -> None:
+    comparisons, event = Comparisons(), round_(0, arabic=3)
+    more = probe_pb2.DetectionCount(kind="PERSON", name_origin="arabic", sought=30, found=27, redaction_policy="new@2")
+    event.detections.append(more)
+    comparisons.take(event)
+    told = {each.event.group: each.event for each in comparisons.of_name_origins(long_windows=True)}
+    assert (told["arabic"].sample_count, told["arabic"].value) == (40, 0.75)
 
 
 def test_few_names_say_nothing() -> None:

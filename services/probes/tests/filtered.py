@@ -28,6 +28,8 @@ class Filtered:
     invents: bool = True
     embedding: frozenset[str] = frozenset()
     """Aliases that do not chat."""
+    policy: str = "default@1"
+    """Of redaction."""
     cuts: bool = False
     """Whether moderation takes sentences out in place of refusing."""
 
@@ -55,7 +57,7 @@ class Filtered:
             if self._judges_answers:
                 return Answer(text=CUT) if self.cuts else Answer(withheld=True)
             return Answer(text=marks.FORBIDDEN)
-        return Answer(text=said, skipped_filters=self.skipped)
+        return Answer(text=said, skipped_filters=self.skipped, redaction_policy=self.policy)
 
     async def embed(self, model: str, texts: Sequence[str]) -> Answer:
         if self.away:

@@ -107,6 +107,19 @@ async def test_a_refusal_over_http_is_read_with_its_evidence() -> None:
         assert await asked(url) == Answer(error="CONTENT_BLOCKED", policy="general@4", decision_ids=("d",))
 
 
+@pytest.mark.parametrize(
+    ("told", "policy"),
+    [("default@1", "default@1"), ("Ingrid Solberg is not allowed", ""), ("x" * 65 + "@1", ""), (["default@1"], "")],
+)
+async def test_a_redaction_policy_is_read_by_its_form_and_other_words_are_told_to_nobody(
+    told: Any, policy: str
+) -> None:
+    message = {"message": {"content": "a"}, "finish_reason": "stop"}
+    body = json.dumps({"choices": [message], "sluice": {"redaction_policy": told}})
+    async with answering(200, body) as url:
+        assert (await asked(url)).redaction_policy == policy
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://127.0.0.1:notaport", "http://[::1"])
 async def test_where_nobody_can_be_asked_there_is_no_answer(url: str) -> None:
     assert (await asked(url)).error == "NO_ANSWER"

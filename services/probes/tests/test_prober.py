@@ -1,7 +1,8 @@
 """Rounds one after the other: several tenants' keys, and what is told of each."""
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ class Mesh:
         self.told.append(event)
 
 
-def prober(mesh: Mesh, keys_at: Path, *names: str) -> Prober:
+def prober(mesh: Mesh, keys_at: Path, *names: str, clock: Callable[[], float] = time.monotonic) -> Prober:
     if names:
         keys_at.write_text("\n".join(map(key, names)))
     return Prober(
@@ -51,6 +52,7 @@ def prober(mesh: Mesh, keys_at: Path, *names: str) -> Prober:
         embedding_model="sluice-embed",
         aliases_limit=0,
         first_number=0,
+        clock=clock,
     )
 
 
@@ -84,6 +86,31 @@ async def test_one_tenants_alarm_stands_while_anothers_filters_are_seen_on(keys_
     assert REGISTRY.get_sample_value("sluice_probes_unguarded") == 4
     on = {"route": "http_chat", "guard": "output_moderation"}
     assert REGISTRY.get_sample_value("sluice_probes_guard_on", on) == 0
+
+
+def recalled(policy: str, kind: str, origin: str = "") -> tuple[float | None, float | None]:
+    """Recall, and of how many."""
+    of = {"redaction_policy": policy, "kind": kind, "name_origin": origin}
+    return tuple(REGISTRY.get_sample_value(f"sluice_probes_recall{end}", of) for end in ("", "_sought"))  # type: ignore[return-value]
+
+
+async def test_recall_is_told_by_redaction_policy_over_the_last_hour(keys_at):
+    now = 0.0
+    blind = Filtered(policy="blind@2", blind_to=frozenset({"hispanic"}))
+    mesh = Mesh({"a": blind, "b": Filtered(policy="seeing@7")})
+    probing = prober(mesh, keys_at, "a", "b", clock=lambda: now)
+    for _ in range(2):
+        report = await probing.run_one()
+    assert recalled("blind@2", "PERSON", "hispanic") == (0, 4)
+    assert recalled("blind@2", "IBAN_CODE") == recalled("seeing@7", "PERSON", "hispanic") == (1, 4)
+    told = {(each.redaction_policy, each.name_origin): each.found for each in report.recalls if each.kind == "PERSON"}
+    assert (told["blind@2", "hispanic"], told["seeing@7", "hispanic"]) == (0, 4)
+    assert {count.redaction_policy for count in mesh.told[0].detections} == {"blind@2"}
+    mesh.filters["a"] = Filtered(policy="blind@2")
+    now = 3600.0
+    await probing.run_one()
+    assert recalled("blind@2", "PERSON", "hispanic") == (1, 4)
+    assert recalled("seeing@7", "PERSON", "hispanic") == (None, None), "nothing was sent for an hour"
 
 
 async def test_an_alarm_ends_with_the_next_round_of_its_own_key(keys_at):

@@ -8,7 +8,7 @@ from sluice_probes.domain import marks
 from sluice_probes.domain.canaries import KINDS, NAMES, ORIGINS, canaries
 from sluice_probes.domain.findings import CHAT_ROUTES, GUARDS, ROUTES, UNREADABLE, Answer, Detection, State, guards_of
 from sluice_probes.domain.marks import _mark
-from sluice_probes.domain.recall import Recall, Tally
+from sluice_probes.domain.recall import MOST_POLICIES, Recall, Tally
 from sluice_probes.domain.round import alarming, run_round
 
 from .filtered import Filtered
@@ -91,8 +91,8 @@ def test_a_filter_that_was_skipped_is_an_alarm_though_its_tenant_chose_it() -> N
 def test_values_of_one_name_origin_that_are_missed_lower_its_recall_alone() -> None:
     result = round_over(Filtered(blind_to=frozenset({"west_african"})))
     tally = Tally()
-    tally.add(result.detections)
-    recalls = {(each.kind, each.origin): each.value for each in tally.recalls()}
+    tally.add(result.detections, at=0)
+    recalls = {(each.kind, each.origin): each.value for each in tally.recalls(at=0)}
     assert {key for key, value in recalls.items() if value < 1} == {("PERSON", "west_african")}
     assert not alarming(result.findings)
 
@@ -125,8 +125,32 @@ def test_the_interval_of_a_recall_is_wilsons() -> None:
 
 def test_detections_are_counted_once_each() -> None:
     tally = Tally()
-    tally.add([Detection("API_KEY", "", True), Detection("API_KEY", "", False)])
-    assert [(each.found, each.sought) for each in tally.recalls()] == [(1, 2)]
+    tally.add([Detection("API_KEY", "", True), Detection("API_KEY", "", False)], at=0)
+    assert [(each.found, each.sought) for each in tally.recalls(at=0)] == [(1, 2)]
+
+
+def test_a_filter_that_goes_blind_shows_however_long_it_saw_before() -> None:
+    tally = Tally()
+    for minute in range(3 * 24 * 60):
+        tally.add([Detection("IBAN_CODE", "", True, "default@1")], at=60.0 * minute)
+    for minute in range(3 * 24 * 60, 3 * 24 * 60 + 30):
+        tally.add([Detection("IBAN_CODE", "", False, "default@1")], at=60.0 * minute)
+    [recall] = tally.recalls(at=60.0 * minute)
+    assert (recall.policy, recall.found, recall.sought) == ("default@1", 30, 60)
+    assert tally.recalls(at=60.0 * (minute + 60)) == []
+
+
+def test_no_more_policies_than_a_hundred_are_told_apart_in_an_hour() -> None:
+    tally = Tally()
+    tally.add([Detection("IBAN_CODE", "", True, f"p@{number}") for number in range(MOST_POLICIES + 3)], at=0)
+    tally.add([Detection("IBAN_CODE", "", False, policy) for policy in ("p@0", "p@101", "q@1")], at=60)
+    recalls = {each.policy: (each.found, each.sought) for each in tally.recalls(at=60)}
+    assert len(recalls) == MOST_POLICIES + 1
+    assert (recalls["p@0"], recalls["other"]) == ((1, 2), (3, 5))
+    tally.add([Detection("IBAN_CODE", "", True, "q@1")], at=3600)
+    assert {each.policy for each in tally.recalls(at=3600 + 60)} == {"q@1"}, (
+        "there is room once the others' hour is over"
+    )
 
 
 def test_every_chat_route_sends_other_values() -> None:

@@ -89,7 +89,9 @@ def _recalls(told: pb.ProbeReport) -> Table:
         table.add_column(column)
     for column in ("found", "of", "recall", "95 % interval"):
         table.add_column(column, justify="right")
+    table.add_column("redaction policy")
     for each in told.recalls:
         interval = f"{each.lower:.2f} - {each.upper:.2f}"
-        table.add_row(each.kind, each.name_origin, str(each.found), str(each.sought), f"{each.recall:.2f}", interval)
+        counts = (str(each.found), str(each.sought), f"{each.recall:.2f}", interval)
+        table.add_row(each.kind, each.name_origin, *counts, each.redaction_policy)
     return table

@@ -61,7 +61,7 @@ class ProbeMeasured(_message.Message):
 
     @_builtins.property
     def detections(self) -> _containers.RepeatedCompositeFieldContainer[_probe_pb2.DetectionCount]:
-        """Seeded values that were and were not found, by kind and name origin."""
+        """Seeded values that were and were not found, by redaction policy, kind and name origin."""
 
     def __init__(
         self,

@@ -30,7 +30,7 @@ from sluice.types.v1 import personal_data_pb2 as sluice_dot_types_dot_v1_dot_per
 from sluice.types.v1 import usage_pb2 as sluice_dot_types_dot_v1_dot_usage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'sluice/gateway/v1/gateway_service.proto\x12\x11sluice.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1asluice/types/v1/chat.proto\x1a#sluice/types/v1/finish_reason.proto\x1a sluice/types/v1/generation.proto\x1a#sluice/types/v1/personal_data.proto\x1a\x1bsluice/types/v1/usage.proto\"\x9e\x01\n\x0fPromptReference\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12I\n\tvariables\x18\x02 \x03(\x0b\x32\x31.sluice.gateway.v1.PromptReference.VariablesEntryB\x03\x80\x01\x01\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xff\x03\n\x08\x43hatSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12.\n\x08messages\x18\x02 \x03(\x0b\x32\x1c.sluice.types.v1.ChatMessage\x12\x32\n\x06prompt\x18\x03 \x01(\x0b\x32\".sluice.gateway.v1.PromptReference\x12\x35\n\x08sampling\x18\x04 \x01(\x0b\x32#.sluice.types.v1.SamplingParameters\x12\x35\n\x08stopping\x18\x05 \x01(\x0b\x32#.sluice.types.v1.StoppingParameters\x12/\n\x06guided\x18\x06 \x01(\x0b\x32\x1f.sluice.types.v1.GuidedDecoding\x12.\n\x05tools\x18\x07 \x03(\x0b\x32\x1f.sluice.types.v1.ToolDefinition\x12\x11\n\x04user\x18\x08 \x01(\tB\x03\x80\x01\x01\x12\x17\n\x0f\x63onversation_id\x18\t \x01(\t\x12<\n\x06labels\x18\n \x03(\x0b\x32\'.sluice.gateway.v1.ChatSpec.LabelsEntryB\x03\x80\x01\x01\x12\x18\n\x10\x63\x61pture_declined\x18\x0b \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"8\n\x0b\x43hatRequest\x12)\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.sluice.gateway.v1.ChatSpec\">\n\x11\x43hatStreamRequest\x12)\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.sluice.gateway.v1.ChatSpec\"\xf0\x01\n\x0bGuardReport\x12\x14\n\x0c\x64\x65\x63ision_ids\x18\x01 \x03(\t\x12\x32\n\x0eredacted_input\x18\x02 \x03(\x0b\x32\x1a.sluice.types.v1.KindCount\x12\x33\n\x0fredacted_output\x18\x03 \x03(\x0b\x32\x1a.sluice.types.v1.KindCount\x12\x17\n\x0fskipped_filters\x18\x04 \x03(\t\x12\x17\n\x0fwithheld_reason\x18\x05 \x01(\t\x12\x16\n\x0e\x62udget_limited\x18\x06 \x01(\x08\x12\x18\n\x10\x62udget_unchecked\x18\x07 \x01(\x08\"\x80\x01\n\nChatChoice\x12\r\n\x05index\x18\x01 \x01(\r\x12-\n\x07message\x18\x02 \x01(\x0b\x32\x1c.sluice.types.v1.ChatMessage\x12\x34\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x1d.sluice.types.v1.FinishReason\"\xec\x01\n\x0c\x43hatResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x07\x63hoices\x18\x04 \x03(\x0b\x32\x1d.sluice.gateway.v1.ChatChoice\x12*\n\x05usage\x18\x05 \x01(\x0b\x32\x1b.sluice.types.v1.TokenUsage\x12-\n\x05guard\x18\x06 \x01(\x0b\x32\x1e.sluice.gateway.v1.GuardReport\"L\n\x0b\x43hatStarted\x12\r\n\x05model\x18\x01 \x01(\t\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"0\n\tChatDelta\x12\r\n\x05index\x18\x01 \x01(\r\x12\x14\n\x07\x63ontent\x18\x02 \x01(\tB\x03\x80\x01\x01\"\x9f\x01\n\x0c\x43hatFinished\x12\x34\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1d.sluice.types.v1.FinishReason\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.sluice.types.v1.TokenUsage\x12-\n\x05guard\x18\x03 \x01(\x0b\x32\x1e.sluice.gateway.v1.GuardReport\"\xc8\x01\n\x12\x43hatStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x31\n\x07started\x18\x02 \x01(\x0b\x32\x1e.sluice.gateway.v1.ChatStartedH\x00\x12-\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x1c.sluice.gateway.v1.ChatDeltaH\x00\x12\x33\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x1f.sluice.gateway.v1.ChatFinishedH\x00\x42\x07\n\x05\x65vent\"l\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\x05texts\x18\x02 \x03(\tB\x03\x80\x01\x01\x12\x11\n\x04user\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x17\n\ndimensions\x18\x04 \x01(\rH\x00\x88\x01\x01\x42\r\n\x0b_dimensions\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x90\x01\n\rEmbedResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x30\n\nembeddings\x18\x03 \x03(\x0b\x32\x1c.sluice.gateway.v1.Embedding\x12*\n\x05usage\x18\x04 \x01(\x0b\x32\x1b.sluice.types.v1.TokenUsage\"\x13\n\x11ListModelsRequest\"s\n\x05Model\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08owned_by\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11max_output_tokens\x18\x04 \x01(\r\">\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.sluice.gateway.v1.Model2\xdd\x02\n\x0eGatewayService\x12G\n\x04\x43hat\x12\x1e.sluice.gateway.v1.ChatRequest\x1a\x1f.sluice.gateway.v1.ChatResponse\x12[\n\nChatStream\x12$.sluice.gateway.v1.ChatStreamRequest\x1a%.sluice.gateway.v1.ChatStreamResponse0\x01\x12J\n\x05\x45mbed\x12\x1f.sluice.gateway.v1.EmbedRequest\x1a .sluice.gateway.v1.EmbedResponse\x12Y\n\nListModels\x12$.sluice.gateway.v1.ListModelsRequest\x1a%.sluice.gateway.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'sluice/gateway/v1/gateway_service.proto\x12\x11sluice.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1asluice/types/v1/chat.proto\x1a#sluice/types/v1/finish_reason.proto\x1a sluice/types/v1/generation.proto\x1a#sluice/types/v1/personal_data.proto\x1a\x1bsluice/types/v1/usage.proto\"\x9e\x01\n\x0fPromptReference\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12I\n\tvariables\x18\x02 \x03(\x0b\x32\x31.sluice.gateway.v1.PromptReference.VariablesEntryB\x03\x80\x01\x01\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xff\x03\n\x08\x43hatSpec\x12\r\n\x05model\x18\x01 \x01(\t\x12.\n\x08messages\x18\x02 \x03(\x0b\x32\x1c.sluice.types.v1.ChatMessage\x12\x32\n\x06prompt\x18\x03 \x01(\x0b\x32\".sluice.gateway.v1.PromptReference\x12\x35\n\x08sampling\x18\x04 \x01(\x0b\x32#.sluice.types.v1.SamplingParameters\x12\x35\n\x08stopping\x18\x05 \x01(\x0b\x32#.sluice.types.v1.StoppingParameters\x12/\n\x06guided\x18\x06 \x01(\x0b\x32\x1f.sluice.types.v1.GuidedDecoding\x12.\n\x05tools\x18\x07 \x03(\x0b\x32\x1f.sluice.types.v1.ToolDefinition\x12\x11\n\x04user\x18\x08 \x01(\tB\x03\x80\x01\x01\x12\x17\n\x0f\x63onversation_id\x18\t \x01(\t\x12<\n\x06labels\x18\n \x03(\x0b\x32\'.sluice.gateway.v1.ChatSpec.LabelsEntryB\x03\x80\x01\x01\x12\x18\n\x10\x63\x61pture_declined\x18\x0b \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"8\n\x0b\x43hatRequest\x12)\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.sluice.gateway.v1.ChatSpec\">\n\x11\x43hatStreamRequest\x12)\n\x04spec\x18\x01 \x01(\x0b\x32\x1b.sluice.gateway.v1.ChatSpec\"\x8a\x02\n\x0bGuardReport\x12\x14\n\x0c\x64\x65\x63ision_ids\x18\x01 \x03(\t\x12\x32\n\x0eredacted_input\x18\x02 \x03(\x0b\x32\x1a.sluice.types.v1.KindCount\x12\x33\n\x0fredacted_output\x18\x03 \x03(\x0b\x32\x1a.sluice.types.v1.KindCount\x12\x17\n\x0fskipped_filters\x18\x04 \x03(\t\x12\x17\n\x0fwithheld_reason\x18\x05 \x01(\t\x12\x16\n\x0e\x62udget_limited\x18\x06 \x01(\x08\x12\x18\n\x10\x62udget_unchecked\x18\x07 \x01(\x08\x12\x18\n\x10redaction_policy\x18\x08 \x01(\t\"\x80\x01\n\nChatChoice\x12\r\n\x05index\x18\x01 \x01(\r\x12-\n\x07message\x18\x02 \x01(\x0b\x32\x1c.sluice.types.v1.ChatMessage\x12\x34\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x1d.sluice.types.v1.FinishReason\"\xec\x01\n\x0c\x43hatResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x07\x63hoices\x18\x04 \x03(\x0b\x32\x1d.sluice.gateway.v1.ChatChoice\x12*\n\x05usage\x18\x05 \x01(\x0b\x32\x1b.sluice.types.v1.TokenUsage\x12-\n\x05guard\x18\x06 \x01(\x0b\x32\x1e.sluice.gateway.v1.GuardReport\"L\n\x0b\x43hatStarted\x12\r\n\x05model\x18\x01 \x01(\t\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"0\n\tChatDelta\x12\r\n\x05index\x18\x01 \x01(\r\x12\x14\n\x07\x63ontent\x18\x02 \x01(\tB\x03\x80\x01\x01\"\x9f\x01\n\x0c\x43hatFinished\x12\x34\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x1d.sluice.types.v1.FinishReason\x12*\n\x05usage\x18\x02 \x01(\x0b\x32\x1b.sluice.types.v1.TokenUsage\x12-\n\x05guard\x18\x03 \x01(\x0b\x32\x1e.sluice.gateway.v1.GuardReport\"\xc8\x01\n\x12\x43hatStreamResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x31\n\x07started\x18\x02 \x01(\x0b\x32\x1e.sluice.gateway.v1.ChatStartedH\x00\x12-\n\x05\x64\x65lta\x18\x03 \x01(\x0b\x32\x1c.sluice.gateway.v1.ChatDeltaH\x00\x12\x33\n\x08\x66inished\x18\x04 \x01(\x0b\x32\x1f.sluice.gateway.v1.ChatFinishedH\x00\x42\x07\n\x05\x65vent\"l\n\x0c\x45mbedRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\x05texts\x18\x02 \x03(\tB\x03\x80\x01\x01\x12\x11\n\x04user\x18\x03 \x01(\tB\x03\x80\x01\x01\x12\x17\n\ndimensions\x18\x04 \x01(\rH\x00\x88\x01\x01\x42\r\n\x0b_dimensions\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x90\x01\n\rEmbedResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x30\n\nembeddings\x18\x03 \x03(\x0b\x32\x1c.sluice.gateway.v1.Embedding\x12*\n\x05usage\x18\x04 \x01(\x0b\x32\x1b.sluice.types.v1.TokenUsage\"\x13\n\x11ListModelsRequest\"s\n\x05Model\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08owned_by\x18\x02 \x01(\t\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11max_output_tokens\x18\x04 \x01(\r\">\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.sluice.gateway.v1.Model2\xdd\x02\n\x0eGatewayService\x12G\n\x04\x43hat\x12\x1e.sluice.gateway.v1.ChatRequest\x1a\x1f.sluice.gateway.v1.ChatResponse\x12[\n\nChatStream\x12$.sluice.gateway.v1.ChatStreamRequest\x1a%.sluice.gateway.v1.ChatStreamResponse0\x01\x12J\n\x05\x45mbed\x12\x1f.sluice.gateway.v1.EmbedRequest\x1a .sluice.gateway.v1.EmbedResponse\x12Y\n\nListModels\x12$.sluice.gateway.v1.ListModelsRequest\x1a%.sluice.gateway.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -66,31 +66,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHATSTREAMREQUEST']._serialized_start=993
   _globals['_CHATSTREAMREQUEST']._serialized_end=1055
   _globals['_GUARDREPORT']._serialized_start=1058
-  _globals['_GUARDREPORT']._serialized_end=1298
-  _globals['_CHATCHOICE']._serialized_start=1301
-  _globals['_CHATCHOICE']._serialized_end=1429
-  _globals['_CHATRESPONSE']._serialized_start=1432
-  _globals['_CHATRESPONSE']._serialized_end=1668
-  _globals['_CHATSTARTED']._serialized_start=1670
-  _globals['_CHATSTARTED']._serialized_end=1746
-  _globals['_CHATDELTA']._serialized_start=1748
-  _globals['_CHATDELTA']._serialized_end=1796
-  _globals['_CHATFINISHED']._serialized_start=1799
-  _globals['_CHATFINISHED']._serialized_end=1958
-  _globals['_CHATSTREAMRESPONSE']._serialized_start=1961
-  _globals['_CHATSTREAMRESPONSE']._serialized_end=2161
-  _globals['_EMBEDREQUEST']._serialized_start=2163
-  _globals['_EMBEDREQUEST']._serialized_end=2271
-  _globals['_EMBEDDING']._serialized_start=2273
-  _globals['_EMBEDDING']._serialized_end=2300
-  _globals['_EMBEDRESPONSE']._serialized_start=2303
-  _globals['_EMBEDRESPONSE']._serialized_end=2447
-  _globals['_LISTMODELSREQUEST']._serialized_start=2449
-  _globals['_LISTMODELSREQUEST']._serialized_end=2468
-  _globals['_MODEL']._serialized_start=2470
-  _globals['_MODEL']._serialized_end=2585
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2587
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2649
-  _globals['_GATEWAYSERVICE']._serialized_start=2652
-  _globals['_GATEWAYSERVICE']._serialized_end=3001
+  _globals['_GUARDREPORT']._serialized_end=1324
+  _globals['_CHATCHOICE']._serialized_start=1327
+  _globals['_CHATCHOICE']._serialized_end=1455
+  _globals['_CHATRESPONSE']._serialized_start=1458
+  _globals['_CHATRESPONSE']._serialized_end=1694
+  _globals['_CHATSTARTED']._serialized_start=1696
+  _globals['_CHATSTARTED']._serialized_end=1772
+  _globals['_CHATDELTA']._serialized_start=1774
+  _globals['_CHATDELTA']._serialized_end=1822
+  _globals['_CHATFINISHED']._serialized_start=1825
+  _globals['_CHATFINISHED']._serialized_end=1984
+  _globals['_CHATSTREAMRESPONSE']._serialized_start=1987
+  _globals['_CHATSTREAMRESPONSE']._serialized_end=2187
+  _globals['_EMBEDREQUEST']._serialized_start=2189
+  _globals['_EMBEDREQUEST']._serialized_end=2297
+  _globals['_EMBEDDING']._serialized_start=2299
+  _globals['_EMBEDDING']._serialized_end=2326
+  _globals['_EMBEDRESPONSE']._serialized_start=2329
+  _globals['_EMBEDRESPONSE']._serialized_end=2473
+  _globals['_LISTMODELSREQUEST']._serialized_start=2475
+  _globals['_LISTMODELSREQUEST']._serialized_end=2494
+  _globals['_MODEL']._serialized_start=2496
+  _globals['_MODEL']._serialized_end=2611
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2613
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2675
+  _globals['_GATEWAYSERVICE']._serialized_start=2678
+  _globals['_GATEWAYSERVICE']._serialized_end=3027
 # @@protoc_insertion_point(module_scope)

@@ -231,12 +231,15 @@ class GuardReport(_message.Message):
     WITHHELD_REASON_FIELD_NUMBER: _builtins.int
     BUDGET_LIMITED_FIELD_NUMBER: _builtins.int
     BUDGET_UNCHECKED_FIELD_NUMBER: _builtins.int
+    REDACTION_POLICY_FIELD_NUMBER: _builtins.int
     withheld_reason: _builtins.str
     """Why the rest of the answer was withheld: `CONTENT_BLOCKED`, or `CONTENT_HELD` until a person has looked; empty for an answer that is whole."""
     budget_limited: _builtins.bool
     """True when the answer was cut because what the caller's budgets had left for it was used up; finish_reason is then FINISH_REASON_LENGTH."""
     budget_unchecked: _builtins.bool
     """True when the budgets could not be asked and the tenant chose to go on without them."""
+    redaction_policy: _builtins.str
+    """Redaction policy by which personal data was looked for in the request, `id@version`; empty where redaction was skipped or told none."""
     @_builtins.property
     def decision_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids by which ModerationService.Explain tells why, input first."""
@@ -263,10 +266,11 @@ class GuardReport(_message.Message):
         withheld_reason: _builtins.str = ...,
         budget_limited: _builtins.bool = ...,
         budget_unchecked: _builtins.bool = ...,
+        redaction_policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_limited", b"budget_limited", "budget_unchecked", b"budget_unchecked", "decision_ids", b"decision_ids", "redacted_input", b"redacted_input", "redacted_output", b"redacted_output", "skipped_filters", b"skipped_filters", "withheld_reason", b"withheld_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_limited", b"budget_limited", "budget_unchecked", b"budget_unchecked", "decision_ids", b"decision_ids", "redacted_input", b"redacted_input", "redacted_output", b"redacted_output", "redaction_policy", b"redaction_policy", "skipped_filters", b"skipped_filters", "withheld_reason", b"withheld_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

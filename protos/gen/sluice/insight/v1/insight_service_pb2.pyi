@@ -42,6 +42,8 @@ class _DimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Dimension.V
     """`name@version` of the prompt."""
     DIMENSION_EXPERIMENT_ARM: _Dimension.ValueType  # 6
     """`experiment/arm`."""
+    DIMENSION_REDACTION_POLICY: _Dimension.ValueType  # 7
+    """Redaction policy, `id@version`; of `probe.recall*` alone."""
 
 class Dimension(_Dimension, metaclass=_DimensionEnumTypeWrapper):
     """By what values are split or chosen."""
@@ -60,6 +62,8 @@ DIMENSION_PROMPT_VERSION: Dimension.ValueType  # 5
 """`name@version` of the prompt."""
 DIMENSION_EXPERIMENT_ARM: Dimension.ValueType  # 6
 """`experiment/arm`."""
+DIMENSION_REDACTION_POLICY: Dimension.ValueType  # 7
+"""Redaction policy, `id@version`; of `probe.recall*` alone."""
 Global___Dimension: _TypeAlias = Dimension  # noqa: Y015
 
 class _AlertState:

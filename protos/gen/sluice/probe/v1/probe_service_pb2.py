@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from sluice.types.v1 import probe_pb2 as sluice_dot_types_dot_v1_dot_probe__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#sluice/probe/v1/probe_service.proto\x12\x0fsluice.probe.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bsluice/types/v1/probe.proto\"\x13\n\x11ListProbesRequest\"&\n\x05Probe\x12\r\n\x05route\x18\x01 \x01(\t\x12\x0e\n\x06guards\x18\x02 \x03(\t\"\x8e\x01\n\x12ListProbesResponse\x12&\n\x06probes\x18\x01 \x03(\x0b\x32\x16.sluice.probe.v1.Probe\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05kinds\x18\x03 \x03(\t\x12\x14\n\x0cname_origins\x18\x04 \x03(\t\"\x12\n\x10RunProbesRequest\"x\n\x06Recall\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x13\n\x0bname_origin\x18\x02 \x01(\t\x12\x0e\n\x06sought\x18\x03 \x01(\x04\x12\r\n\x05\x66ound\x18\x04 \x01(\x04\x12\x0e\n\x06recall\x18\x05 \x01(\x01\x12\r\n\x05lower\x18\x06 \x01(\x01\x12\r\n\x05upper\x18\x07 \x01(\x01\"\xed\x01\n\x0bProbeReport\x12.\n\nstarted_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12+\n\x06guards\x18\x04 \x03(\x0b\x32\x1b.sluice.types.v1.GuardCheck\x12(\n\x07recalls\x18\x05 \x03(\x0b\x32\x17.sluice.probe.v1.Recall\x12\x19\n\x11moderation_policy\x18\x06 \x01(\t\"A\n\x11RunProbesResponse\x12,\n\x06report\x18\x01 \x01(\x0b\x32\x1c.sluice.probe.v1.ProbeReport\"\x17\n\x15GetProbeReportRequest\"F\n\x16GetProbeReportResponse\x12,\n\x06report\x18\x01 \x01(\x0b\x32\x1c.sluice.probe.v1.ProbeReport2\x9c\x02\n\x0cProbeService\x12U\n\nListProbes\x12\".sluice.probe.v1.ListProbesRequest\x1a#.sluice.probe.v1.ListProbesResponse\x12R\n\tRunProbes\x12!.sluice.probe.v1.RunProbesRequest\x1a\".sluice.probe.v1.RunProbesResponse\x12\x61\n\x0eGetProbeReport\x12&.sluice.probe.v1.GetProbeReportRequest\x1a\'.sluice.probe.v1.GetProbeReportResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#sluice/probe/v1/probe_service.proto\x12\x0fsluice.probe.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bsluice/types/v1/probe.proto\"\x13\n\x11ListProbesRequest\"&\n\x05Probe\x12\r\n\x05route\x18\x01 \x01(\t\x12\x0e\n\x06guards\x18\x02 \x03(\t\"\x8e\x01\n\x12ListProbesResponse\x12&\n\x06probes\x18\x01 \x03(\x0b\x32\x16.sluice.probe.v1.Probe\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05kinds\x18\x03 \x03(\t\x12\x14\n\x0cname_origins\x18\x04 \x03(\t\"\x12\n\x10RunProbesRequest\"\x92\x01\n\x06Recall\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x13\n\x0bname_origin\x18\x02 \x01(\t\x12\x0e\n\x06sought\x18\x03 \x01(\x04\x12\r\n\x05\x66ound\x18\x04 \x01(\x04\x12\x0e\n\x06recall\x18\x05 \x01(\x01\x12\r\n\x05lower\x18\x06 \x01(\x01\x12\r\n\x05upper\x18\x07 \x01(\x01\x12\x18\n\x10redaction_policy\x18\x08 \x01(\t\"\xed\x01\n\x0bProbeReport\x12.\n\nstarted_at\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12+\n\x06guards\x18\x04 \x03(\x0b\x32\x1b.sluice.types.v1.GuardCheck\x12(\n\x07recalls\x18\x05 \x03(\x0b\x32\x17.sluice.probe.v1.Recall\x12\x19\n\x11moderation_policy\x18\x06 \x01(\t\"A\n\x11RunProbesResponse\x12,\n\x06report\x18\x01 \x01(\x0b\x32\x1c.sluice.probe.v1.ProbeReport\"\x17\n\x15GetProbeReportRequest\"F\n\x16GetProbeReportResponse\x12,\n\x06report\x18\x01 \x01(\x0b\x32\x1c.sluice.probe.v1.ProbeReport2\x9c\x02\n\x0cProbeService\x12U\n\nListProbes\x12\".sluice.probe.v1.ListProbesRequest\x1a#.sluice.probe.v1.ListProbesResponse\x12R\n\tRunProbes\x12!.sluice.probe.v1.RunProbesRequest\x1a\".sluice.probe.v1.RunProbesResponse\x12\x61\n\x0eGetProbeReport\x12&.sluice.probe.v1.GetProbeReportRequest\x1a\'.sluice.probe.v1.GetProbeReportResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,16 +42,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPROBESRESPONSE']._serialized_end=354
   _globals['_RUNPROBESREQUEST']._serialized_start=356
   _globals['_RUNPROBESREQUEST']._serialized_end=374
-  _globals['_RECALL']._serialized_start=376
-  _globals['_RECALL']._serialized_end=496
-  _globals['_PROBEREPORT']._serialized_start=499
-  _globals['_PROBEREPORT']._serialized_end=736
-  _globals['_RUNPROBESRESPONSE']._serialized_start=738
-  _globals['_RUNPROBESRESPONSE']._serialized_end=803
-  _globals['_GETPROBEREPORTREQUEST']._serialized_start=805
-  _globals['_GETPROBEREPORTREQUEST']._serialized_end=828
-  _globals['_GETPROBEREPORTRESPONSE']._serialized_start=830
-  _globals['_GETPROBEREPORTRESPONSE']._serialized_end=900
-  _globals['_PROBESERVICE']._serialized_start=903
-  _globals['_PROBESERVICE']._serialized_end=1187
+  _globals['_RECALL']._serialized_start=377
+  _globals['_RECALL']._serialized_end=523
+  _globals['_PROBEREPORT']._serialized_start=526
+  _globals['_PROBEREPORT']._serialized_end=763
+  _globals['_RUNPROBESRESPONSE']._serialized_start=765
+  _globals['_RUNPROBESRESPONSE']._serialized_end=830
+  _globals['_GETPROBEREPORTREQUEST']._serialized_start=832
+  _globals['_GETPROBEREPORTREQUEST']._serialized_end=855
+  _globals['_GETPROBEREPORTRESPONSE']._serialized_start=857
+  _globals['_GETPROBEREPORTRESPONSE']._serialized_end=927
+  _globals['_PROBESERVICE']._serialized_start=930
+  _globals['_PROBESERVICE']._serialized_end=1214
 # @@protoc_insertion_point(module_scope)

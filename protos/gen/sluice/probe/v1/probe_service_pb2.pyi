@@ -138,12 +138,13 @@ class Recall(_message.Message):
     RECALL_FIELD_NUMBER: _builtins.int
     LOWER_FIELD_NUMBER: _builtins.int
     UPPER_FIELD_NUMBER: _builtins.int
+    REDACTION_POLICY_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """Kind of personal data."""
     name_origin: _builtins.str
     """Origin of the seeded names; empty for other kinds."""
     sought: _builtins.int
-    """Values sent since the service started."""
+    """Values sent in the hour before the newest round ended."""
     found: _builtins.int
     """Values that did not reach the model."""
     recall: _builtins.float
@@ -152,6 +153,8 @@ class Recall(_message.Message):
     """Lower end of the 95 % Wilson interval."""
     upper: _builtins.float
     """Upper end of it."""
+    redaction_policy: _builtins.str
+    """Redaction policy that was in force, `id@version`; empty where the answers named none, `other` for those beyond the hundred that are told apart."""
     def __init__(
         self,
         *,
@@ -162,10 +165,11 @@ class Recall(_message.Message):
         recall: _builtins.float = ...,
         lower: _builtins.float = ...,
         upper: _builtins.float = ...,
+        redaction_policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["found", b"found", "kind", b"kind", "lower", b"lower", "name_origin", b"name_origin", "recall", b"recall", "sought", b"sought", "upper", b"upper"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["found", b"found", "kind", b"kind", "lower", b"lower", "name_origin", b"name_origin", "recall", b"recall", "redaction_policy", b"redaction_policy", "sought", b"sought", "upper", b"upper"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -201,7 +205,7 @@ class ProbeReport(_message.Message):
 
     @_builtins.property
     def recalls(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recall]:
-        """Recall since the start of the service."""
+        """Recall by redaction policy, kind and name origin, over the hour before this round ended."""
 
     def __init__(
         self,

@@ -71,7 +71,7 @@ class ProbeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetProbeReport(self, request, context):
-        """Tells what the newest round of every key found and the recall since the start. NOT_FOUND before the first round has ended.
+        """Tells what the newest round of every key found and the recall over the last hour. NOT_FOUND before the first round has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

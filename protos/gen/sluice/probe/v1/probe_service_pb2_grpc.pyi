@@ -38,7 +38,7 @@ class ProbeServiceStub:
     RunProbes: _grpc.UnaryUnaryMultiCallable[_probe_service_pb2.RunProbesRequest, _probe_service_pb2.RunProbesResponse]
     """Runs a round now, or waits for the one that runs. RESOURCE_EXHAUSTED when too many wait."""
     GetProbeReport: _grpc.UnaryUnaryMultiCallable[_probe_service_pb2.GetProbeReportRequest, _probe_service_pb2.GetProbeReportResponse]
-    """Tells what the newest round of every key found and the recall since the start. NOT_FOUND before the first round has ended."""
+    """Tells what the newest round of every key found and the recall over the last hour. NOT_FOUND before the first round has ended."""
 
 @_typing.type_check_only
 class ProbeServiceAsyncStub(ProbeServiceStub):
@@ -50,7 +50,7 @@ class ProbeServiceAsyncStub(ProbeServiceStub):
     RunProbes: _aio.UnaryUnaryMultiCallable[_probe_service_pb2.RunProbesRequest, _probe_service_pb2.RunProbesResponse]  # type: ignore[assignment]
     """Runs a round now, or waits for the one that runs. RESOURCE_EXHAUSTED when too many wait."""
     GetProbeReport: _aio.UnaryUnaryMultiCallable[_probe_service_pb2.GetProbeReportRequest, _probe_service_pb2.GetProbeReportResponse]  # type: ignore[assignment]
-    """Tells what the newest round of every key found and the recall since the start. NOT_FOUND before the first round has ended."""
+    """Tells what the newest round of every key found and the recall over the last hour. NOT_FOUND before the first round has ended."""
 
 class ProbeServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sends marked synthetic requests through every route and mode of the gateway and says what the filters did."""
@@ -77,6 +77,6 @@ class ProbeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _probe_service_pb2.GetProbeReportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_probe_service_pb2.GetProbeReportResponse, _abc.Awaitable[_probe_service_pb2.GetProbeReportResponse]]:
-        """Tells what the newest round of every key found and the recall since the start. NOT_FOUND before the first round has ended."""
+        """Tells what the newest round of every key found and the recall over the last hour. NOT_FOUND before the first round has ended."""
 
 def add_ProbeServiceServicer_to_server(servicer: ProbeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1csluice/types/v1/metric.proto\x12\x0fsluice.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x01\n\x0cMetricSeries\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05route\x18\x04 \x01(\t\x12\x16\n\x0eprompt_version\x18\x05 \x01(\t\x12\x16\n\x0e\x65xperiment_arm\x18\x06 \x01(\t\"d\n\x0cMetricWindow\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06length\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8c\x02\n\nWindowPart\x12\x10\n\x08part_key\x18\x01 \x01(\t\x12\x18\n\x10source_partition\x18\x02 \x01(\r\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0e\n\x06\x63losed\x18\x04 \x01(\x08\x12\x32\n\x0e\x63omplete_up_to\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x46\n\x0esource_offsets\x18\x06 \x03(\x0b\x32..sluice.types.v1.WindowPart.SourceOffsetsEntry\x1a\x34\n\x12SourceOffsetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xac\x02\n\x0bMetricPoint\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12-\n\x06series\x18\x03 \x01(\x0b\x32\x1d.sluice.types.v1.MetricSeries\x12-\n\x06window\x18\x04 \x01(\x0b\x32\x1d.sluice.types.v1.MetricWindow\x12\x12\n\x05value\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0csample_count\x18\x06 \x01(\x04\x12\x12\n\x05lower\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05upper\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x10\n\x08revision\x18\t \x01(\x04\x12\x0e\n\x06\x63losed\x18\n \x01(\x08\x12\x0f\n\x07verdict\x18\x0b \x01(\tB\x08\n\x06_valueB\x08\n\x06_lowerB\x08\n\x06_upperb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1csluice/types/v1/metric.proto\x12\x0fsluice.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x01\n\x0cMetricSeries\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\r\n\x05route\x18\x04 \x01(\t\x12\x16\n\x0eprompt_version\x18\x05 \x01(\t\x12\x16\n\x0e\x65xperiment_arm\x18\x06 \x01(\t\x12\x18\n\x10redaction_policy\x18\x07 \x01(\t\"d\n\x0cMetricWindow\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06length\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8c\x02\n\nWindowPart\x12\x10\n\x08part_key\x18\x01 \x01(\t\x12\x18\n\x10source_partition\x18\x02 \x01(\r\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0e\n\x06\x63losed\x18\x04 \x01(\x08\x12\x32\n\x0e\x63omplete_up_to\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x46\n\x0esource_offsets\x18\x06 \x03(\x0b\x32..sluice.types.v1.WindowPart.SourceOffsetsEntry\x1a\x34\n\x12SourceOffsetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xac\x02\n\x0bMetricPoint\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12-\n\x06series\x18\x03 \x01(\x0b\x32\x1d.sluice.types.v1.MetricSeries\x12-\n\x06window\x18\x04 \x01(\x0b\x32\x1d.sluice.types.v1.MetricWindow\x12\x12\n\x05value\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0csample_count\x18\x06 \x01(\x04\x12\x12\n\x05lower\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05upper\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x10\n\x08revision\x18\t \x01(\x04\x12\x0e\n\x06\x63losed\x18\n \x01(\x08\x12\x0f\n\x07verdict\x18\x0b \x01(\tB\x08\n\x06_valueB\x08\n\x06_lowerB\x08\n\x06_upperb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,13 +36,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WINDOWPART_SOURCEOFFSETSENTRY']._loaded_options = None
   _globals['_WINDOWPART_SOURCEOFFSETSENTRY']._serialized_options = b'8\001'
   _globals['_METRICSERIES']._serialized_start=115
-  _globals['_METRICSERIES']._serialized_end=246
-  _globals['_METRICWINDOW']._serialized_start=248
-  _globals['_METRICWINDOW']._serialized_end=348
-  _globals['_WINDOWPART']._serialized_start=351
-  _globals['_WINDOWPART']._serialized_end=619
-  _globals['_WINDOWPART_SOURCEOFFSETSENTRY']._serialized_start=567
-  _globals['_WINDOWPART_SOURCEOFFSETSENTRY']._serialized_end=619
-  _globals['_METRICPOINT']._serialized_start=622
-  _globals['_METRICPOINT']._serialized_end=922
+  _globals['_METRICSERIES']._serialized_end=272
+  _globals['_METRICWINDOW']._serialized_start=274
+  _globals['_METRICWINDOW']._serialized_end=374
+  _globals['_WINDOWPART']._serialized_start=377
+  _globals['_WINDOWPART']._serialized_end=645
+  _globals['_WINDOWPART_SOURCEOFFSETSENTRY']._serialized_start=593
+  _globals['_WINDOWPART_SOURCEOFFSETSENTRY']._serialized_end=645
+  _globals['_METRICPOINT']._serialized_start=648
+  _globals['_METRICPOINT']._serialized_end=948
 # @@protoc_insertion_point(module_scope)

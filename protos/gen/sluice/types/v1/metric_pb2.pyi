@@ -32,6 +32,7 @@ class MetricSeries(_message.Message):
     ROUTE_FIELD_NUMBER: _builtins.int
     PROMPT_VERSION_FIELD_NUMBER: _builtins.int
     EXPERIMENT_ARM_FIELD_NUMBER: _builtins.int
+    REDACTION_POLICY_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Tenant."""
     project_id: _builtins.str
@@ -44,6 +45,8 @@ class MetricSeries(_message.Message):
     """`name@version` of the prompt."""
     experiment_arm: _builtins.str
     """`experiment/arm`."""
+    redaction_policy: _builtins.str
+    """Redaction policy, `id@version`, or `other` for those beyond what is told apart; of self-tests' seeded values alone."""
     def __init__(
         self,
         *,
@@ -53,10 +56,11 @@ class MetricSeries(_message.Message):
         route: _builtins.str = ...,
         prompt_version: _builtins.str = ...,
         experiment_arm: _builtins.str = ...,
+        redaction_policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment_arm", b"experiment_arm", "model", b"model", "project_id", b"project_id", "prompt_version", b"prompt_version", "route", b"route", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["experiment_arm", b"experiment_arm", "model", b"model", "project_id", b"project_id", "prompt_version", b"prompt_version", "redaction_policy", b"redaction_policy", "route", b"route", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsluice/types/v1/probe.proto\x12\x0fsluice.types.v1\"\x9b\x01\n\nGuardCheck\x12\r\n\x05route\x18\x01 \x01(\t\x12\r\n\x05guard\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.sluice.types.v1.GuardState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x14\n\x0c\x64\x65\x63ision_ids\x18\x06 \x03(\t\x12\x0e\n\x06key_id\x18\x07 \x01(\t\"R\n\x0e\x44\x65tectionCount\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x13\n\x0bname_origin\x18\x02 \x01(\t\x12\x0e\n\x06sought\x18\x03 \x01(\x04\x12\r\n\x05\x66ound\x18\x04 \x01(\x04*\x94\x01\n\nGuardState\x12\x1b\n\x17GUARD_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13GUARD_STATE_GUARDED\x10\x01\x12\x19\n\x15GUARD_STATE_UNGUARDED\x10\x02\x12\x1b\n\x17GUARD_STATE_UNAVAILABLE\x10\x03\x12\x18\n\x14GUARD_STATE_UNTESTED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bsluice/types/v1/probe.proto\x12\x0fsluice.types.v1\"\x9b\x01\n\nGuardCheck\x12\r\n\x05route\x18\x01 \x01(\t\x12\r\n\x05guard\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.sluice.types.v1.GuardState\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x14\n\x0c\x64\x65\x63ision_ids\x18\x06 \x03(\t\x12\x0e\n\x06key_id\x18\x07 \x01(\t\"l\n\x0e\x44\x65tectionCount\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x13\n\x0bname_origin\x18\x02 \x01(\t\x12\x0e\n\x06sought\x18\x03 \x01(\x04\x12\r\n\x05\x66ound\x18\x04 \x01(\x04\x12\x18\n\x10redaction_policy\x18\x05 \x01(\t*\x94\x01\n\nGuardState\x12\x1b\n\x17GUARD_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13GUARD_STATE_GUARDED\x10\x01\x12\x19\n\x15GUARD_STATE_UNGUARDED\x10\x02\x12\x1b\n\x17GUARD_STATE_UNAVAILABLE\x10\x03\x12\x18\n\x14GUARD_STATE_UNTESTED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sluice.types.v1.probe_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GUARDSTATE']._serialized_start=291
-  _globals['_GUARDSTATE']._serialized_end=439
+  _globals['_GUARDSTATE']._serialized_start=317
+  _globals['_GUARDSTATE']._serialized_end=465
   _globals['_GUARDCHECK']._serialized_start=49
   _globals['_GUARDCHECK']._serialized_end=204
   _globals['_DETECTIONCOUNT']._serialized_start=206
-  _globals['_DETECTIONCOUNT']._serialized_end=288
+  _globals['_DETECTIONCOUNT']._serialized_end=314
 # @@protoc_insertion_point(module_scope)

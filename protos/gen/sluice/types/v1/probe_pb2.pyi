@@ -101,7 +101,7 @@ Global___GuardCheck: _TypeAlias = GuardCheck  # noqa: Y015
 
 @_typing.final
 class DetectionCount(_message.Message):
-    """How many seeded values of one kind were replaced before the model saw them. The values are fictitious and ours."""
+    """How many seeded values of one kind, under one redaction policy, were replaced before the model saw them. The values are fictitious and ours."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -109,6 +109,7 @@ class DetectionCount(_message.Message):
     NAME_ORIGIN_FIELD_NUMBER: _builtins.int
     SOUGHT_FIELD_NUMBER: _builtins.int
     FOUND_FIELD_NUMBER: _builtins.int
+    REDACTION_POLICY_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """Kind of personal data, in Presidio's names, such as `EMAIL_ADDRESS`."""
     name_origin: _builtins.str
@@ -117,6 +118,8 @@ class DetectionCount(_message.Message):
     """Values that stood in what was sent."""
     found: _builtins.int
     """Values of which no part reached the model."""
+    redaction_policy: _builtins.str
+    """Redaction policy that was in force, `id@version`; empty where the answer named none. Bounded: a round uses one key, and its four chat routes name one each."""
     def __init__(
         self,
         *,
@@ -124,10 +127,11 @@ class DetectionCount(_message.Message):
         name_origin: _builtins.str = ...,
         sought: _builtins.int = ...,
         found: _builtins.int = ...,
+        redaction_policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["found", b"found", "kind", b"kind", "name_origin", b"name_origin", "sought", b"sought"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["found", b"found", "kind", b"kind", "name_origin", b"name_origin", "redaction_policy", b"redaction_policy", "sought", b"sought"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -23,6 +23,7 @@ DIMENSIONS = {
     "route": (pb.DIMENSION_ROUTE, "route"),
     "prompt_version": (pb.DIMENSION_PROMPT_VERSION, "prompt_version"),
     "experiment_arm": (pb.DIMENSION_EXPERIMENT_ARM, "experiment_arm"),
+    "redaction_policy": (pb.DIMENSION_REDACTION_POLICY, "redaction_policy"),
 }
 _POINTS_A_PAGE, _MOST_PAGES = 10_000, 5
 _MOST_CAUSES = 5

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-DIMENSIONS = ("tenant_id", "project_id", "model", "route", "prompt_version", "experiment_arm")
+DIMENSIONS = (
+    "tenant_id", "project_id", "model", "route", "prompt_version", "experiment_arm", "redaction_policy",
+)  # fmt: skip
 """What a series may be of, as alerts' labels name it."""
 
 

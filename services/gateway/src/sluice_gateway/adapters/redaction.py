@@ -43,6 +43,7 @@ class GrpcRedactor:
             texts=tuple(segment.text for segment in response.segments),
             vault=response.vault,
             counts=_counts(response.counts),
+            policy=f"{response.policy_id}@{response.policy_version}" if response.policy_id else "",
         )
 
     def stream(self, *, policy: str, vault: object, timeout: float, as_json: bool) -> "GrpcRedactionStream":

@@ -358,6 +358,7 @@ def _guard(completion: Completion) -> pb.GuardReport:
         skipped_filters=completion.skipped_filters,
         budget_limited=completion.budget_limited,
         budget_unchecked=completion.budget_unchecked,
+        redaction_policy=completion.redaction_policy,
     )
 
 

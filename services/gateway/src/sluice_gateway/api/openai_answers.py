@@ -102,6 +102,7 @@ def guard_object(completion: Completion) -> dict[str, Any]:
         "skipped_filters": completion.skipped_filters,
         "budget_limited": completion.budget_limited,
         "budget_unchecked": completion.budget_unchecked,
+        "redaction_policy": completion.redaction_policy,
     }
 
 

@@ -94,6 +94,7 @@ class Completion:
     blocked_categories: tuple[str, ...] = ()
     redacted_input: tuple[KindCount, ...] = ()
     redacted_output: tuple[KindCount, ...] = ()
+    redaction_policy: str = ""
     skipped_filters: list[str] = field(default_factory=list)
     message_count: int = 0
     input_characters: int = 0

@@ -63,7 +63,7 @@ class Guard:
                 redaction = await self._redact(_cut(segments, verdict, completion), tenant, left, completion)
         finally:
             completion.input_filter_seconds = self._clock() - began_at
-        completion.redacted_input = redaction.counts
+        completion.redacted_input, completion.redaction_policy = redaction.counts, redaction.policy
         return redaction
 
     async def _moderate(

@@ -17,6 +17,8 @@ class Redaction:
     texts: tuple[str, ...]
     vault: object = None
     counts: tuple[KindCount, ...] = ()
+    policy: str = ""
+    """`id@version`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,8 +166,13 @@ def _marks(values: Collection[object]) -> str:
     return ",".join("?" * len(values))
 
 
+_AT_FIRST = 6
+
+
 def _series(series: Series) -> str:
-    return json.dumps([getattr(series, name) for name in DIMENSIONS], ensure_ascii=False)
+    values = [getattr(series, name) for name in DIMENSIONS]
+    # A dimension that came later is left out where it is empty: the same series is the same text, whenever it was written.
+    return json.dumps(values if values[_AT_FIRST:] != [""] else values[:_AT_FIRST], ensure_ascii=False)
 
 
 def _series_of(text: str) -> Series:

@@ -18,7 +18,11 @@ LONG_MINUTES, SHORT_MINUTES = 60, 1
 
 def take(origins: NameOrigins, event: ProbeMeasured) -> None:
     """Adds a round's seeded names. To be called once for each event."""
-    counts = {each.name_origin: (int(each.found), int(each.sought)) for each in event.detections if each.name_origin}
+    counts: dict[str, tuple[int, int]] = {}
+    for each in event.detections:
+        if each.name_origin:  # once for each redaction policy
+            found, sought = counts.get(each.name_origin, (0, 0))
+            counts[each.name_origin] = (found + int(each.found), sought + int(each.sought))
     if counts:
         origins.add(event.window.start.ToMicroseconds(), counts)
 

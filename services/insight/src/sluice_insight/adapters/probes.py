@@ -19,37 +19,41 @@ _SAYS_SOMETHING = frozenset({"guarded", "unguarded"})
 
 
 def probe_parts(event: ProbeMeasured) -> tuple[Part, ...]:
-    """A part for each route, and one without a route for the round itself. Raises ValueError for more found than sought."""
-    by_route: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    """A part for each route and for each redaction policy, and one of neither for the round itself. Raises ValueError for more found than sought."""
+    by: defaultdict[Series, Counter[str]] = defaultdict(Counter)
     for check in event.guards:
         # A state from a newer producer says nothing here, and least of all that the guard was on.
         state = _STATES.get(check.state, "untested")
         counted = {probes.CHECKS: 1, state: 1, probes.TRIED: int(state in _SAYS_SOMETHING)}
         for name, count in counted.items():
-            by_route[check.route][name] += count
-            by_route[check.route][probes.guard_count(check.guard, name)] += count
-    by_route[""].update(_values(event))
-    by_route[""][probes.ROUNDS] += 1
-    return tuple(_part(event, route, counts) for route, counts in by_route.items())
-
-
-def _values(event: ProbeMeasured) -> Counter[str]:
-    counts: Counter[str] = Counter()
+            of = Series(route=check.route)
+            by[of][name] += count
+            by[of][probes.guard_count(check.guard, name)] += count
     for each in event.detections:
-        if each.found > each.sought:
-            raise ValueError(f"{each.found} of {each.sought} seeded values of {each.kind} found")
-        for kind, origin in {("", ""), (each.kind, ""), (each.kind, each.name_origin)}:
-            for name, count in zip(probes.found(kind, origin), (each.found, each.sought), strict=True):
-                counts[name] += count
-    return counts
+        by[Series(redaction_policy=each.redaction_policy)].update(_values(each))
+    by[Series()][probes.ROUNDS] += 1
+    return tuple(_part(event, series, counts) for series, counts in by.items())
 
 
-def _part(event: ProbeMeasured, route: str, counts: Counter[str]) -> Part:
+def _values(each: probe_pb2.DetectionCount) -> Counter[str]:
+    if each.found > each.sought:
+        raise ValueError(f"{each.found} of {each.sought} seeded values of {each.kind} found")
+    return Counter(
+        {
+            name: count
+            for kind, origin in {("", ""), (each.kind, ""), (each.kind, each.name_origin)}
+            for name, count in zip(probes.found(kind, origin), (each.found, each.sought), strict=True)
+        }
+    )
+
+
+def _part(event: ProbeMeasured, series: Series, counts: Counter[str]) -> Part:
+    policy = f"|{series.redaction_policy}" if series.redaction_policy else ""
     # It says nothing of how far the mesh's traffic is measured: it is complete when it comes, and has no watermark.
     return Part(
-        key=f"{event.part.part_key}|{route}",
+        key=f"{event.part.part_key}|{series.route}{policy}",
         family="probe",
-        series=Series(route=route),
+        series=series,
         start=event.window.start.ToMicroseconds(),
         length=event.window.length.ToMicroseconds(),
         partition=event.part.source_partition,

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 from sluice_insight.domain.sketch import Sketch
 
-DIMENSIONS = ("tenant_id", "project_id", "model", "route", "prompt_version", "experiment_arm")
+DIMENSIONS = (
+    "tenant_id", "project_id", "model", "route", "prompt_version", "experiment_arm", "redaction_policy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,8 @@ class Series:
     route: str = ""
     prompt_version: str = ""
     experiment_arm: str = ""
+    redaction_policy: str = ""
+    """Of self-tests' seeded values alone."""
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from sluice.types.v1 import chat_pb2, finish_reason_pb2, generation_pb2
 from sluice_kit.errors import from_rpc_error
 from sluice_kit.telemetry import logger
 
-from sluice_probes.domain.findings import UNREADABLE, Answer
+from sluice_probes.domain.findings import UNREADABLE, Answer, policy_named
 
 log = logger(__name__)
 
@@ -71,6 +71,7 @@ def _answer(text: str, finish: int, guard: pb.GuardReport) -> Answer:
         withheld=finish == finish_reason_pb2.FINISH_REASON_CONTENT_FILTER,
         decision_ids=tuple(guard.decision_ids),
         skipped_filters=tuple(guard.skipped_filters),
+        redaction_policy=policy_named(guard.redaction_policy),
     )
 
 

@@ -13,7 +13,14 @@ from typing import Any
 import httpx
 from sluice_kit.telemetry import logger
 
-from sluice_probes.domain.findings import HTTP_ERROR, HTTP_UNAVAILABLE, NO_ANSWER, UNREADABLE, Answer
+from sluice_probes.domain.findings import (
+    HTTP_ERROR,
+    HTTP_UNAVAILABLE,
+    NO_ANSWER,
+    UNREADABLE,
+    Answer,
+    policy_named,
+)
 
 log = logger(__name__)
 
@@ -108,6 +115,7 @@ def _answer(text: str, finish: str | None, guard: dict[str, Any]) -> Answer:
         withheld=finish == "content_filter",
         decision_ids=tuple(map(str, guard.get("decision_ids", ()))),
         skipped_filters=tuple(map(str, guard.get("skipped_filters", ()))),
+        redaction_policy=policy_named(guard.get("redaction_policy")),
     )
 
 

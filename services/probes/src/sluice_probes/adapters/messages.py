@@ -56,21 +56,24 @@ def guard_check(finding: Finding, key_id: str = "") -> probe_pb2.GuardCheck:
 
 
 def _counts(detections: Iterable[Detection]) -> list[probe_pb2.DetectionCount]:
-    sought: Counter[tuple[str, str]] = Counter()
-    found: Counter[tuple[str, str]] = Counter()
+    sought: Counter[tuple[str, str, str]] = Counter()
+    found: Counter[tuple[str, str, str]] = Counter()
     for each in detections:
-        sought[each.kind, each.origin] += 1
-        found[each.kind, each.origin] += each.is_found
+        of = (each.kind, each.origin, each.redaction_policy)
+        sought[of] += 1
+        found[of] += each.is_found
     return [
-        probe_pb2.DetectionCount(kind=kind, name_origin=origin, sought=count, found=found[kind, origin])
-        for (kind, origin), count in sorted(sought.items())
+        probe_pb2.DetectionCount(
+            kind=kind, name_origin=origin, redaction_policy=policy, sought=count, found=found[kind, origin, policy]
+        )
+        for (kind, origin, policy), count in sorted(sought.items())
     ]
 
 
 def report(
     result: Round, known: Iterable[Known], recalls: Iterable[Recall], *, started_at: datetime, ended_at: datetime
 ) -> pb.ProbeReport:
-    """The report of a round, with what stands of other keys and the recall so far."""
+    """The report of a round, with what stands of other keys and the recall of the last hour."""
     told = pb.ProbeReport(
         key_id=result.key_id,
         guards=[guard_check(each.finding, each.key_id) for each in known],
@@ -92,4 +95,5 @@ def _recall(each: Recall) -> pb.Recall:
         recall=each.value,
         lower=lower,
         upper=upper,
+        redaction_policy=each.policy,
     )

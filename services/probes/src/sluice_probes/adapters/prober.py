@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from sluice_kit.telemetry import logger
 from sluice_probes.adapters.key_file import KeyFile, KeyReader, key_id
 from sluice_probes.adapters.messages import measured, report
 from sluice_probes.domain.findings import ROUTES, State, guards_of, worst
-from sluice_probes.domain.recall import Tally
+from sluice_probes.domain.recall import Recall, Tally
 from sluice_probes.domain.round import Door, Round, alarming, run_round
 from sluice_probes.domain.standing import NO_KEY, Known, Standing, nothing_tried
 
@@ -33,7 +34,9 @@ UNGUARDED = Gauge(
 )
 UNAVAILABLE = Gauge("sluice_probes_unavailable", "Guards of the newest round of each key of which there was no answer.")
 UNTESTED = Gauge("sluice_probes_untested", "Guards of the newest round of each key that could not be tried.")
-RECALL = Gauge("sluice_probes_recall", "Seeded values found, of those sent since the start.", ("kind", "name_origin"))
+_OF = ("redaction_policy", "kind", "name_origin")
+RECALL = Gauge("sluice_probes_recall", "Seeded values found, of those sent in the hour before the newest round.", _OF)
+SOUGHT = Gauge("sluice_probes_recall_sought", "Seeded values sent in the hour before the newest round.", _OF)
 ROUNDS = Counter("sluice_probes_rounds_total", "Rounds that ended, by the worst that they found.", ("worst",))
 SECONDS = Histogram("sluice_probes_round_seconds", "Time of a round.", buckets=(0.25, 0.5, 1, 2, 5, 10, 20, 40, 80))
 
@@ -67,13 +70,15 @@ class Prober:
         embedding_model: str,
         aliases_limit: int,
         first_number: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gateway, self._publisher = gateway, publisher
         self._keys_at, self._key_file = keys_at, KeyReader(keys_at)
         self._model, self._embedding_model = model, embedding_model
         self._aliases_limit = aliases_limit
         self._number = first_number
-        self._tally, self._standing = Tally(), Standing(model)
+        self._tally, self._standing, self._clock = Tally(), Standing(model), clock
+        self._recalled: set[tuple[str, str, str]] = set()
         self._running: asyncio.Task[pb.ProbeReport] | None = None
         self.newest: pb.ProbeReport | None = None
 
@@ -98,11 +103,13 @@ class Prober:
         self._number += 1  # before the round: one that fails is not repeated for ever, with the same key and values
         result = await self._round(number, keys)
         ended = datetime.now(UTC)
-        self._tally.add(result.detections)
+        self._tally.add(result.detections, at=self._clock())
+        recalls = self._tally.recalls(at=self._clock())
         self._standing.take(result, keys.ids, left_out=keys.first_left_out)
         known = self._standing.known()
         self._note(result, known, (ended - started).total_seconds())
-        self.newest = report(result, known, self._tally.recalls(), started_at=started, ended_at=ended)
+        self._note_recalls(recalls)
+        self.newest = report(result, known, recalls, started_at=started, ended_at=ended)
         await self._publisher.publish(measured(result, ended_at=ended, round_id=new_request_id()))
         return self.newest
 
@@ -150,8 +157,6 @@ class Prober:
             for guard in guards_of(route):
                 found = [f.state for f in findings if (f.route, f.guard) == (route, guard)]
                 GUARD_ON.labels(route, guard).set(int(bool(found) and set(found) == {State.GUARDED}))
-        for each in self._tally.recalls():
-            RECALL.labels(each.kind, each.origin).set(each.value)
         ROUNDS.labels(worst(result.findings).value).inc()
         for finding in alarming(result.findings):
             log.error(
@@ -163,6 +168,16 @@ class Prober:
                 reason=finding.reason,
                 decision_ids=finding.decision_ids,
             )
+
+    def _note_recalls(self, recalls: Sequence[Recall]) -> None:
+        of = {(each.policy, each.kind, each.origin): each for each in recalls}
+        for labels in self._recalled - of.keys():  # nothing of it was sent for an hour: not even its old value is known
+            RECALL.remove(*labels)
+            SOUGHT.remove(*labels)
+        for labels, each in of.items():
+            RECALL.labels(*labels).set(each.value)
+            SOUGHT.labels(*labels).set(each.sought)
+        self._recalled = set(of)
 
 
 def _told(round_: asyncio.Task[pb.ProbeReport]) -> None:

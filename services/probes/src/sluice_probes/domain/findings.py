@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,8 @@ class Answer:
     decision_ids: tuple[str, ...] = ()
     skipped_filters: tuple[str, ...] = ()
     vectors: tuple[tuple[float, ...], ...] = ()
+    redaction_policy: str = ""
+    """`id@version`; empty where the answer names none."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Detection:
     kind: str
     origin: str
     is_found: bool
+    redaction_policy: str = ""
 
 
 MODEL_NOT_FOUND = "MODEL_NOT_FOUND"
@@ -76,6 +80,14 @@ OUTAGES = frozenset(
     }
 )  # fmt: skip
 """What says that something is away or broken. All else is about the request, the key or the model, or unknown: it says nothing."""
+
+
+_POLICY = re.compile(r"[A-Za-z0-9_-]{1,64}@[0-9]{1,10}")
+
+
+def policy_named(told: object) -> str:
+    """A redaction policy as redaction names its own; empty for anything else: it becomes a label, and somebody else's words do not."""
+    return told if isinstance(told, str) and _POLICY.fullmatch(told) else ""
 
 
 def without_answer(answer: Answer) -> State | None:

@@ -42,7 +42,8 @@ def judge_report(
     if missing is not None or seen is None:
         reason = answer.error or ("ANSWER_WITHHELD" if answer.withheld else "NO_MARKS")
         return [found(guard, missing or State.UNTESTED, reason) for guard in guards], []
-    detections = [Detection(c.kind, c.origin, not marks.marks_of(c.value) & seen) for c in seeded]
+    policy = answer.redaction_policy
+    detections = [Detection(c.kind, c.origin, not marks.marks_of(c.value) & seen, policy) for c in seeded]
     said = answer.text.partition(marks.MARKS_BEGIN)[0]
     hidden = [canary for canary, each in zip(seeded, detections, strict=True) if each.is_found]
     return [

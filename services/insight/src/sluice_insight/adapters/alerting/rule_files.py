@@ -69,7 +69,7 @@ Span = Annotated[str, AfterValidator(_span)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 Group = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,255}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=300)]
-Dimension = Literal["tenant_id", "project_id", "model", "route", "prompt_version", "experiment_arm"]
+Dimension = Literal["tenant_id", "project_id", "model", "route", "prompt_version", "experiment_arm", "redaction_policy"]
 assert set(Dimension.__args__) == set(DIMENSIONS)  # type: ignore[attr-defined]
 
 

@@ -16,6 +16,7 @@ PLURALS = {
     "project_id": "projects",
     "prompt_version": "prompt versions",
     "experiment_arm": "experiment arms",
+    "redaction_policy": "redaction policies",
     "producer": "producers",
     "topic": "topics",
     "policy": "policies",
