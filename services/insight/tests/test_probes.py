@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given
@@ -26,7 +26,7 @@ from sluice_insight.domain.alerting.states import FIRING, PENDING, RESOLVED, Ale
 from sluice_insight.domain.board import MINUTE, Board, Query
 from sluice_insight.domain.costs import Costs
 from sluice_insight.domain.name_origins import compared, fisher, holm
-from sluice_insight.domain.probes import GUARDS, ORIGINS
+from sluice_insight.domain.probes import GUARDS, KINDS, ORIGINS
 from sluice_insight.domain.watch import Watchers
 from sluice_kit.configuration import source_files
 from sluice_kit.consumer import ConsumedEvent
@@ -151,6 +151,57 @@ def test_a_filter_that_is_away_is_told_however_long_its_rounds_take(apart: int) 
     assert states("probe.unavailable", rounds, until=1200) == [
         (75, PENDING), (75, PENDING), (375, FIRING), (375, FIRING)
     ]  # fmt: skip
+
+
+def recalling(policy: str, **missed: int) -> Callable[[int], ProbeMeasured]:
+    """Rounds in which four values of each kind and origin are sent, as in a real one, and so many of them missed."""
+
+    def made(number: int) -> ProbeMeasured:
+        event = round_(number)
+        event.ClearField("detections")
+        for kind, origin in [*(("PERSON", origin) for origin in ORIGINS), *((kind, "") for kind in KINDS[1:])]:
+            found = 4 - missed.get(origin or kind.lower(), 0)
+            event.detections.add(kind=kind, name_origin=origin, redaction_policy=policy, sought=4, found=found)
+        return event
+
+    return made
+
+
+def told_at(name: str, made: Board, second: int) -> dict[str, float | None]:
+    """Redaction policy to value, of the alerts of a rule."""
+    found = signals(shipped(name), made, [], at=BEGIN + second * SECOND)
+    return {dict(one.labels)["redaction_policy"]: one.point.value.value for one in found if one.point}
+
+
+@pytest.mark.parametrize("blind_to", [*(kind.lower() for kind in KINDS[1:]), *ORIGINS])
+def test_a_filter_that_goes_blind_to_one_kind_or_origin_is_told(blind_to: str) -> None:
+    sees, blind = recalling("default@1"), recalling("default@1", **{blind_to: 4})
+    before = board(sees(number) for number in range(100))
+    assert told_at("probe.recall_low", before, 3000) == {}
+    soon = board([*map(sees, range(100)), *map(blind, range(100, 120))])
+    assert told_at("probe.recall_fell", soon, 3600).keys() == {"default@1"}
+    # Names of one origin are a seventh of all names: it takes longer until a tenth of the hour's are missed.
+    rounds = 90 if blind_to in ORIGINS else 14
+    after = board([*map(sees, range(100)), *map(blind, range(100, 100 + rounds))])
+    assert told_at("probe.recall_low", after, 3000 + 30 * rounds).keys() == {"default@1"}
+
+
+def test_an_accidental_miss_and_few_values_are_no_alarm() -> None:
+    missing = recalling("healthcare@1", phone_number=1)
+    made = board([recalling("healthcare@1")(number) for number in range(8)] + [missing(8), missing(9)])
+    assert told_at("probe.recall_low", made, 300) == {}
+    assert told_at("probe.recall_low", board(recalling("default@1", iban_code=4)(n) for n in range(7)), 240) == {}
+    assert told_at("probe.recall_low", board(recalling("default@1", iban_code=4)(n) for n in range(8)), 240) == {
+        "default@1": 0
+    }
+
+
+def test_a_policy_that_leaves_kinds_in_is_no_alarm_until_it_finds_fewer() -> None:
+    in_, left = dict.fromkeys(ORIGINS, 4) | {"phone_number": 4, "iban_code": 4}, "secrets@1"
+    rounds = [recalling(left, **in_)(number) for number in range(120)]
+    assert told_at("probe.recall_low", board(rounds), 3600) == told_at("probe.recall_fell", board(rounds), 3600) == {}
+    rounds += [recalling(left, **in_, api_key=4)(number) for number in range(120, 150)]
+    assert told_at("probe.recall_fell", board(rounds), 4500) == {left: pytest.approx(2 / 12)}
 
 
 def test_silence_of_the_self_tests_is_told_and_ends_with_the_next_round() -> None:

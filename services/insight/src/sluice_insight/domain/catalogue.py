@@ -348,7 +348,15 @@ def _probe_metrics() -> list[Metric]:
         hidden, sought = probes.found(*of)
         text = "Seeded values of which no part reached the model, of those sent."
         found.append(Metric(f"probe.{name}", "probe", "ratio", text, _share((hidden,), (sought,))))
+    text = "The recall of the kind of seeded values that is found least: a filter that is blind to one kind shows here."
+    found.append(Metric("probe.recall_lowest", "probe", "ratio", text, _lowest_recall))
     return found
+
+
+def _lowest_recall(totals: Totals) -> Value:
+    recalls = [_share((hidden,), (sought,))(totals) for hidden, sought in (probes.found(kind) for kind in probes.KINDS)]
+    known = [(each.value, each.sample_count, each) for each in recalls if each.value is not None]
+    return min(known, key=lambda each: each[:2])[2] if known else Value(None, 0)
 
 
 METRICS: Mapping[str, Metric] = _catalogue()
