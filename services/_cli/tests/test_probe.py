@@ -95,6 +95,14 @@ def test_the_worst_of_a_guards_models_is_shown_with_its_reason_and_evidence(prob
     assert "http_chat input_moderation m: FILTER_UNAVAILABLE" in told
 
 
+def test_models_that_wait_for_their_turn_are_one_line_of_a_route(probes: Probes) -> None:
+    later = [check("grpc_chat", "input_moderation", AWAY, "NOT_TRIED_YET", model=f"m{number}") for number in range(30)]
+    probes.newest = report(check("grpc_chat", "input_moderation"), *later)
+    told = run()[1]
+    assert "grpc_chat input_moderation 30 models: NOT_TRIED_YET" in told
+    assert told.count("NOT_TRIED_YET") == 1
+
+
 def test_a_round_can_be_asked_for_before_any_has_ended(probes: Probes) -> None:
     code, told = run()
     assert code != 0

@@ -28,6 +28,10 @@ class Filtered:
     invents: bool = True
     embedding: frozenset[str] = frozenset()
     """Aliases that do not chat."""
+    chatting: frozenset[str] = frozenset({"other"})
+    """Aliases that do not embed."""
+    open_to: frozenset[str] = frozenset()
+    """Aliases on whose way there is no moderation."""
     policy: str = "default@1"
     """Of redaction."""
     cuts: bool = False
@@ -38,7 +42,7 @@ class Filtered:
             return Answer(error=self.away)
         if model in self.embedding:
             return Answer(error="MODEL_NOT_FOUND")
-        is_forbidden = text == FORBIDDEN_INPUT and "input_moderation" not in self.off
+        is_forbidden = text == FORBIDDEN_INPUT and "input_moderation" not in self.off and model not in self.open_to
         if is_forbidden and not self.cuts:
             return Answer(error="CONTENT_BLOCKED", policy="general@4")
         heard, vault = self._redacted(CUT if is_forbidden else text)
@@ -62,7 +66,9 @@ class Filtered:
     async def embed(self, model: str, texts: Sequence[str]) -> Answer:
         if self.away:
             return Answer(error=self.away)
-        if FORBIDDEN_INPUT in texts and "input_moderation" not in self.off:
+        if model in self.chatting:
+            return Answer(error="MODEL_NOT_FOUND")
+        if FORBIDDEN_INPUT in texts and "input_moderation" not in self.off and model not in self.open_to:
             if not self.cuts:
                 return Answer(error="CONTENT_BLOCKED")
             texts = [CUT if text in (FORBIDDEN_INPUT, OTHER_FORBIDDEN_INPUT) else text for text in texts]

@@ -12,7 +12,8 @@ from prometheus_client import REGISTRY
 from sluice.types.v1 import probe_pb2
 from sluice_probes.adapters.key_file import MOST_KEYS
 from sluice_probes.adapters.prober import Prober
-from sluice_probes.domain.findings import ROUTES, Answer, guards_of
+from sluice_probes.domain.findings import CHAT_ROUTES, ROUTES, Answer, guards_of
+from sluice_probes.domain.standing import MOST_STANDING
 from structlog.testing import capture_logs
 
 from .filtered import Filtered
@@ -34,14 +35,19 @@ class Mesh:
     def doors(self, key: str) -> Mapping[str, Any]:
         return dict.fromkeys(ROUTES, self.filters[key.split("-")[2]])
 
+    aliases: list[str] = field(default_factory=list)
+    """None where they cannot be had."""
+
     async def models(self, key: str) -> list[str]:
-        return []
+        return ["sluice-embed", *self.aliases, "sluice-self-test"] if self.aliases else []
 
     async def publish(self, event: Any, /) -> None:
         self.told.append(event)
 
 
-def prober(mesh: Mesh, keys_at: Path, *names: str, clock: Callable[[], float] = time.monotonic) -> Prober:
+def prober(
+    mesh: Mesh, keys_at: Path, *names: str, clock: Callable[[], float] = time.monotonic, aliases_limit: int = 0
+) -> Prober:
     if names:
         keys_at.write_text("\n".join(map(key, names)))
     return Prober(
@@ -50,7 +56,7 @@ def prober(mesh: Mesh, keys_at: Path, *names: str, clock: Callable[[], float] = 
         keys_at=keys_at,
         model="sluice-self-test",
         embedding_model="sluice-embed",
-        aliases_limit=0,
+        aliases_limit=aliases_limit,
         first_number=0,
         clock=clock,
     )
@@ -285,6 +291,75 @@ async def told(mesh: Mesh, count: int) -> None:
 async def ended(running: asyncio.Task[None]) -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+ALIASES = [f"m{number:02}" for number in range(20)]
+
+
+def tried(told: Any) -> set[str]:
+    return {check.model for check in told.guards if check.model in ALIASES}
+
+
+def waiting(report: Any, key_id: str = "a") -> set[str]:
+    return {
+        check.model
+        for check in report.guards
+        if (check.key_id, check.state, check.reason) == (key_id, probe_pb2.GUARD_STATE_UNTESTED, "NOT_TRIED_YET")
+    }
+
+
+async def test_all_other_aliases_are_tried_in_turn_and_those_that_were_not_yet_are_told(keys_at):
+    mesh = Mesh({"a": Filtered(chatting=frozenset(ALIASES))}, aliases=ALIASES)
+    probing = prober(mesh, keys_at, "a", aliases_limit=8)
+    reports = [await probing.run_one() for _ in range(3)]
+    pieces = [tried(event) for event in mesh.told]
+    assert [len(piece) for piece in pieces] == [8, 8, 8]
+    assert set().union(*pieces) == set(ALIASES)
+    assert [waiting(each) for each in reports] == [set(ALIASES) - pieces[0], set(ALIASES[16:]), set()]
+    assert {check.route for check in reports[0].guards if check.model == "m19"} == set(CHAT_ROUTES)
+
+
+async def test_what_stands_of_very_many_aliases_is_bounded_with_the_alarms_first(keys_at):
+    many = [f"n{number:03}" for number in range(300)]
+    mesh = Mesh({"a": Filtered(chatting=frozenset(many), open_to=frozenset({"n001"}))}, aliases=many)
+    probing = prober(mesh, keys_at, "a", aliases_limit=8)
+    await probing.run_one()
+    report = await probing.run_one()
+    assert len(report.guards) == CHECKS + 8 * len(CHAT_ROUTES) + MOST_STANDING
+    alarms = {check.model for check in report.guards if check.state == probe_pb2.GUARD_STATE_UNGUARDED}
+    assert alarms == {"n001"}
+
+
+async def test_each_of_several_tenants_has_every_alias_tried(keys_at):
+    doors = Filtered(chatting=frozenset(ALIASES))
+    mesh = Mesh({"a": doors, "b": doors}, aliases=ALIASES)
+    probing = prober(mesh, keys_at, "a", "b", aliases_limit=8)
+    for _ in range(6):
+        await probing.run_one()
+    for key_id in ("a", "b"):
+        assert set().union(*(tried(event) for event in mesh.told if event.key_id == key_id)) == set(ALIASES)
+
+
+async def test_the_alarm_of_an_alias_stands_until_its_own_next_turn(keys_at):
+    open_ = Filtered(chatting=frozenset(ALIASES), open_to=frozenset({"m03"}))
+    mesh = Mesh({"a": open_}, aliases=ALIASES)
+    probing = prober(mesh, keys_at, "a", aliases_limit=8)
+    assert unguarded(await probing.run_one()) == {"a"}
+    mesh.filters["a"] = Filtered(chatting=frozenset(ALIASES))
+    assert unguarded(await probing.run_one()) == {"a"}, "only the others were tried"
+    mesh.aliases = []  # that they cannot be listed is no proof
+    assert unguarded(await probing.run_one()) == {"a"}
+    mesh.aliases = ALIASES
+    reports = [await probing.run_one() for _ in range(3)]
+    assert not unguarded(reports[-1])
+
+
+async def test_an_alias_that_is_no_more_has_no_alarm(keys_at):
+    mesh = Mesh({"a": Filtered(chatting=frozenset(ALIASES), open_to=frozenset({"m03"}))}, aliases=ALIASES)
+    probing = prober(mesh, keys_at, "a", aliases_limit=8)
+    assert unguarded(await probing.run_one()) == {"a"}
+    mesh.aliases = [each for each in ALIASES if each != "m03"]
+    assert not unguarded(await probing.run_one())
 
 
 def counted_keys() -> dict[str, float | None]:

@@ -4,12 +4,24 @@ import asyncio
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sluice_probes.domain import marks
 from sluice_probes.domain.canaries import KINDS, NAMES, ORIGINS, canaries
-from sluice_probes.domain.findings import CHAT_ROUTES, GUARDS, ROUTES, UNREADABLE, Answer, Detection, State, guards_of
+from sluice_probes.domain.findings import (
+    CHAT_ROUTES,
+    EMBED_ROUTES,
+    GUARDS,
+    ROUTES,
+    UNREADABLE,
+    Answer,
+    Detection,
+    State,
+    guards_of,
+)
 from sluice_probes.domain.marks import _mark
 from sluice_probes.domain.recall import MOST_POLICIES, Recall, Tally
-from sluice_probes.domain.round import alarming, run_round
+from sluice_probes.domain.round import alarming, in_turn, run_round
 
 from .filtered import Filtered
 
@@ -54,10 +66,38 @@ def test_a_pass_through_is_an_alarm_where_a_policy_takes_sentences_out(guard: st
     assert {each.route for each in found} == {route for route in ROUTES if guard in guards_of(route)}
 
 
-def test_another_alias_that_does_not_chat_has_no_guard_to_be_tried() -> None:
-    result = round_over(Filtered(embedding=frozenset({"other"})))
+@pytest.mark.parametrize(
+    ("door", "routes"),
+    [
+        (Filtered(), CHAT_ROUTES),
+        (Filtered(embedding=frozenset({"other"}), chatting=frozenset()), EMBED_ROUTES),
+        (Filtered(embedding=frozenset({"other"})), ()),
+    ],
+)
+def test_another_alias_is_tried_on_the_routes_that_it_has_and_on_no_other(
+    door: Filtered, routes: tuple[str, ...]
+) -> None:
+    result = round_over(door)
     assert {finding.state for finding in result.findings} == {State.GUARDED}
-    assert "other" not in {finding.model for finding in result.findings}
+    assert {finding.route for finding in result.findings if finding.model == "other"} == set(routes)
+
+
+def test_an_unguarded_alias_that_embeds_is_an_alarm() -> None:
+    door = Filtered(embedding=frozenset({"other"}), chatting=frozenset(), open_to=frozenset({"other"}))
+    found = alarming(round_over(door).findings)
+    assert {(each.route, each.model) for each in found} == {(route, "other") for route in EMBED_ROUTES}
+    assert {each.reason for each in found} == {"FORBIDDEN_INPUT_PASSED"}
+
+
+@given(aliases=st.sets(st.text(min_size=1), max_size=40).map(sorted), most=st.integers(1, 12), first=st.integers(0))
+def test_every_alias_has_its_turn_and_no_round_more_than_its_bound(aliases: list[str], most: int, first: int) -> None:
+    turns = [in_turn(aliases, turn=turn, most=most) for turn in range(first, first - (-len(aliases) // most))]
+    assert all(len(turn) == len(set(turn)) <= most for turn in turns)
+    assert set().union(*turns) == set(aliases)
+
+
+def test_where_no_other_alias_is_to_be_tried_none_has_a_turn() -> None:
+    assert in_turn(["a", "b"], turn=3, most=0) == ()
 
 
 def test_one_unguarded_route_among_guarded_ones_is_named() -> None:

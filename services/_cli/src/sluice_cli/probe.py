@@ -1,6 +1,7 @@
 """`sluice probe`: the table of route x guard, as the self-test probes saw it."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,11 +48,8 @@ def report(target: str, *, once: bool) -> pb.ProbeReport:
 def show(told: pb.ProbeReport, console: Console) -> None:
     """Prints the table, why a guard is not on, and the recall."""
     console.print(_guards(told))
-    for check in told.guards:
-        if check.state != probe_pb2.GUARD_STATE_GUARDED:
-            ids = f" ({', '.join(check.decision_ids)})" if check.decision_ids else ""
-            key = f" by key {check.key_id}" if check.key_id else ""
-            console.print(f"  {check.route} {check.guard} {check.model}{key}: {check.reason}{ids}", highlight=False)
+    for line in _reasons(told):
+        console.print(f"  {line}", highlight=False)
     if told.recalls:
         console.print(_recalls(told))
     ended = told.ended_at.ToDatetime().strftime("%H:%M:%S")
@@ -62,6 +60,24 @@ def show(told: pb.ProbeReport, console: Console) -> None:
 def is_guarded(told: pb.ProbeReport) -> bool:
     """Whether every guard was seen on."""
     return bool(told.guards) and all(check.state == probe_pb2.GUARD_STATE_GUARDED for check in told.guards)
+
+
+def _reasons(told: pb.ProbeReport) -> list[str]:
+    """A line for each guard that is not on, and one for all models of a route that wait for their turn."""
+    waiting: Counter[tuple[str, str, str]] = Counter()
+    lines = []
+    for check in told.guards:
+        if check.state == probe_pb2.GUARD_STATE_GUARDED:
+            continue
+        key = f" by key {check.key_id}" if check.key_id else ""
+        if check.reason == "NOT_TRIED_YET":
+            waiting[check.route, check.guard, key] += 1
+            continue
+        ids = f" ({', '.join(check.decision_ids)})" if check.decision_ids else ""
+        lines.append(f"{check.route} {check.guard} {check.model}{key}: {check.reason}{ids}")
+    for (route, guard, key), count in waiting.items():
+        lines.append(f"{route} {guard} {count} model{'s' * (count > 1)}{key}: NOT_TRIED_YET")
+    return lines
 
 
 def _guards(told: pb.ProbeReport) -> Table:

@@ -30,7 +30,7 @@ class ProbesSettings(GrpcServiceSettings):
     request_seconds: float = Field(default=10.0, gt=0, le=60)
     """Longest a request of a probe may take."""
     aliases_limit: int = Field(default=8, ge=0, le=100)
-    """How many other model aliases get forbidden input on each chat route, which costs no model time while the filter is on."""
+    """How many other model aliases a round tries with forbidden input on each route, in turn, which costs no model time while the filter is on."""
 
     @property
     def keys_at(self) -> Path:

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -21,7 +22,7 @@ from sluice_probes.adapters.key_file import KeyFile, KeyReader, key_id
 from sluice_probes.adapters.messages import measured, report
 from sluice_probes.domain.findings import ROUTES, State, guards_of, worst
 from sluice_probes.domain.recall import Recall, Tally
-from sluice_probes.domain.round import Door, Round, alarming, run_round
+from sluice_probes.domain.round import Door, Round, alarming, in_turn, run_round
 from sluice_probes.domain.standing import NO_KEY, Known, Standing, nothing_tried
 
 log = logger(__name__)
@@ -133,15 +134,18 @@ class Prober:
             log.warning("probes.no_key", file=str(self._keys_at))
             return Round(NO_KEY, nothing_tried(self._model, "NO_API_KEY"), ())
         key = keys.used[number % len(keys.used)]
-        others = [m for m in await self._gateway.models(key) if m not in (self._model, self._embedding_model)]
-        return await run_round(
+        listed = await self._gateway.models(key)
+        others = sorted(set(listed) - {self._model, self._embedding_model}) if self._aliases_limit else []
+        result = await run_round(
             self._gateway.doors(key),
             number=number,
             key_id=key_id(key),
             model=self._model,
             embedding_model=self._embedding_model,
-            aliases=others[: self._aliases_limit],
+            # By the rounds of this key, so that each tenant has every alias tried, however many keys there are.
+            aliases=in_turn(others, turn=number // len(keys.used), most=self._aliases_limit),
         )
+        return replace(result, others=tuple(others) if listed else None)
 
     def _note(self, result: Round, known: Sequence[Known], seconds: float) -> None:
         SECONDS.observe(seconds)

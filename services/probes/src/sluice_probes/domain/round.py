@@ -44,6 +44,10 @@ class Round:
     findings: tuple[Finding, ...]
     detections: tuple[Detection, ...]
     policy: str = ""
+    tried: tuple[str, ...] = ()
+    """Other aliases whose turn it was."""
+    others: tuple[str, ...] | None = ()
+    """All other aliases that are to have a turn; None where they could not be listed."""
 
 
 @dataclass
@@ -51,6 +55,12 @@ class _Notes:
     findings: list[Finding] = field(default_factory=list)
     detections: list[Detection] = field(default_factory=list)
     policies: set[str] = field(default_factory=set)
+
+
+def in_turn(aliases: Sequence[str], *, turn: int, most: int) -> tuple[str, ...]:
+    """So many of the aliases as a round may try, those after the ones of the turn before: none is left out of all of them."""
+    first = turn * most % max(1, len(aliases))
+    return tuple(aliases[(first + place) % len(aliases)] for place in range(min(most, len(aliases))))
 
 
 async def run_round(
@@ -64,12 +74,14 @@ async def run_round(
             seeded = canaries(number * len(CHAT_ROUTES) + index)
             tasks.create_task(_chat(route, doors[route], seeded, model, aliases, notes[route]))
         for route in EMBED_ROUTES:
-            tasks.create_task(_embed(route, doors[route], number, embedding_model, notes[route]))
+            tasks.create_task(_embed(route, doors[route], number, embedding_model, aliases, notes[route]))
     return Round(
         key_id,
         tuple(finding for each in notes.values() for finding in each.findings),
         tuple(detection for each in notes.values() for detection in each.detections),
         min((policy for each in notes.values() for policy in each.policies), default=""),
+        tuple(aliases),
+        tuple(aliases),
     )
 
 
@@ -100,14 +112,19 @@ async def _forbidden(route: str, door: Door, model: str, aliases: Sequence[str],
     notes.policies |= {answer.policy for _, answer in answers if answer.policy}
 
 
-async def _embed(route: str, door: Door, number: int, model: str, notes: _Notes) -> None:
+async def _embed(route: str, door: Door, number: int, model: str, aliases: Sequence[str], notes: _Notes) -> None:
     # The two kinds that are surest to be found: one that is missed would look like a filter that is off.
     kinds = ("EMAIL_ADDRESS", "API_KEY")
     texts = [[c.sentence for c in canaries(n) if c.kind in kinds] for n in (number, number + 1)]
     one, other = [await door.embed(model, (*sentences, CONTROL)) for sentences in texts]
     notes.findings.append(judge_vectors(route, model, one, other))
     forbidden = await door.embed(model, (FORBIDDEN_INPUT, OTHER_FORBIDDEN_INPUT, CONTROL))
-    notes.findings.append(judge_forbidden_input(route, model, forbidden, is_cut=cut_to_the_same(forbidden)))
+    is_cut = cut_to_the_same(forbidden)
+    notes.findings.append(judge_forbidden_input(route, model, forbidden, is_cut=is_cut))
+    for alias in () if is_cut else aliases:
+        answer = await door.embed(alias, (FORBIDDEN_INPUT,))
+        if answer.error != MODEL_NOT_FOUND:  # as an alias that embeds is none that chats
+            notes.findings.append(judge_forbidden_input(route, alias, answer))
 
 
 def alarming(findings: Sequence[Finding]) -> list[Finding]:
