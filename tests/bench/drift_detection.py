@@ -67,7 +67,8 @@ def _run(job: tuple[str, str, int, int, bool, bool]) -> tuple[str, dict[str, np.
     return name, decide(found, day=DAY) | itself
 
 
-_ITSELF = "the service itself, all its tests, 1 % a window"
+# These streams have no words, tools or requests: vocabulary, variety, tools and outcome are not compared.
+_ITSELF = "the service itself, eight of its fourteen tests, 1 % a window"
 
 
 def _service(scenario: str, *, seed: int) -> np.ndarray:
