@@ -1,5 +1,6 @@
 """People, sessions, scopes, words and charts."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -357,3 +358,12 @@ def test_events_that_are_missing_are_seen_on_the_page_of_alerts_and_what_has_no_
 
     assert seen_at(without(producer="sluice-cost/0#1", topic="t"), NOON) == "#sources"
     assert seen_at(without(topic="t"), NOON) == ""
+
+
+def test_an_alert_of_a_comparison_leads_to_its_own_window() -> None:
+    alert = alert_of(
+        "fairness.input_cohort.plan.v1.2.selection_rate", ago=timedelta(hours=2), length=timedelta(hours=1)
+    )
+    alert = replace(alert, labels={"attribute": "input_cohort.plan", "group": "v1.2"})
+    wanted = "/fairness?metric=selection_rate&attribute=input_cohort.plan&windows=hour&window=2026-11-26T10%3A00Z"
+    assert seen_at(alert, NOON) == wanted

@@ -17,8 +17,11 @@ from sluice_insight.adapters.comparisons import Comparisons
 from sluice_insight.adapters.sources import Sources
 from sluice_insight.adapters.watermark import Watermark
 from sluice_insight.api.comparisons import ComparisonService
+from sluice_insight.consumer import Feed
 from sluice_insight.domain.board import MINUTE, Board
+from sluice_insight.domain.costs import Costs
 from sluice_insight.domain.part import Part, Series
+from sluice_insight.domain.watch import Watchers
 from sluice_insight.domain.windows import Windows
 from sluice_kit.consumer import ConsumedEvent
 from sluice_kit.events import topic_of
@@ -364,3 +367,29 @@ async def test_fairness_is_complete_up_to_the_first_window_that_is_not_compared_
     for event in missing(fairness_pb2.FairnessMeasured, first=-30):
         sources.see(event)
     assert await complete() == at(-28)
+
+
+async def test_what_could_not_be_read_is_no_copy_of_itself_when_it_is_tried_again(board_and_sources) -> None:
+    class Stubborn(Comparisons):
+        failures = 1
+
+        def read(self, event: Any) -> Any:
+            if self.failures:
+                self.failures -= 1
+                raise TypeError("another release's series")
+            return super().read(event)
+
+    board, sources = board_and_sources
+    comparisons = Stubborn()
+    day = 24 * 60 * MINUTE
+    feed = Feed(
+        board=board, costs=Costs(history=day), watchers=Watchers(limit=1), sources=sources, comparisons=comparisons
+    )
+    event = fairness("acme", "age", 0)
+    event.metadata.producer, event.metadata.producer_sequence = "sluice-fairness/0#aaaaaaaa", 1
+    topic, written = topic_of(type(event)).name, int(NOON.timestamp() * 1000)
+    consumed = [ConsumedEvent(event, topic, 0, 1, b"", {}, "e1", written)]
+    with pytest.raises(TypeError):
+        await feed.handle(consumed)
+    await feed.handle(consumed)
+    assert [one.event.group for one in comparisons.fairness.find(lambda _: True)] == ["age"]

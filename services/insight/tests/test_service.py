@@ -167,6 +167,7 @@ FIELDS = {
     pb.DIMENSION_ROUTE: "route",
     pb.DIMENSION_PROMPT_VERSION: "prompt_version",
     pb.DIMENSION_EXPERIMENT_ARM: "experiment_arm",
+    pb.DIMENSION_REDACTION_POLICY: "redaction_policy",
 }
 
 

@@ -16,12 +16,14 @@ from sluice_probes.domain.findings import (
     UNREADABLE,
     Answer,
     Detection,
+    Finding,
     State,
     guards_of,
 )
 from sluice_probes.domain.marks import _mark
 from sluice_probes.domain.recall import MOST_POLICIES, Recall, Tally
-from sluice_probes.domain.round import alarming, in_turn, run_round
+from sluice_probes.domain.round import Round, alarming, in_turn, run_round
+from sluice_probes.domain.standing import Standing
 
 from .filtered import Filtered
 
@@ -207,3 +209,15 @@ def test_every_chat_route_sends_other_values() -> None:
     doors = {route: Listening(route=route) for route in ROUTES}
     asyncio.run(run_round(doors, number=1, key_id="t", model=MODEL, embedding_model="e", aliases=()))
     assert len({sent[route] for route in CHAT_ROUTES}) == len(CHAT_ROUTES)
+
+
+def test_an_unguarded_route_that_is_away_now_is_told_of_until_it_answers() -> None:
+    def after(*states: State) -> list[State]:
+        standing = Standing("small")
+        for state in states:
+            standing.take(Round("a", (Finding("chat", "input_moderation", "small", state),), ()), ["a"])
+        return [known.finding.state for known in standing.known()]
+
+    assert after(State.UNGUARDED, State.UNAVAILABLE, State.UNAVAILABLE) == [State.UNGUARDED]
+    assert after(State.UNGUARDED, State.UNAVAILABLE, State.GUARDED, State.UNAVAILABLE) == [State.UNAVAILABLE]
+    assert after(State.UNGUARDED, State.UNTESTED) == [State.UNTESTED]

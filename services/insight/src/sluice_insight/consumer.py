@@ -84,10 +84,10 @@ class Feed:
         now = int(self._now() * 1_000_000)
         for event in events:
             # First: an event that cannot be read must not pass for a copy of itself when it is tried again.
-            fact = _fact(event)
+            fact, keep = _fact(event), self._comparisons.read(event.message)
             if self._is_new(event):
                 self._take(fact, now)
-                self._comparisons.take(event.message)
+                keep()
                 self._note(fact, event, now)
             self.positions[event.topic, event.partition] = event.offset + 1
         self._sources.watch()

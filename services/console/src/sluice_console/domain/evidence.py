@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 from sluice_console.domain.answers import Alert, Point
 from sluice_console.domain.comparisons import RECALL_BY_ORIGIN
+from sluice_console.domain.looking_back import name_of
 from sluice_console.domain.overview import SERIES, SLICED
 from sluice_console.domain.scope import RANGES
 from sluice_console.domain.spending import PERIODS
@@ -34,7 +35,7 @@ def seen_at(alert: Alert, now: datetime) -> str:
                 "/drift", {"tenant": point.series.get("tenant", ""), "model": point.series.get("model", "")}
             )
         case "fairness":
-            return _fairness(point)
+            return _fairness(point, alert.labels.get("attribute", ""))
         case "probe":
             return _probes(point)
         case "quality" | "cost":
@@ -42,13 +43,15 @@ def seen_at(alert: Alert, now: datetime) -> str:
     return ""
 
 
-def _fairness(point: Point) -> str:
-    # fairness.<attribute>.<group>.<rate>; an attribute may have a dot itself.
+def _fairness(point: Point, compared: str) -> str:
+    """`compared` is the attribute of what fairness itself compared, in a window of its own, which the page can show."""
+    # fairness.<attribute>.<group>.<rate>; an attribute may have a dot itself, and so may a group.
     whose, _, rate = point.metric.removeprefix("fairness.").rpartition(".")
-    attribute = whose.rpartition(".")[0]
+    attribute = compared or whose.rpartition(".")[0]
     if rate not in _FAIRNESS_RATES or not attribute:
         return ""
-    return _address("/fairness", {"metric": rate, "attribute": attribute, "windows": _windows(point)})
+    window = {"window": name_of(point.start)} if compared else {}
+    return _address("/fairness", {"metric": rate, "attribute": attribute, "windows": _windows(point)} | window)
 
 
 def _probes(point: Point) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from sys import intern
 from typing import NamedTuple
 
@@ -62,6 +63,9 @@ class FairnessKey(NamedTuple):
     length: str
 
 
+_SERIES_FIELDS = FairnessKey._fields.index("policy")
+
+
 @dataclass(frozen=True)
 class FairnessMeasurement:
     """One metric of one group, in its newest window of one length."""
@@ -75,7 +79,8 @@ class FairnessMeasurement:
     @cached_property
     def key(self) -> FairnessKey:
         event = self.event
-        series = (value for _, value in _fields(event.series))
+        # By name: a series has fields that fairness is not told apart by.
+        series = (getattr(event.series, name) for name in FairnessKey._fields[:_SERIES_FIELDS])
         length = "long" if self.is_long else "short"
         # The same few names again and again: each is kept once.
         return FairnessKey(*map(intern, (*series, event.policy, event.attribute, event.metric, event.group, length)))
@@ -117,17 +122,28 @@ class Comparisons:
 
     def take(self, event: Message) -> None:
         """Keeps an event that is one of these. Reading it again changes nothing, but a round of self-tests must come once."""
-        if isinstance(event, DriftMeasured):
-            self.drift.put(DriftComparison(event))
-        elif isinstance(event, FairnessMeasured):
-            self._take_fairness(FairnessMeasurement(event))
-        elif isinstance(event, ProbeMeasured):
-            name_origins.take(self.name_origins, event)
+        self.read(event)()
 
-    def _take_fairness(self, one: FairnessMeasurement) -> None:
+    def read(self, event: Message) -> Callable[[], None]:
+        """Reads an event, and raises what of it cannot be read; what comes back keeps it."""
+        if isinstance(event, DriftMeasured):
+            drift = DriftComparison(event)
+            return partial(self._keep_drift, drift, drift.key, drift.rank)
+        if isinstance(event, FairnessMeasured):
+            one = FairnessMeasurement(event)
+            is_disparate = event.verdict == FAIRNESS_VERDICT_DISPARATE
+            return partial(
+                self._keep_fairness, one, KeptMeasurement(one.key, one.rank, is_disparate, event.SerializeToString())
+            )
+        if isinstance(event, ProbeMeasured):
+            return partial(name_origins.take, self.name_origins, event)
+        return _nothing
+
+    def _keep_drift(self, one: DriftComparison, *_read: object) -> None:
+        self.drift.put(one)
+
+    def _keep_fairness(self, one: FairnessMeasurement, kept: KeptMeasurement) -> None:
         self.fairness.put(one)
-        is_disparate = one.event.verdict == FAIRNESS_VERDICT_DISPARATE
-        kept = KeptMeasurement(one.key, one.rank, is_disparate, one.event.SerializeToString())
         self.fairness_windows(are_long=one.is_long).put(kept)
 
     def fairness_windows(self, *, are_long: bool) -> Windows[KeptMeasurement]:
@@ -138,6 +154,10 @@ class Comparisons:
         """Recall by name origin, over the hour or the minute up to the newest round."""
         found = name_origins.measurements(self.name_origins, long_windows=long_windows)
         return [FairnessMeasurement(event) for event in found]
+
+
+def _nothing() -> None:
+    """Of an event that is none of these."""
 
 
 def _fields(series: Message) -> list[tuple[str, str]]:

@@ -114,7 +114,8 @@ class Forgetting:
             try:
                 pause = BUSY_SECONDS if await self.round() else FOLD_SECONDS
                 self._failing_since = None
-            except (KafkaError, OSError, sqlite3.Error) as error:
+            # What another release wrote may not be readable here: that must not end the live metrics.
+            except (KafkaError, OSError, sqlite3.Error, ValueError, TypeError) as error:
                 log.warning("history.not_folded", **describe(error))
                 self._give_up()
                 pause = AGAIN_SECONDS

@@ -36,7 +36,8 @@ class Standing:
         `left_out` is the first key for which there is no room: that nothing is known of its tenant must not pass for all is well.
         """
         aliases = self._aliases.setdefault(result.key_id, _Aliases())
-        self._newest[result.key_id] = (*result.findings, *aliases.take(result, self._newest.get(result.key_id, ())))
+        before = self._newest.get(result.key_id, ())
+        self._newest[result.key_id] = (*_unproved(result.findings, before), *aliases.take(result, before))
         if not key_ids:
             return
         self._aliases = {key_id: known for key_id, known in self._aliases.items() if key_id in key_ids}
@@ -71,6 +72,15 @@ class _Aliases:
             for route in CHAT_ROUTES
         ]
         return [*alarms, *waiting][:MOST_STANDING]
+
+
+def _unproved(found: Sequence[Finding], before: Sequence[Finding]) -> list[Finding]:
+    """A route that was unguarded and is away now is no safer for it: the alarm stands until it answers again."""
+    alarms = {(each.route, each.guard, each.model): each for each in before if each.state is State.UNGUARDED}
+    return [
+        alarms.get((each.route, each.guard, each.model), each) if each.state is State.UNAVAILABLE else each
+        for each in found
+    ]
 
 
 def nothing_tried(model: str, reason: str) -> tuple[Finding, ...]:
