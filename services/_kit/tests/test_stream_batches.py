@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import faust
 import pytest
-from faust.types import ConsumerMessage, EventT
+from faust.types import TP, ConsumerMessage, EventT
 from sluice_kit.streams.batches import batches
 from sluice_kit.streams.options import Rhythm
+from sluice_kit.streams.sequence import FaustLog
 from sluice_kit.streams.worker import WorkerOptions, create_app
 
 TOPIC = "batches-test"
+PLACE = TP(TOPIC, 0)
 
 
 @pytest.fixture()
@@ -49,8 +51,9 @@ class Queue:
         self._next = 0
         self.stream = app.stream(app.topic(TOPIC, key_type=bytes, value_type=bytes))
 
-    def put(self, count: int, *, generation: int | None = None) -> list[EventT]:
-        """Events of partition 0, of this generation of the group or of another."""
+    def put(self, count: int, *, generation: int | None = None, first: int | None = None) -> list[EventT]:
+        """Events of partition 0, of this generation of the group or of another; they follow on one another, or begin at an offset."""
+        self._next = self._next if first is None else first
         made = []
         for _ in range(count):
             message = ConsumerMessage(
@@ -119,6 +122,15 @@ async def test_events_of_before_a_rebalance_are_dropped_and_not_acknowledged(app
     assert queue.acknowledged() == [2]
 
 
+@pytest.mark.parametrize("waiting", [0, 2])
+async def test_batches_end_with_their_stream_after_what_is_in_hand(app: faust.App, waiting: int) -> None:
+    queue = Queue(app)
+    queue.put(waiting)
+    asyncio.get_running_loop().call_later(0.05, queue.stream.channel._throw, StopAsyncIteration())
+    found = [len(batch) async for batch in batches(app, queue.stream, rhythm=rhythm(size=3, seconds=0.2))]
+    assert found == ([waiting] if waiting else [])
+
+
 async def test_nothing_is_handed_over_while_partitions_move(app: faust.App) -> None:
     queue = Queue(app)
     queue.put(2)
@@ -127,3 +139,35 @@ async def test_nothing_is_handed_over_while_partitions_move(app: faust.App) -> N
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(anext(found), 0.2)
     assert queue.acknowledged() == []
+
+
+async def test_faust_commits_again_once_it_is_told_how_far_all_is_merged(
+    app: faust.App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is acknowledged does not follow on what it has committed."""
+    consumer, committed = app.consumer, []
+
+    async def commit(offsets: Mapping[TP, int]) -> bool:
+        committed.append(dict(offsets))
+        return True
+
+    async def flush() -> None:
+        """Nothing was sent."""
+
+    monkeypatch.setattr(consumer, "_commit", commit)
+    monkeypatch.setattr(consumer, "assignment", lambda: {PLACE})
+    monkeypatch.setattr(app.producer, "flush", flush)
+    consumer._committed_offset[PLACE] = 2
+    queue = Queue(app)
+    found = batches(app, queue.stream, rhythm=rhythm(size=5, seconds=0.1))
+    queue.put(5, first=10)
+    await anext(found)
+    queue.put(5)
+    await anext(found)
+    await consumer.commit()
+    assert committed == []
+    await FaustLog(app, {}).commit({PLACE: 15})
+    queue.put(1)
+    await anext(found)
+    await consumer.commit()
+    assert committed == [{PLACE: 15}, {PLACE: 20}]

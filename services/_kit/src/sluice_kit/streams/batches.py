@@ -21,26 +21,32 @@ async def batches(app: faust.App, stream: StreamT, *, rhythm: Rhythm) -> AsyncIt
 
     As `Stream.take_events`, without taking each event through the stream by itself: its sensors, context and processors, of
     which nothing is used here, were a quarter of a worker's CPU time (docs/streams.md). Events of before a rebalance are
-    dropped, as the stream drops them. A batch whose handling failed is not acknowledged. Never ends; raises what the queue
-    was told to raise.
+    dropped, as the stream drops them. A batch whose handling failed is not acknowledged. Ends with the worker; raises what
+    the queue was told to raise.
     """
-    channel = cast(ChannelT, stream.channel)
-    clock = asyncio.get_running_loop().time
-    while True:
-        events = [await anext(channel)]
-        until = clock() + rhythm.batch_seconds
-        while True:
-            _empty(channel.queue, events, rhythm.batch_size)
-            left = until - clock()
-            if len(events) >= rhythm.batch_size or left <= 0:
-                break
-            await asyncio.sleep(min(LOOK_SECONDS, left))
+    while events := await _batch(cast(ChannelT, stream.channel), rhythm):
         if current := [event for event in events if _is_current(app, event)]:
             for tp in {event.message.tp for event in current}:  # Faust reports a stream that stands still by this
                 app.monitor.stream_inbound_time[tp] = time.monotonic()
             yield current
             for event in current:
                 event.ack()
+
+
+async def _batch(channel: ChannelT, rhythm: Rhythm) -> list[EventT]:
+    """Empty once the stream has ended."""
+    clock = asyncio.get_running_loop().time
+    try:
+        events = [await anext(channel)]
+        until = clock() + rhythm.batch_seconds
+        while True:
+            _empty(channel.queue, events, rhythm.batch_size)
+            left = until - clock()
+            if len(events) >= rhythm.batch_size or left <= 0:
+                return events
+            await asyncio.sleep(min(LOOK_SECONDS, left))
+    except StopAsyncIteration:  # thrown into the queue of a stream that is stopped
+        return []
 
 
 def _empty(queue: Any, events: list[EventT], size: int) -> None:

@@ -93,18 +93,22 @@ class Holding(Generic[AggregationT, RecordT]):
 
     async def align(self, assigned: Sequence[Place]) -> None:
         """To be called now and then. Once after each assignment: read on where the stored state stands. Later: what was sought
-        then, or since, and did not come, is sought again."""
+        then, or since, and did not come, is sought again; and the broker is told how far all is merged."""
         if not self.recovered:
             return
         if self._aligned:
             await self._sequencer.seek_again()
+            await self._sequencer.tell(self._frontiers(assigned))
             return
         self._aligned = True
         try:
-            await self._sequencer.align({tp: self._partition(tp.partition) for tp in assigned})
+            await self._sequencer.align(self._frontiers(assigned))
         except BaseException:
             self._aligned = False
             raise
+
+    def _frontiers(self, assigned: Sequence[Place]) -> Mapping[Place, Frontier]:
+        return {tp: self._partition(tp.partition) for tp in assigned}
 
     async def admitted(self, events: Sequence[SourceEvent]) -> list[tuple[AggregationT, list[SourceEvent]]]:
         """Events that follow on what is stored, by partition.
