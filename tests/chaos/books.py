@@ -19,6 +19,7 @@ from sluice.events.v1.gateway_pb2 import (
     RequestCompleted,
 )
 from sluice.events.v1.inference_pb2 import InferenceMeasured
+from sluice.events.v1.moderation_pb2 import ContentModerated
 from sluice.insight.v1 import insight_service_pb2 as insight
 from sluice.insight.v1 import insight_service_pb2_grpc as insight_rpc
 from sluice_insight.adapters.alerting.rule_files import SHIPPED, read_rules
@@ -57,6 +58,8 @@ class Events:
     """Event id of InferenceMeasured to tenant."""
     generated: set[str]
     """Request ids of InferenceMeasured."""
+    decisions: Counter[str]
+    """ContentModerated of callers by tenant."""
     drift: Counter[str]
     """Observations by tenant, of the newest revision of each window of drift."""
     copies: int
@@ -82,7 +85,7 @@ async def read_events(mesh: Mesh) -> Events:
     """All of them, up to now."""
     settings = _settings(mesh)
     seen: dict[type, dict[str, Any]] = {
-        t: {} for t in (RequestCompleted, CostRecorded, InferenceMeasured, DriftMeasured)
+        t: {} for t in (RequestCompleted, ContentModerated, CostRecorded, InferenceMeasured, DriftMeasured)
     }
     copies = 0
     async with OrderedReader.opened(settings) as reader:
@@ -100,6 +103,7 @@ async def read_events(mesh: Mesh) -> Events:
         records=Counter(m.metadata.tenant_id for m in seen[CostRecorded].values()),
         measured={id_: m.metadata.tenant_id for id_, m in seen[InferenceMeasured].items()},
         generated={m.metadata.request_id for m in seen[InferenceMeasured].values()},
+        decisions=Counter(m.metadata.tenant_id for m in seen[ContentModerated].values() if not m.metadata.synthetic),
         drift=_observations(seen[DriftMeasured].values()),
         copies=copies,
     )

@@ -28,6 +28,7 @@ class Found:
     spend: Counter[str]
     quality: Counter[str]
     failed: Counter[str]
+    decided: Counter[str]
     drift: Counter[str]
     costs: Counter[str]
     behind: dict[str, int]
@@ -53,6 +54,8 @@ class Found:
             "the cost service counts the requests": self.spend == self.completed,
             "quality counts the requests": self.quality == self.completed,
             "quality counts the failures": self.failed == self.events.failed,
+            # A decision that its producer sent twice over a restart of quality may count twice, as its README says: none is left out.
+            "quality leaves no decision of moderation out": self.decided >= self.events.decisions,
             "drift counts the generations": self.events.drift == watched,
             "insight counts each CostRecorded once": self.costs == self.events.records,
             "insight shows what drift counts": self.drift == watched,
@@ -72,6 +75,8 @@ async def find(mesh: Mesh, since: float) -> Found:
         spend=await books.requests_in_ledger(mesh),
         quality=await books.measured(mesh, "quality.requests", since),
         failed=await books.measured(mesh, "quality.failed", since),
+        decided=await books.measured(mesh, "quality.moderated_inputs", since)
+        + await books.measured(mesh, "quality.moderated_outputs", since),
         drift=await books.measured(mesh, "drift.observations", since),
         costs=await books.measured(mesh, "cost.records", since),
         behind=await books.behind(mesh),
@@ -171,6 +176,7 @@ def table(told: Told, found: Found, watch: books.BudgetWatch) -> list[str]:
         "requests, says quality": found.quality.total(),
         "CostRecorded, and says insight": f"{found.events.records.total()}, {found.costs.total()}",
         "requests that failed, and says quality": f"{found.events.failed.total()}, {found.failed.total()}",
+        "ContentModerated, and says quality": f"{found.events.decisions.total()}, {found.decided.total()}",
         "InferenceMeasured": len(found.events.measured),
         "whole answers without one": len(told.chats.keys() - found.events.generated),
         "observations, says drift": found.events.drift.total(),
