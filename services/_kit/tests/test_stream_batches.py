@@ -102,7 +102,7 @@ async def test_a_batch_whose_handling_failed_is_not_acknowledged(app: faust.App)
     found = batches(app, queue.stream, rhythm=rhythm(size=2, seconds=0.1))
     with pytest.raises(RuntimeError):
         await _fail(found)
-    await found.aclose()  # type: ignore[attr-defined]
+    await found.aclose()
     assert queue.acknowledged() == []
 
 

@@ -368,7 +368,7 @@ async def test_a_window_that_is_over_can_be_chosen_sent_and_left_again(console: 
         shown = page.text
     assert "71.0 %" in newest
     assert "Looking back" not in newest
-    form = re.search(r'<form method="get" action="/fairness".*?</form>', newest, re.DOTALL)[0]  # type: ignore[index]
+    [form] = re.findall(r'<form method="get" action="/fairness".*?</form>', newest, re.DOTALL)
     assert dict(re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', form)) == chosen
     listed = re.findall(r'<option value="([^"]*)"( selected)?>([^<]*)<', form)
     assert [value for value, _, _ in listed] == ["", name(1), name(2), name(30)]

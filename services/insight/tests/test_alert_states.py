@@ -378,7 +378,8 @@ def test_the_evidence_of_an_alert_outlives_a_restart() -> None:
     told.metadata.producer = "sluice-insight/0"
     restored = Told(told).restored()
     assert restored is not None
-    assert restored.point == replace(fired.point, causes={})  # type: ignore[type-var]
+    assert fired.point is not None
+    assert restored.point == replace(fired.point, causes={})
     [over] = Alerts([restored]).step(its, [], at=BEGIN + 60 * MINUTE)
     assert event_of(over).evidence == told.evidence
     told.ClearField("evidence")

@@ -97,7 +97,9 @@ async def test_one_tenants_alarm_stands_while_anothers_filters_are_seen_on(keys_
 def recalled(policy: str, kind: str, origin: str = "") -> tuple[float | None, float | None]:
     """Recall, and of how many."""
     of = {"redaction_policy": policy, "kind": kind, "name_origin": origin}
-    return tuple(REGISTRY.get_sample_value(f"sluice_probes_recall{end}", of) for end in ("", "_sought"))  # type: ignore[return-value]
+    return REGISTRY.get_sample_value("sluice_probes_recall", of), REGISTRY.get_sample_value(
+        "sluice_probes_recall_sought", of
+    )
 
 
 async def test_recall_is_told_by_redaction_policy_over_the_last_hour(keys_at):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, cast
 
 import faust
@@ -16,7 +16,7 @@ LOOK_SECONDS = 0.02
 """So often the queue is emptied while a batch fills: at 10,000 events/s long before its 4,096 places are full."""
 
 
-async def batches(app: faust.App, stream: StreamT, *, rhythm: Rhythm) -> AsyncIterator[list[EventT]]:
+async def batches(app: faust.App, stream: StreamT, *, rhythm: Rhythm) -> AsyncGenerator[list[EventT], None]:
     """Up to `batch_size` events, or what came within `batch_seconds` of the first; acknowledged when the next batch is asked for.
 
     As `Stream.take_events`, without taking each event through the stream by itself: its sensors, context and processors, of

@@ -42,6 +42,23 @@ ANSWERS = (
 )
 # Costs are added up over currencies in insight: money is asked of the ledger, and only its course over time is taken from here.
 SERIES = (*COUNTS, *SHARES, *ANSWERS, *TIMES, "cost.nano_units", "drift.drifted")
+_OF_SHARES = (
+    ("guards", "Blocked and redacted", "of requests", (
+        ("blocked", "quality.blocked_ratio", "warn"),
+        ("redacted", "quality.redacted_ratio", "main"),
+    )),
+    ("answers", "Answers", "of answers", (
+        ("refused", "quality.refusal_ratio", "main"),
+        ("empty", "quality.empty_answer_ratio", "bad"),
+        ("cut at the limit", "quality.truncated_ratio", "warn"),
+    )),
+    ("text", "What answers say", "of answers that could be judged", (
+        ("repeats itself", "quality.repetitive_ratio", "main"),
+        ("another language than asked in", "quality.language_mismatch_ratio", "other"),
+        ("not supported by its context", "quality.ungrounded_ratio", "warn"),
+    )),
+)  # fmt: skip
+"""Charts of shares: id, title, of what, and each line's name, metric and tone."""
 SLICED = (
     "quality.requests",
     "quality.success_ratio",
@@ -120,28 +137,9 @@ def charts(points: Points, scope: Scope, now: datetime, currencies: Sequence[str
             ],
             note="of all requests that were let in",
         ),
-        Chart(
-            "guards", "Blocked and redacted", "line", "share", labels,
-            [line("blocked", "quality.blocked_ratio", "warn"), line("redacted", "quality.redacted_ratio", "main")],
-            note="of requests",
-        ),
-        Chart(
-            "answers", "Answers", "line", "share", labels,
-            [
-                line("refused", "quality.refusal_ratio", "main"),
-                line("empty", "quality.empty_answer_ratio", "bad"),
-                line("cut at the limit", "quality.truncated_ratio", "warn"),
-            ],
-            note="of answers",
-        ),
-        Chart(
-            "text", "What answers say", "line", "share", labels,
-            [
-                line("repeats itself", "quality.repetitive_ratio", "main"),
-                line("another language than asked in", "quality.language_mismatch_ratio", "other"),
-                line("not supported by its context", "quality.ungrounded_ratio", "warn"),
-            ],
-            note="of answers that could be judged",
+        *(
+            Chart(id_, title, "line", "share", labels, [line(*each) for each in lines], note=note)
+            for id_, title, note, lines in _OF_SHARES
         ),
         _drift(points, moments, labels),
     ]  # fmt: skip
