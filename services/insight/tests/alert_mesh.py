@@ -118,17 +118,19 @@ class Mesh:
 
     def __init__(self, folder: Path, kafka: str, *, embedded: bool = True) -> None:
         self.folder, self.kafka, self.embedded = folder, kafka, embedded
+        self.metrics = ""
+        """Where the insight that started last serves /metrics."""
         self.began = int(time.time()) // 60 * MINUTE - 4 * MINUTE
         (folder / "rules").mkdir()
         (folder / "rules" / "test.yaml").write_text(RULES)
 
     @contextlib.contextmanager
     def insight(self, instance: str = "0") -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-        port = free_port()
+        port, self.metrics = free_port(), f"127.0.0.1:{free_port()}"
         environment = {
             "SLUICE_HOME": str(self.folder / f"home-{instance}"), "SLUICE_KAFKA_BOOTSTRAP": self.kafka,
             "SLUICE_KAFKA_EMBEDDED": str(self.embedded).lower(),
-            "SLUICE_INSIGHT_GRPC_LISTEN": f"127.0.0.1:{port}", "SLUICE_INSIGHT_METRICS_LISTEN": f"127.0.0.1:{free_port()}",
+            "SLUICE_INSIGHT_GRPC_LISTEN": f"127.0.0.1:{port}", "SLUICE_INSIGHT_METRICS_LISTEN": self.metrics,
             "SLUICE_INSIGHT_ALERT_RULES": str(self.folder / "rules"), "SLUICE_INSIGHT_ALERT_SECONDS": "0.3",
             "SLUICE_INSTANCE": instance,
         }  # fmt: skip

@@ -1,16 +1,20 @@
-"""A real insight on a real broker: an alert is raised once and resolved once, however often the process is killed."""
+"""A real insight on a real broker: an alert is raised and resolved once, however often the process is killed; Prometheus sees unfairness."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx2
 import pytest
+from sluice.events.v1.fairness_pb2 import FAIRNESS_VERDICT_DISPARATE, FairnessMeasured
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice_kit import broker
 from sluice_kit.settings import MeshSettings
 
-from .alert_mesh import MINUTE, NOIDA, Mesh, free_port, judged, listed, process, state
+from .alert_mesh import DEADLINE, MINUTE, NOIDA, Mesh, free_port, judged, listed, process, state
 
 pytestmark = pytest.mark.skipif(not NOIDA.exists(), reason="the embedded broker (noida-db) is not installed")
 
@@ -58,3 +62,26 @@ async def test_a_late_restatement_resolves(mesh: Mesh) -> None:
         await mesh.measure(0, failed=9, of=100, revision=2)
         found = await mesh.alerts(state("resolved"))
         assert [event.state for event in found] == ["firing", "resolved"]
+
+
+async def test_prometheus_sees_a_broken_four_fifths(mesh: Mesh) -> None:
+    event = FairnessMeasured(
+        metric="selection_rate", attribute="input_terms", group="religion", verdict=FAIRNESS_VERDICT_DISPARATE,
+        ratio=0.5, below_four_fifths=True, sample_count=100,
+    )  # fmt: skip
+    event.metadata.event_id, event.series.tenant_id, event.series.model = "measured", "acme", "small"
+    event.window.start.FromSeconds(int(time.time()) - 3_700)
+    event.window.length.FromSeconds(3_600)
+    await mesh.publish(event)
+    expected = 'sluice_insight_fairness_below_four_fifths{attribute="input_terms",model="small",tenant="acme"} 1.0'
+    with mesh.insight():
+        async with httpx2.AsyncClient() as client, asyncio.timeout(DEADLINE):
+            while expected not in await _metrics(client, mesh):
+                await asyncio.sleep(0.1)
+
+
+async def _metrics(client: httpx2.AsyncClient, mesh: Mesh) -> str:
+    try:
+        return (await client.get(f"http://{mesh.metrics}/metrics")).text
+    except httpx2.TransportError:  # it is starting
+        return ""

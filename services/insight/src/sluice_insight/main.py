@@ -32,6 +32,7 @@ from sluice_insight.adapters.alerting.rule_check import checked
 from sluice_insight.adapters.alerting.topic_ends import topic_ends
 from sluice_insight.adapters.comparisons import Comparisons
 from sluice_insight.adapters.exposition import LiveWindows
+from sluice_insight.adapters.fairness_gauges import FairnessGauges
 from sluice_insight.adapters.forgetting import Forgetting
 from sluice_insight.adapters.history import History, HistoryUnavailable
 from sluice_insight.adapters.sources import SourceGauges, Sources
@@ -80,6 +81,7 @@ class _House:
             comparisons=self.comparisons,
         )
         REGISTRY.register(LiveWindows(board=self.board, limit=configured.exposed_series))
+        REGISTRY.register(FairnessGauges(comparisons=self.comparisons, limit=configured.exposed_series))
         REGISTRY.register(SourceGauges(self.sources))
 
     def open_doors(self, server: GrpcServer, publisher: EventPublisher, judge: Evaluator) -> Sequence[str]:

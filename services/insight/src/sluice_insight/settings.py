@@ -26,7 +26,7 @@ class InsightSettings(GrpcServiceSettings):
     requests_most: int = Field(default=1_000_000, ge=1_000)
     """Most stories that are kept, self-tests a tenth of them where there are more; one takes some 4 KB of disk."""
     exposed_series: int = Field(default=50, ge=1, le=1000)
-    """Series (tenant and model) that /metrics shows by name; the rest are added up as `other`."""
+    """Series (tenant and model; of fairness also the attribute) that /metrics shows by name; the rest are added up as `other`."""
 
     alert_rules: Path | None = None
     """Folder of alert rules (*.yaml), read again when they change; its rules come beside the shipped ones, or replace those of their name."""

@@ -41,4 +41,5 @@ class Latest(Generic[C]):
 
     def find(self, matches: Callable[[C], bool]) -> list[C]:
         """Those that match, by key."""
-        return sorted(filter(matches, self._kept.values()), key=lambda one: one.key)
+        # A copy, because Prometheus asks from another thread.
+        return sorted(filter(matches, list(self._kept.values())), key=lambda one: one.key)
