@@ -37,8 +37,10 @@ def measured(*collectors: Collector) -> dict[str, tuple[str, list[str]]]:
 
 
 def live_windows() -> dict[str, tuple[str, list[str]]]:
-    """Everything that insight can show, from a board with one part of each family."""
+    """Everything that insight can show, from a board with one part of each family, and a comparison."""
+    from sluice_insight.adapters.comparisons import Comparisons
     from sluice_insight.adapters.exposition import LiveWindows
+    from sluice_insight.adapters.fairness_gauges import FairnessGauges
     from sluice_insight.adapters.sources import SourceGauges, Sources
     from sluice_insight.domain.board import MINUTE, Board
 
@@ -49,7 +51,19 @@ def live_windows() -> dict[str, tuple[str, list[str]]]:
     found = measured(LiveWindows(board=board, limit=5, now=lambda: now / 1e6 + 60))
     sources = Sources(now=lambda: now / 1e6)
     sources.see(_consumed())
-    return found | measured(SourceGauges(sources))
+    comparisons = Comparisons()
+    comparisons.take(_compared(now))
+    fairness = FairnessGauges(comparisons=comparisons, limit=5, now=lambda: now / 1e6)
+    return found | measured(SourceGauges(sources), fairness)
+
+
+def _compared(now: int) -> Any:
+    from sluice.events.v1.fairness_pb2 import FairnessMeasured
+
+    event = FairnessMeasured(metric="selection_rate", attribute="input_terms", group="age", ratio=1.0)
+    event.window.start.FromMicroseconds(now - 3_600_000_000)
+    event.window.length.FromSeconds(3_600)
+    return event
 
 
 def _parts(now: int) -> list[Any]:
