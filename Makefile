@@ -210,9 +210,12 @@ $(BENCH_DRIFT_VENV)/.ready: $(DEV_READY) requirements/bench-drift.txt
 	@uv pip install --quiet --python $(BENCH_DRIFT_VENV)/bin/python --no-deps --require-hashes -r requirements/bench-drift.txt
 	@touch $@
 
-.PHONY: bench-drift
+.PHONY: bench-drift bench-drift-service
 bench-drift: $(VENV)/.bench-ready $(BENCH_DRIFT_VENV)/.ready ## False alarms, delay and misses of drift detectors, Evidently and river on the same streams (QUICK=1: fewer, nothing is written)
 	@python tests/bench/drift_detection.py $(if $(QUICK),--quick) --rivals $(abspath $(BENCH_DRIFT_VENV)/bin/python)
+
+bench-drift-service: $(VENV)/.bench-ready ## False alarms, delay and misses of the drift service itself, with all its tests (QUICK=1: fewer, nothing is written; ARGS="--workers 1")
+	@python tests/bench/drift_detection.py --service-only $(if $(QUICK),--quick) $(ARGS)
 
 .PHONY: bench-inference bench-quantisations soak-inference
 bench-inference: $(DEV_READY) ## Bare engine, backend and inference service at 1, 2, 4, 8 streams

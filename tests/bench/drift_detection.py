@@ -1,8 +1,9 @@
 """How often drift detectors alarm without drift, how soon with it, and what they miss; Evidently and river beside them.
 
-    make bench-drift [QUICK=1]        (python tests/bench/drift_detection.py [--quick] [--seasons] [--seed 2026] [--rivals PYTHON])
+    make bench-drift [QUICK=1]            (python tests/bench/drift_detection.py [--quick] [--seasons | --short] [--seed 2026] [--rivals PYTHON])
+    make bench-drift-service [QUICK=1]    (... --service-only [--workers N]: the service itself alone, ten minutes of CPU)
 
-Prints tables, and writes them to docs/drift/measured.md unless --quick or --seasons.
+Prints tables, and writes them to docs/drift/measured.md unless --quick, --seasons or --short; what was not measured stays there.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime
-from math import sqrt
 from pathlib import Path
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+import drift_service  # noqa: E402
 import numpy as np  # noqa: E402
 from drift_detectors import Measured, decide  # noqa: E402
 from drift_streams import (  # noqa: E402
@@ -34,15 +35,16 @@ from drift_streams import (  # noqa: E402
     Population,
     stream,
     trailing_season,
-    two_days,
 )
-from sluice_drift.domain.comparison import Comparer, Detection, Verdict  # noqa: E402
-from sluice_drift.domain.partition import Partition, Rules  # noqa: E402
-from sluice_drift.domain.trailing import read_rules  # noqa: E402
+from drift_tables import found as _found  # noqa: E402
+from drift_tables import wilson  # noqa: E402
 
 DRIFTS = ("language", "prior", "covariate", "concept", "gradual", "tiny")
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "drift" / "measured.md"
+DETECTORS, SERVICE = "# Drift detectors, measured", "## The service itself, with all fourteen tests"
+"""Titles of the two parts of the page."""
+_OVER_REFERENCES = ", of rates without drift over the references"
 _population: Population | None = None
 
 
@@ -63,29 +65,12 @@ def _run(job: tuple[str, str, int, int, bool, bool]) -> tuple[str, dict[str, np.
         measured = Measured(_population, reference, seed=seed)
         rows = [measured.window(each, shuffled=shuffled, dear=dear) for each in drawn]
     found = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-    itself = {_ITSELF: _service(scenario, seed=seed)} if scenario in ("seasonal", "trailing") else {}
-    return name, decide(found, day=DAY) | itself
+    return name, decide(found, day=DAY)
 
 
-# These streams have no words, tools or requests: vocabulary, variety, tools and outcome are not compared.
-_ITSELF = "the service itself, eight of its fourteen tests, 1 % a window"
-
-
-def _service(scenario: str, *, seed: int) -> np.ndarray:
-    """Alarms of the second of two seasonal days, by the service's own partition, with and without SLUICE_DRIFT_TRAILING="*=5@day"."""
+def _hear(job: drift_service.Job) -> tuple[drift_service.Job, drift_service.Told]:
     assert _population is not None
-    rules = Rules(reference_size=REFERENCE, trailing=read_rules("*=5@day" if scenario == "trailing" else ""))
-    partition, comparer, alarms = Partition(0, rules, now=0), Comparer(Detection(), rules.trailing), []
-    for number, drawn in enumerate(two_days(_population, seed=seed)):
-        start = number * rules.length
-        observed = _population.observations(drawn, number * WINDOW)
-        partition.absorb([replace(each, at=start, mark=1 + each.offset) for each in observed], now=0)
-        if number >= DAY:
-            [due] = [each for each in partition.due(0) if each.window.start == start]
-            alarms.append(comparer.compare(due.window, due.reference, due.before).verdict is Verdict.DRIFTED)
-        for each in partition.due(0):
-            partition.mark_published(each)
-    return np.array(alarms)
+    return job, drift_service.hear(_population, job)
 
 
 def jobs(*, quick: bool, seed: int) -> list[tuple[str, str, int, int, bool, bool]]:
@@ -117,18 +102,14 @@ def rivals(python: str, made: list[tuple[str, str, int, int, bool, bool]], popul
     return {name: {rule: np.array(alarms) for rule, alarms in rules.items()} for name, rules in raw.items()}
 
 
-def wilson(hits: int, n: int) -> str:
-    """`rate % (low-high)`, 95 %."""
-    p, z = hits / n, 1.96
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return f"{100 * p:.1f} ({100 * max(0, middle - half):.1f}-{100 * min(1, middle + half):.1f})"
-
-
 def tables(alarms: dict[str, dict[str, np.ndarray]]) -> str:
     rules = _rules(alarms)
-    others = [rule for rule in rules if rule != _ITSELF]
-    return "\n\n".join([_quiet_table(alarms, others), _drift_table(alarms, others), _season_table(alarms, rules)])
+    return "\n\n".join([_quiet_table(alarms, rules), _drift_table(alarms, rules), _season_table(alarms, rules)])
+
+
+def short(alarms: dict[str, dict[str, np.ndarray]]) -> str:
+    rules = _rules(alarms)
+    return "\n\n".join([_quiet_table(alarms, rules), _drift_table(alarms, rules)])
 
 
 def seasons(alarms: dict[str, dict[str, np.ndarray]]) -> str:
@@ -171,11 +152,6 @@ def _drift_table(alarms: dict[str, dict[str, np.ndarray]], rules: list[str]) -> 
     return "\n".join(lines)
 
 
-def _found(streams: list[np.ndarray]) -> str:
-    first = [int(np.argmax(each[ONSET:])) + 1 for each in streams if each[ONSET:].any()]
-    return f"{len(first)}; {np.median(first):.0f}" if first else "0"
-
-
 def _season_table(alarms: dict[str, dict[str, np.ndarray]], rules: list[str]) -> str:
     lines = ["| a day of seasonal traffic: alarms, % of windows | pinned reference | same hour of the day before |", "|---|---|---|"]  # fmt: skip
     for rule in rules:
@@ -188,39 +164,79 @@ def _season_table(alarms: dict[str, dict[str, np.ndarray]], rules: list[str]) ->
     return "\n".join(lines)
 
 
-def _command(args: argparse.Namespace) -> str:
+def _measure_detectors(args: argparse.Namespace) -> str:
+    made = jobs(quick=args.quick, seed=args.seed)
     if args.seasons:
-        return f"python tests/bench/drift_detection.py --seasons{' --quick' if args.quick else ''}"
-    return f"make bench-drift{' QUICK=1' if args.quick else ''}"
+        made = [job for job in made if job[1] in ("seasonal", "trailing")]
+    if args.short:
+        made = [job for job in made if job[2] < DAY]
+    with _pool(args) as pool:
+        alarms = dict(pool.map(_run, made))
+    if args.rivals:
+        for name, found in rivals(args.rivals, made, Population(args.seed)).items():
+            alarms[name] = {**alarms[name], **found}
+    return (seasons if args.seasons else short if args.short else tables)(alarms)
+
+
+def _measure_service(args: argparse.Namespace) -> str:
+    with _pool(args) as pool:
+        return drift_service.tables(pool.map(_hear, drift_service.jobs(quick=args.quick, seed=args.seed)))
+
+
+def _pool(args: argparse.Namespace) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(args.workers, initializer=_prepare, initargs=(args.seed,))
+
+
+def _part(title: str, command: str, measure: Callable[[argparse.Namespace], str], args: argparse.Namespace) -> str:
+    """Tables under their title, with what measured them, when and beside what load."""
+    begun, load, busy = time.monotonic(), os.getloadavg()[0], _cpu_seconds()
+    measured = measure(args)
+    loads = f"load {load:.1f} at the start and {os.getloadavg()[0]:.1f} at the end"
+    head = (
+        f"`{command}`, seed {args.seed}, {datetime.now(UTC):%Y-%m-%d}, processes: {args.workers} on "
+        f"{os.cpu_count()} cores, {loads}, {time.monotonic() - begun:.0f} s, {_cpu_seconds() - busy:.0f} s of CPU. "
+        f"Reference {REFERENCE}, window {WINDOW} texts, {DAY} windows a day; intervals, 95 %, are Wilson's"
+        f"{_OVER_REFERENCES if title == SERVICE else ''}."
+    )
+    return f"{title}\n\n{head}\n\n{measured}\n"
+
+
+def _cpu_seconds() -> float:
+    return sum(os.times()[:4])
+
+
+def _write(parts: list[str]) -> None:
+    """Put parts in the place of those with their titles."""
+    known = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    first, _, second = known.partition(SERVICE)
+    old = {DETECTORS: first.strip(), SERVICE: SERVICE + second if second else ""}
+    new = old | {part.split("\n", 1)[0]: part for part in parts}
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text("\n\n".join(each.strip() for each in new.values() if each) + "\n", encoding="utf-8")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seed", type=int, default=2026)
-    parser.add_argument("--seasons", action="store_true", help="only the streams of seasonal traffic, on the screen")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--seasons", action="store_true", help="only the detectors on seasonal traffic, on the screen")
+    part.add_argument("--short", action="store_true", help="only the detectors on streams of 42 windows, on the screen")
+    part.add_argument("--service-only", action="store_true", help="only the service itself, with all its tests")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; as many as cores")
     parser.add_argument("--rivals", default="", help="Python with evidently and river; empty leaves them out")
     args = parser.parse_args()
-    begun, load = time.monotonic(), os.getloadavg()[0]
-    made = jobs(quick=args.quick, seed=args.seed)
-    if args.seasons:
-        made = [job for job in made if job[1] in ("seasonal", "trailing")]
-    workers = os.cpu_count() or 1
-    with ProcessPoolExecutor(workers, initializer=_prepare, initargs=(args.seed,)) as pool:
-        alarms = dict(pool.map(_run, made))
-    if args.rivals:
-        for name, found in rivals(args.rivals, made, Population(args.seed)).items():
-            alarms[name] = {**alarms[name], **found}
-    head = (
-        f"`{_command(args)}`, seed {args.seed}, {datetime.now(UTC):%Y-%m-%d}, {workers} cores, load "
-        f"{load:.1f} at the start and {os.getloadavg()[0]:.1f} at the end, {time.monotonic() - begun:.0f} s. "
-        f"Reference {REFERENCE}, window {WINDOW} texts, {DAY} windows a day; intervals are Wilson's, 95 %."
-    )
-    page = f"# Drift detectors, measured\n\n{head}\n\n{(seasons if args.seasons else tables)(alarms)}\n"
-    print(page)
-    if not (args.quick or args.seasons):
-        PAGE.parent.mkdir(exist_ok=True)
-        PAGE.write_text(page, encoding="utf-8")
+    partly = "--seasons" if args.seasons else "--short" if args.short else ""
+    quick = "" if not args.quick else " --quick" if partly else " QUICK=1"
+    parts = []
+    if not args.service_only:
+        command = f"python tests/bench/drift_detection.py {partly}" if partly else "make bench-drift"
+        parts.append(_part(DETECTORS, command + quick, _measure_detectors, args))
+    if not partly:
+        parts.append(_part(SERVICE, f"make bench-drift-service{quick}", _measure_service, args))
+    print("\n".join(parts))
+    if not (args.quick or partly):
+        _write(parts)
     return 0
 
 

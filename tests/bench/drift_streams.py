@@ -1,19 +1,22 @@
 """Seeded streams of generations, with and without injected drift, as the drift service's own observations.
 
 A population of template texts in four languages and eight topics goes once through the profile that inference makes of every
-text (language detector, lengths, packaged embedding model); a stream draws from it.
+text (language detector, lengths, packaged embedding model, pieces and different words); a stream draws from it. Which tools
+answers call and how requests end is drawn at stated rates, independent of the texts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from sluice_drift.adapters.facts import REQUESTS_FROM
 from sluice_drift.domain.observation import EMBEDDING_SCALE, Observation, Profile, Series, pack_embedding
+from sluice_drift.domain.vocabulary import FEWEST_WORDS, rarity_bin, variety_bin
 from sluice_inference.adapters.languages import Langid
 from sluice_inference.adapters.static_embedding import StaticEmbedding
-from sluice_inference.domain.profiles import profile
+from sluice_inference.domain.profiles import TextProfile, profile
 
 REFERENCE, WINDOW, DAY, ONSET, AFTER = 200, 60, 288, 6, 36
 SERIES = Series("acme", "small")
@@ -53,6 +56,8 @@ SHORT = {
 }
 TOPIC_SHARES = np.array([0.24, 0.18, 0.14, 0.14, 0.1, 0.08, 0.07, 0.05])
 LANGUAGE_SHARES = np.array([0.7, 0.14, 0.1, 0.06])
+TOOLS = {"(none)": 0.85, "search": 0.12, "(other)": 0.03}
+OUTCOMES = {"answered": 0.93, "refused": 0.03, "blocked_output": 0.02, "empty": 0.01, "failed": 0.01}
 STYLES = ("ask", "short", "tell", "hedge")
 _VARIANTS = 60
 
@@ -65,6 +70,8 @@ class Mix:
     languages: np.ndarray
     terse: float = 0.05
     hedged: float = 0.04
+    tools: dict[str, float] = field(default_factory=TOOLS.copy)
+    outcomes: dict[str, float] = field(default_factory=OUTCOMES.copy)
 
 
 QUIET = Mix(TOPIC_SHARES, LANGUAGE_SHARES)
@@ -73,6 +80,12 @@ QUIET = Mix(TOPIC_SHARES, LANGUAGE_SHARES)
 def _towards(share: float) -> np.ndarray:
     """`share` of the traffic goes from the first two topics to the last two."""
     return TOPIC_SHARES + share * np.array([-0.5, -0.5, 0, 0, 0, 0, 0.5, 0.5])
+
+
+def _raised(shares: dict[str, float], name: str, share: float) -> dict[str, float]:
+    """With `share` of a name, taken from the first, which is the most common."""
+    first = next(iter(shares))
+    return shares | {name: share, first: shares[first] + shares[name] - share}
 
 
 def mix_at(scenario: str, window: int) -> Mix:
@@ -97,6 +110,10 @@ def mix_at(scenario: str, window: int) -> Mix:
             return Mix(TOPIC_SHARES, LANGUAGE_SHARES + np.array([-0.2, 0.2, 0, 0]))
         case "tiny":
             return Mix(_towards(0.1), LANGUAGE_SHARES, hedged=0.07)
+        case "refusals" | "many refusals":
+            return replace(QUIET, outcomes=_raised(OUTCOMES, "refused", 0.1 if scenario == "refusals" else 0.2))
+        case "tools" | "many tools":
+            return replace(QUIET, tools=_raised(TOOLS, "(other)", 0.1 if scenario == "tools" else 0.2))
     raise ValueError(f"no scenario is called {scenario}")
 
 
@@ -112,7 +129,7 @@ class Population:
                     for _ in range(_VARIANTS):
                         made = profile(_text(style, words.split(), language, rng), detector=detector, embedder=embedder)
                         packed = pack_embedding(list(made.embedding))
-                        self.profiles.append(Profile(made.language, made.words, packed))
+                        self.profiles.append(Profile(made.language, made.words, packed, _vocabulary(made)))
         self.words = np.array([each.words for each in self.profiles])
         self.matrix = np.array([np.frombuffer(each.embedding, "<i2") for each in self.profiles]) / EMBEDDING_SCALE
 
@@ -136,6 +153,13 @@ class Population:
                 answer=self.profiles[answer],
                 embedding_model="sha256:bench",
             )
+
+
+def _vocabulary(made: TextProfile) -> tuple[tuple[str, str], ...]:
+    """As the service has it from the event (adapters/facts.py)."""
+    words = made.profiled_words
+    variety = [("variety", variety_bin(made.distinct_words, words))] if words >= FEWEST_WORDS else []
+    return (("vocabulary", rarity_bin(made.pieces, words)), *variety)
 
 
 def _text(style: str, words: list[str], language: str, rng: np.random.Generator) -> str:
@@ -162,3 +186,16 @@ def trailing_season(population: Population, *, seed: int) -> tuple[list[np.ndarr
     days = two_days(population, seed=seed)
     near = [np.concatenate([days[(w + k) % DAY] for k in (-2, -1, 0, 1, 2)]) for w in range(DAY)]
     return near, np.stack(days[DAY:])
+
+
+def ended(texts: Iterable[Observation], mix: Mix, rng: np.random.Generator) -> Iterator[Observation]:
+    """Each text with the tools that its answer called, and beside it a request with how it ended."""
+    for each in texts:
+        assert each.answer is not None
+        yield replace(each, answer=each.answer.told("tools", _drawn(rng, mix.tools)))
+        how = Profile("", 0).told("outcome", _drawn(rng, mix.outcomes))
+        yield replace(each, source_partition=REQUESTS_FROM, prompt=None, answer=None, embedding_model="", request=how)
+
+
+def _drawn(rng: np.random.Generator, shares: dict[str, float]) -> str:
+    return str(rng.choice(list(shares), p=list(shares.values())))
