@@ -151,5 +151,8 @@ def decide(found: dict[str, np.ndarray], *, day: int) -> dict[str, np.ndarray]:
     if "ks" in found:
         rules["KS of lengths, 1 % a window"] = holm(found["ks"], 0.01)
         rules["MMD with Gaussian kernel, 1 % a window"] = holm(found["rbf"], 0.01)
+        if "topic" in found:
+            both = holm(found["topic"], 0.005) | holm(found["rbf"], 0.005)
+            rules["topics + MMD with Gaussian kernel, 1 % a window (half each)"] = both
         rules["classifier two-sample test, 1 % a window"] = holm(found["c2st"], 0.01)
     return rules
