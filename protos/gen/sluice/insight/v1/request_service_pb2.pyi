@@ -16,6 +16,7 @@ from sluice.events.v1 import inference_pb2 as _inference_pb2
 from sluice.events.v1 import moderation_pb2 as _moderation_pb2
 from sluice.events.v1 import redaction_pb2 as _redaction_pb2
 from sluice.types.v1 import money_pb2 as _money_pb2
+from sluice.types.v1 import verdict_pb2 as _verdict_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -49,6 +50,8 @@ class ListRequestsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     AWAITING_REVIEW_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Only of this tenant."""
     project_id: _builtins.str
@@ -73,6 +76,12 @@ class ListRequestsRequest(_message.Message):
     """Where the last page ended."""
     awaiting_review: _builtins.bool
     """Only those with a decision that waits for a person and has not been decided."""
+    verdict: _verdict_pb2.Action.ValueType
+    """Only with this among `RequestSummary.verdicts`."""
+    category: _builtins.str
+    """Only with this among `RequestSummary.categories`, such as `toxicity`. With `verdict`: only where one decision took that action because of this
+    category.
+    """
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedScalarFieldContainer[_gateway_pb2.RequestOutcome.ValueType]:
         """Only with one of these outcomes."""
@@ -108,10 +117,12 @@ class ListRequestsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         awaiting_review: _builtins.bool = ...,
+        verdict: _verdict_pb2.Action.ValueType = ...,
+        category: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "min_latency", b"min_latency", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaiting_review", b"awaiting_review", "blocked_category", b"blocked_category", "end_time", b"end_time", "include_synthetic", b"include_synthetic", "kind", b"kind", "min_latency", b"min_latency", "model", b"model", "outcomes", b"outcomes", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "prompt_version", b"prompt_version", "route", b"route", "start_time", b"start_time", "tenant_id", b"tenant_id", "with_feedback", b"with_feedback"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["awaiting_review", b"awaiting_review", "blocked_category", b"blocked_category", "category", b"category", "end_time", b"end_time", "include_synthetic", b"include_synthetic", "kind", b"kind", "min_latency", b"min_latency", "model", b"model", "outcomes", b"outcomes", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "prompt_version", b"prompt_version", "route", b"route", "start_time", b"start_time", "tenant_id", b"tenant_id", "verdict", b"verdict", "with_feedback", b"with_feedback"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -141,6 +152,8 @@ class RequestSummary(_message.Message):
     THUMBS_FIELD_NUMBER: _builtins.int
     SYNTHETIC_FIELD_NUMBER: _builtins.int
     DECISIONS_AWAITING_REVIEW_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    CATEGORIES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Its id."""
     tenant_id: _builtins.str
@@ -189,6 +202,16 @@ class RequestSummary(_message.Message):
     def decisions_awaiting_review(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Decisions that wait for a person: held, or a review was asked for, and not decided since."""
 
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedScalarFieldContainer[_verdict_pb2.Action.ValueType]:
+        """What moderation decided of input and output, each once, shadows left aside; also that it was away and the request went on unchecked. ALLOW only
+        where nothing else was decided. Empty while no decision is known.
+        """
+
+    @_builtins.property
+    def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Categories that reached a threshold of a decision, whatever was then done, shadows left aside; those that blocked are among them."""
+
     def __init__(
         self,
         *,
@@ -210,10 +233,12 @@ class RequestSummary(_message.Message):
         thumbs: _builtins.int = ...,
         synthetic: _builtins.bool = ...,
         decisions_awaiting_review: _abc.Iterable[_builtins.str] | None = ...,
+        verdicts: _abc.Iterable[_verdict_pb2.Action.ValueType] | None = ...,
+        categories: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "latency", b"latency"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_categories", b"blocked_categories", "costs", b"costs", "decisions_awaiting_review", b"decisions_awaiting_review", "ended_at", b"ended_at", "feedback_count", b"feedback_count", "kinds", b"kinds", "latency", b"latency", "model", b"model", "outcome", b"outcome", "project_id", b"project_id", "prompt_version", b"prompt_version", "reason", b"reason", "request_id", b"request_id", "route", b"route", "synthetic", b"synthetic", "tenant_id", b"tenant_id", "thumbs", b"thumbs", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_categories", b"blocked_categories", "categories", b"categories", "costs", b"costs", "decisions_awaiting_review", b"decisions_awaiting_review", "ended_at", b"ended_at", "feedback_count", b"feedback_count", "kinds", b"kinds", "latency", b"latency", "model", b"model", "outcome", b"outcome", "project_id", b"project_id", "prompt_version", b"prompt_version", "reason", b"reason", "request_id", b"request_id", "route", b"route", "synthetic", b"synthetic", "tenant_id", b"tenant_id", "thumbs", b"thumbs", "tokens", b"tokens", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

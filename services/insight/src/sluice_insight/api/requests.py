@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grpc
@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sluice.events.v1.gateway_pb2 import RequestOutcome
 from sluice.insight.v1 import request_service_pb2 as pb
 from sluice.insight.v1 import request_service_pb2_grpc as pb_grpc
+from sluice.types.v1.verdict_pb2 import Action
 from sluice_kit import context
 from sluice_kit.errors import InvalidInput, NotFound, Unavailable
 
@@ -44,7 +45,7 @@ class RequestService(pb_grpc.RequestServiceServicer):
     async def ListRequests(
         self, request: pb.ListRequestsRequest, _: grpc.aio.ServicerContext
     ) -> pb.ListRequestsResponse:
-        """One page, newest first. INVALID_ARGUMENT on a bad page token, range or outcome; UNAVAILABLE without the file."""
+        """One page, newest first. INVALID_ARGUMENT on a bad page token, range, outcome or verdict; UNAVAILABLE without the file."""
         size = min(request.page_size or DEFAULT_PAGE, LARGEST_PAGE)
         query = _query(request, limit=size + 1)
         try:
@@ -93,13 +94,16 @@ def _story(events: Sequence[Message]) -> pb.GetRequestResponse:
 
 
 def _query(request: pb.ListRequestsRequest, *, limit: int) -> RequestQuery:
-    for name in ("tenant_id", "project_id", "model", "route", "prompt_version", "kind", "blocked_category"):
+    for name in ("tenant_id", "project_id", "model", "route", "prompt_version", "kind", "blocked_category", "category"):
         if len(getattr(request, name)) > LONGEST_TEXT:
             raise InvalidInput(f"at most {LONGEST_TEXT} characters", field=name)
     known = set(RequestOutcome.values()) - {0}
     if any(outcome not in known for outcome in request.outcomes):
         names = ", ".join(sorted(RequestOutcome.Name(one) for one in known))
         raise InvalidInput(f"unknown outcome; there are {names}", field="outcomes")
+    if request.verdict not in Action.values():
+        names = ", ".join(name for name, number in Action.items() if number)
+        raise InvalidInput(f"unknown verdict; there are {names}", field="verdict")
     start, end = _microseconds(request, "start_time"), _microseconds(request, "end_time")
     if start and end and start >= end:
         raise InvalidInput("start_time must be before end_time", field="start_time")
@@ -107,8 +111,6 @@ def _query(request: pb.ListRequestsRequest, *, limit: int) -> RequestQuery:
         after = cursor_from(request.page_token) if request.page_token else None
     except BadCursor:
         raise InvalidInput("page_token must come from an earlier answer", field="page_token") from None
-    marks = [f"kind:{request.kind}"] if request.kind else []
-    marks += [f"blocked:{request.blocked_category}"] if request.blocked_category else []
     return RequestQuery(
         limit=limit,
         tenant_id=context.current().tenant_id or request.tenant_id,
@@ -117,7 +119,7 @@ def _query(request: pb.ListRequestsRequest, *, limit: int) -> RequestQuery:
         route=request.route,
         prompt_version=request.prompt_version,
         outcomes=tuple(request.outcomes),
-        marks=tuple(marks),
+        marks=tuple(_marks(request)),
         min_latency_us=max(0, _microseconds(request, "min_latency")),
         with_feedback=request.with_feedback,
         awaiting_review=request.awaiting_review,
@@ -126,6 +128,17 @@ def _query(request: pb.ListRequestsRequest, *, limit: int) -> RequestQuery:
         end_us=end,
         after=after,
     )
+
+
+def _marks(request: pb.ListRequestsRequest) -> Iterator[str]:
+    if request.kind:
+        yield f"kind:{request.kind}"
+    if request.blocked_category:
+        yield f"blocked:{request.blocked_category}"
+    if request.verdict:
+        yield f"verdict:{request.verdict}" + (f":{request.category}" if request.category else "")
+    elif request.category:
+        yield f"category:{request.category}"
 
 
 def _microseconds(request: pb.ListRequestsRequest, name: str) -> int:

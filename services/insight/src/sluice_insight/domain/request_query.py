@@ -21,7 +21,7 @@ class RequestQuery:
     prompt_version: str = ""
     outcomes: Sequence[int] = ()
     marks: Sequence[str] = ()
-    """`kind:<kind of personal data>` or `blocked:<category>`."""
+    """`kind:<kind of personal data>`, `blocked:<category>`, `category:<category>`, `verdict:<action>` or `verdict:<action>:<category>`."""
     min_latency_us: int = 0
     with_feedback: bool = False
     awaiting_review: bool = False

@@ -47,11 +47,13 @@ class StoryFeed:
         return {one: known.get((one.topic, one.partition), 0) for one in partitions}
 
     async def keep_bounded(self) -> None:
-        """Forgets what is too old or too much; runs until cancelled."""
+        """Forgets what is too old or too much, and brings an older file up to date; runs until cancelled."""
         while True:
             try:
                 while gone := await self._stories.prune(int(time.time() * 1_000_000)):
                     FORGOTTEN.inc(gone)
+                    await asyncio.sleep(0)
+                while await self._stories.renew():
                     await asyncio.sleep(0)
             except sqlite3.Error as error:
                 log.warning("stories.not_pruned", **describe(error))

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -19,8 +19,10 @@ from sluice_insight.adapters.stories.summary import Summary, summary
 from sluice_insight.domain.request_query import Cursor, RequestQuery
 
 T = TypeVar("T")
-VERSION = 2
-"""Of the tables. A file of another version is made anew and filled from the topics."""
+VERSION = 3
+"""A file of another version is made anew and filled from the topics; except the one before."""
+_SAME_TABLES = 2
+"""Had no marks of verdicts. They are computed from the events it holds, of which the topics may have fewer by now."""
 _SCHEMA = """
 CREATE TABLE events (
     event_id TEXT PRIMARY KEY, tenant_id TEXT NOT NULL, request_id TEXT NOT NULL, name TEXT NOT NULL, at_us INTEGER NOT NULL,
@@ -53,8 +55,11 @@ _SELF_TESTS_SHARE = 10
 """Of too much self-tests go first, down to this part of all: they come by the clock, beside one model some 22 every 33 s."""
 _PRUNE_AT_MOST = 2_000
 """Requests deleted at once, so that nobody waits long."""
+_RENEW_AT_MOST = 200
+"""Requests computed anew at once: some 0.1 s in which new events wait."""
 _EVENTS = "SELECT name, body FROM events WHERE request_id = ? ORDER BY at_us, event_id"
 _EVENTS_OF_TENANT = "SELECT name, body FROM events WHERE request_id = ? AND tenant_id = ? ORDER BY at_us, event_id"
+_NEXT = "SELECT request_id, tenant_id FROM requests WHERE (request_id, tenant_id) > (?, ?) ORDER BY request_id, tenant_id LIMIT ?"
 _OLDEST = "SELECT request_id, tenant_id FROM requests ORDER BY ended_us LIMIT ?"
 _OLDEST_SELF_TESTS = "SELECT request_id, tenant_id FROM requests WHERE synthetic = 1 ORDER BY ended_us LIMIT ?"
 _DELETE = (
@@ -99,6 +104,8 @@ class Stories:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._write_to = self._writer.submit(_open, path).result()
             self._read_from = self._reader.submit(_open, path).result()
+            is_old = self._writer.submit(lambda: _version(self._write_to) == _SAME_TABLES).result()
+            self._renew_after: tuple[str, str] | None = ("", "") if is_old else None
         except (OSError, sqlite3.Error) as error:
             raise StoriesUnavailable(
                 f"{path} cannot be used for stories ({error}): make it writable or set SLUICE_HOME."
@@ -135,6 +142,10 @@ class Stories:
     async def prune(self, now_us: int) -> int:
         """Forgets what is too old or too much; at most 2,000 requests at once. Returns how many requests went."""
         return await self._run(self._writer, lambda: self._prune(now_us))
+
+    async def renew(self) -> int:
+        """Computes lines of a file of the version before anew, at most 200 at once. Returns how many; 0 when all are done."""
+        return await self._run(self._writer, self._renew)
 
     def close(self) -> None:
         """Waits for the work under way."""
@@ -176,10 +187,30 @@ class Stories:
                 line.SerializeToString(),
             ),
         )  # fmt: skip
+        # A later event can take a mark away: what was only allowed so far may be flagged by the next decision.
+        self._write_to.execute(
+            "DELETE FROM marks WHERE request_id = ? AND tenant_id = ? AND mark NOT IN (SELECT value FROM json_each(?))",
+            (line.request_id, line.tenant_id, json.dumps(sorted(found.marks))),
+        )
         self._write_to.executemany(
             "INSERT INTO marks VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            [(line.request_id, line.tenant_id, mark, found.ended_us) for mark in _marks(line)],
+            [(line.request_id, line.tenant_id, mark, found.ended_us) for mark in sorted(found.marks)],
         )
+
+    def _renew(self) -> int:
+        if self._renew_after is None:
+            return 0
+        database = self._write_to
+        with _transaction(database):
+            rows = database.execute(_NEXT, (*self._renew_after, _RENEW_AT_MOST)).fetchall()
+            for request_id, tenant_id in rows:
+                found = summary(self._events(database, request_id, tenant_id, exactly=True))
+                if found is not None:
+                    self._put(found)
+            if not rows:  # only now, so that one who is interrupted begins again
+                database.execute(f"PRAGMA user_version = {VERSION}")
+        self._renew_after = rows[-1] if rows else None
+        return len(rows)
 
     @staticmethod
     def _events(
@@ -218,10 +249,6 @@ class Stories:
         found = database.execute(_OLDEST_SELF_TESTS, (spare,)).fetchall()
         found += database.execute(_OLDEST, (most - spare,)).fetchall()
         return list(dict.fromkeys(found))
-
-
-def _marks(line: pb.RequestSummary) -> Iterable[str]:
-    return (*(f"kind:{kind}" for kind in line.kinds), *(f"blocked:{category}" for category in line.blocked_categories))
 
 
 def _search(query: RequestQuery) -> tuple[str, list[str | int]]:
@@ -271,8 +298,7 @@ def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=15, isolation_level=None)
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=NORMAL")
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version != VERSION:
+    if _version(database) not in (VERSION, _SAME_TABLES):
         with _transaction(database):
             tables = database.execute(
                 "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
@@ -284,6 +310,11 @@ def _open(path: Path) -> sqlite3.Connection:
             database.execute(f"PRAGMA user_version = {VERSION}")
     database.execute(_INDEX)
     return database
+
+
+def _version(database: sqlite3.Connection) -> int:
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    return int(version)
 
 
 @contextlib.contextmanager

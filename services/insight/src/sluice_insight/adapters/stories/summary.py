@@ -13,7 +13,7 @@ from sluice.events.v1.feedback_pb2 import FeedbackReceived, ReviewRequested, Rev
 from sluice.events.v1.gateway_pb2 import RequestCompleted
 from sluice.events.v1.moderation_pb2 import ContentModerated
 from sluice.insight.v1 import request_service_pb2 as pb
-from sluice.types.v1 import feedback_pb2, money_pb2
+from sluice.types.v1 import feedback_pb2, money_pb2, verdict_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,8 @@ class Summary:
     line: pb.RequestSummary
     ended_us: int
     latency_us: int
+    marks: frozenset[str]
+    """As `RequestQuery.marks` names them."""
 
 
 def summary(events: Sequence[Message]) -> Summary | None:
@@ -35,6 +37,7 @@ def summary(events: Sequence[Message]) -> Summary | None:
     if completed is None:
         return None
     metadata = completed.metadata
+    enforced = [event.verdict for event in events if isinstance(event, ContentModerated) and not event.shadow]
     count, thumbs = _feedback([event for event in events if isinstance(event, FeedbackReceived)])
     line = pb.RequestSummary(
         request_id=metadata.request_id,
@@ -55,8 +58,42 @@ def summary(events: Sequence[Message]) -> Summary | None:
         thumbs=thumbs,
         synthetic=metadata.synthetic,
         decisions_awaiting_review=_awaiting(events),
+        verdicts=_verdicts(completed, enforced),
+        categories=sorted({*completed.blocked_categories, *(one.category for v in enforced for one in _reached(v))}),
     )
-    return Summary(line, metadata.occurred_at.ToMicroseconds(), completed.latency.ToMicroseconds())
+    return Summary(
+        line, metadata.occurred_at.ToMicroseconds(), completed.latency.ToMicroseconds(), _marks(line, enforced)
+    )
+
+
+def _verdicts(
+    completed: RequestCompleted, enforced: Sequence[verdict_pb2.Verdict]
+) -> list[verdict_pb2.Action.ValueType]:
+    found = {verdict.action for verdict in enforced} - {verdict_pb2.ACTION_UNSPECIFIED}
+    if "moderation" in completed.skipped_filters:  # it was away, so there is no event that says so
+        found.add(verdict_pb2.ACTION_SKIPPED)
+    return sorted(found - {verdict_pb2.ACTION_ALLOW} or found)
+
+
+def _reached(verdict: verdict_pb2.Verdict) -> list[verdict_pb2.CategoryScore]:
+    return [one for one in verdict.scores if one.threshold and one.score >= one.threshold]
+
+
+def _marks(line: pb.RequestSummary, enforced: Sequence[verdict_pb2.Verdict]) -> frozenset[str]:
+    return frozenset(
+        (
+            *(f"kind:{kind}" for kind in line.kinds),
+            *(f"blocked:{category}" for category in line.blocked_categories),
+            *(f"category:{category}" for category in line.categories),
+            *(f"verdict:{action}" for action in line.verdicts),
+            *(
+                f"verdict:{verdict.action}:{one.category}"
+                for verdict in enforced
+                for one in _reached(verdict)
+                if one.action == verdict.action
+            ),
+        )
+    )
 
 
 def _awaiting(events: Sequence[Message]) -> list[str]:
