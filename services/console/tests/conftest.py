@@ -477,7 +477,7 @@ def blocked_story(request_id: str, tenant: str) -> story.GetRequestResponse:
         story.RequestSummary(
             request_id=request_id, tenant_id=tenant, project_id="lab", ended_at=stamp(now), outcome=done.outcome, reason=done.reason,
             model=done.model, latency=done.latency, costs=[row.amount], kinds=["EMAIL_ADDRESS"], blocked_categories=["prompt_injection"],
-            feedback_count=1, thumbs=-1, decisions_awaiting_review=["d-1"],
+            verdicts=[verdict_pb2.ACTION_BLOCK], categories=["prompt_injection"], feedback_count=1, thumbs=-1, decisions_awaiting_review=["d-1"],
         )
     )  # fmt: skip
     return told

@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
+from sluice.types.v1 import verdict_pb2
 from sluice_console.api.site import NAVIGATION
 from sluice_console.domain.people import Person, Role
 
@@ -117,6 +118,32 @@ async def test_a_window_of_fairness_is_chosen_by_keyboard_and_everybody_can(cons
         assert not serious, [(one["id"], one["nodes"][0]["html"][:200]) for one in serious]
         overflow = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert overflow <= 0
+
+
+async def test_what_was_flagged_is_found_by_keyboard_and_seen_in_its_row(console: Console, page: Page) -> None:
+    console.mesh.fill()
+    line = console.mesh.stories["request-0000"].summary
+    line.outcome, line.verdicts[:], line.categories[:] = (
+        1,
+        [verdict_pb2.ACTION_FLAG, verdict_pb2.ACTION_REDACT],
+        ["self_harm"],
+    )
+    line.ClearField("blocked_categories")
+    complaints = await sign_in(page, console)
+    await page.goto(console.url + "/requests")
+    await page.get_by_label("verdict", exact=True).focus()
+    await page.keyboard.type("fl")
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_label("category", exact=True)).to_be_focused()
+    await page.keyboard.type("self_harm")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("link", name="all", exact=True)).to_be_visible()
+    asked = console.mesh.asked[-1][1]
+    assert (asked.verdict, asked.category) == (verdict_pb2.ACTION_FLAG, "self_harm")
+    await expect(page.get_by_label("verdict", exact=True)).to_have_value("flagged")
+    row = page.get_by_role("row").filter(has=page.get_by_role("link", name="request-0000"))
+    await expect(row.get_by_role("cell").nth(1)).to_have_text("completed flagged redacted self harm")
+    assert complaints == []
 
 
 async def test_the_overview_lives_without_being_loaded_again(console: Console, page: Page) -> None:

@@ -13,10 +13,10 @@ from urllib.parse import unquote
 import httpx2
 import pytest
 from sluice.cost.v1 import cost_service_pb2 as cost
-from sluice.events.v1 import fairness_pb2
+from sluice.events.v1 import fairness_pb2, gateway_pb2
 from sluice.insight.v1 import comparison_service_pb2 as comparison
 from sluice.insight.v1 import insight_service_pb2 as insight
-from sluice.types.v1 import metric_pb2, money_pb2
+from sluice.types.v1 import metric_pb2, money_pb2, verdict_pb2
 from sluice_console.domain.people import Person, Role
 
 from .conftest import Console, drifted, hours_ago, measured, spent, stamp, without_texts
@@ -833,6 +833,10 @@ async def test_a_story_that_has_no_end_yet_is_told_as_far_as_it_is_known(console
     [
         ("model=small", "model", "small"),
         ("outcome=blocked", "outcomes", [2, 3]),
+        ("verdict=flagged", "verdict", verdict_pb2.ACTION_FLAG),
+        ("verdict=not+checked", "verdict", verdict_pb2.ACTION_SKIPPED),
+        ("category=toxicity", "category", "toxicity"),
+        ("blocked_category=toxicity", "blocked_category", "toxicity"),
         ("kind=IBAN", "kind", "IBAN"),
         ("project=lab", "project_id", "lab"),
         ("feedback=on", "with_feedback", True),
@@ -851,6 +855,7 @@ async def test_a_search_asks_for_what_was_filled_in(console: Console, query: str
     "query",
     [
         "outcome=odd",
+        "verdict=odd",
         "from=yesterday",
         "min_seconds=-1",
         "min_seconds=nan",
@@ -864,6 +869,33 @@ async def test_a_search_that_makes_no_sense_is_named(console: Console, query: st
     assert page.status_code == 400
     assert f"{query.split('=')[0]} must be" in page.text
     assert not console.mesh.asked
+
+
+async def test_a_row_says_what_moderation_decided_and_because_of_what(console: Console) -> None:
+    console.mesh.fill()
+    flagged, unknown, _, held = (one.summary for one in console.mesh.stories.values())
+    flagged.outcome = gateway_pb2.REQUEST_OUTCOME_COMPLETED
+    flagged.ClearField("blocked_categories")
+    flagged.verdicts[:], flagged.categories[:] = (
+        [verdict_pb2.ACTION_FLAG, verdict_pb2.ACTION_REDACT],
+        ["self_harm", "toxicity"],
+    )
+    held.outcome = gateway_pb2.REQUEST_OUTCOME_BLOCKED_OUTPUT
+    held.ClearField("blocked_categories")
+    held.verdicts[:], held.categories[:] = [verdict_pb2.ACTION_HOLD], ["insult"]
+    unknown.ClearField("verdicts")
+    unknown.ClearField("categories")  # as a row of an older insight: it is blocked for something all the same
+    async with console.signed_in() as client:
+        page = (await client.get("/requests?verdict=flagged&category=self_harm")).text
+    cells = [row.split("</td>")[1] for row in re.findall(r"<tr><th.*?</tr>", page)[1:]]
+    assert [" ".join(re.sub("<[^>]*>", " ", cell).split()) for cell in cells] == [
+        "completed flagged redacted self harm, toxicity",
+        "blocked input prompt injection",
+        "blocked input prompt injection",
+        "blocked output held insult",
+    ]
+    assert "<option selected>flagged</option>" in page
+    assert 'name="category" value="self_harm"' in page
 
 
 async def test_a_request_is_found_by_its_id_alone(console: Console) -> None:

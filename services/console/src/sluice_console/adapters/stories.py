@@ -30,6 +30,15 @@ OUTCOMES: Mapping[str, int] = {
     for name, number in gateway_pb2.RequestOutcome.items()
     if number
 }
+VERDICTS: Mapping[str, int] = {
+    "allowed": verdict_pb2.ACTION_ALLOW,
+    "flagged": verdict_pb2.ACTION_FLAG,
+    "redacted": verdict_pb2.ACTION_REDACT,
+    "held": verdict_pb2.ACTION_HOLD,
+    "blocked": verdict_pb2.ACTION_BLOCK,
+    "not checked": verdict_pb2.ACTION_SKIPPED,
+}
+_DECIDED = {number: word for word, number in VERDICTS.items()}
 _PAGE = 50
 _NOT_ASKED = "not_in_policy"
 _TONES = {"block": "bad", "hold": "bad", "flag": "warn", "redact": "warn", "skipped": "warn"}
@@ -212,6 +221,8 @@ def _line(one: pb.RequestSummary) -> RequestLine:
         costs=[amount(money) for money in one.costs],
         kinds=list(one.kinds),
         blocked_categories=list(one.blocked_categories),
+        verdicts=[_DECIDED.get(action, str(action)) for action in one.verdicts],
+        categories=sorted({*one.categories, *one.blocked_categories}),
         feedback_count=one.feedback_count,
         thumbs=one.thumbs,
         synthetic=one.synthetic,

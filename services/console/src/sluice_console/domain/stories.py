@@ -32,6 +32,10 @@ class RequestLine:
     costs: Sequence[Amount]
     kinds: Sequence[str]
     blocked_categories: Sequence[str]
+    verdicts: Sequence[str]
+    """What moderation decided, such as `flagged`."""
+    categories: Sequence[str]
+    """That reached a threshold of moderation, whatever was then done."""
     feedback_count: int
     thumbs: int
     synthetic: bool

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from sluice_console.adapters.stories import OUTCOMES
+from sluice_console.adapters.stories import OUTCOMES, VERDICTS
 from sluice_console.api.site import Site, parts, person_of
 from sluice_console.domain.answers import NotThere
 from sluice_console.domain.people import Person
@@ -19,7 +19,7 @@ from sluice_console.domain.scope import BadScope
 from sluice_console.domain.stories import WIDTH, bars
 
 BLOCKED = "blocked"
-_TEXTS = ("model", "route", "prompt_version", "kind", "blocked_category", "project")
+_TEXTS = ("model", "route", "prompt_version", "kind", "blocked_category", "category", "project")
 _VALUE = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 _LONGEST_TOKEN = 600
 _MOST_SECONDS = 86_400.0
@@ -46,6 +46,7 @@ def routes(site: Site) -> list[Route]:
             query=query,
             kept=kept,
             outcomes=(BLOCKED, *OUTCOMES),
+            verdicts=tuple(VERDICTS),
             searched=bool(kept),
         )
 
@@ -73,6 +74,10 @@ def _conditions(query: Mapping[str, str]) -> dict[str, Any]:
     }
     if outcome := query.get("outcome"):
         found["outcomes"] = _outcomes(outcome)
+    if verdict := query.get("verdict"):
+        if verdict not in VERDICTS:
+            raise BadScope(f"verdict must be one of {', '.join(VERDICTS)}")
+        found["verdict"] = VERDICTS[verdict]
     for name, field in (("from", "start_time"), ("until", "end_time")):
         if name in query:
             found[field] = _moment(name, query[name])
