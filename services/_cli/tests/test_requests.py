@@ -1,5 +1,6 @@
 """What `sluice requests` asks and shows."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -12,7 +13,7 @@ from sluice.insight.v1 import request_service_pb2 as pb
 from sluice.insight.v1 import request_service_pb2_grpc as rpc
 from sluice.types.v1 import money_pb2, verdict_pb2
 from sluice_cli.main import app
-from sluice_cli.requests import showing
+from sluice_cli.requests import commands, showing
 from sluice_cli.requests.timeline import Step, steps
 from typer.testing import CliRunner
 
@@ -49,7 +50,13 @@ class Insight(rpc.RequestServiceServicer):
     def ListRequests(self, request: Any, context: Any) -> pb.ListRequestsResponse:
         self.asked.append(request)
         self.tenants.append(dict(context.invocation_metadata()).get("x-sluice-tenant-id", ""))
-        line = pb.RequestSummary(request_id="r1", tenant_id="acme", outcome=gateway_pb2.REQUEST_OUTCOME_COMPLETED)
+        line = pb.RequestSummary(
+            request_id="r1",
+            tenant_id="acme",
+            outcome=gateway_pb2.REQUEST_OUTCOME_COMPLETED,
+            verdicts=[verdict_pb2.ACTION_FLAG],
+            categories=["toxicity"],
+        )
         return pb.ListRequestsResponse(requests=[line], next_page_token="1|acme|r1")
 
     def GetRequest(self, request: Any, context: Any) -> pb.GetRequestResponse:
@@ -101,6 +108,17 @@ def test_the_conditions_are_asked_as_they_were_given(insight: Insight) -> None:
     assert "--page '1|acme|r1'" in told
 
 
+def test_requests_are_asked_for_by_verdict_and_category_and_listed_with_them(
+    insight: Insight, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands.console, "width", 200)
+    code, told = run("--verdict", "flag", "--category", "toxicity")
+    assert code == 0, told
+    (asked,) = insight.asked
+    assert (asked.verdict, asked.category, asked.blocked_category) == (verdict_pb2.ACTION_FLAG, "toxicity", "")
+    assert re.search(r"completed\W+flag\W+toxicity", told)
+
+
 def test_a_story_tells_steps_evidence_and_cost_and_its_names_do_not_steer_the_terminal(insight: Insight) -> None:
     code, told = run("r1")
     assert code == 0, told
@@ -115,6 +133,7 @@ def test_a_story_tells_steps_evidence_and_cost_and_its_names_do_not_steer_the_te
     [
         (("nobody",), "nothing is known of this request"),
         (("--outcome", "odd"), "--outcome 'odd' is not known"),
+        (("--verdict", "odd"), "--verdict 'odd' is not known: there are allow, flag, "),
         (("--from", "yesterday"), "'yesterday' is no time"),
         (("r1", "--model", "small"), "leave out the other conditions"),
     ],

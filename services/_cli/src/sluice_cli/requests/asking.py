@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sluice.events.v1.gateway_pb2 import RequestOutcome
 from sluice.insight.v1 import request_service_pb2 as pb
 from sluice.insight.v1 import request_service_pb2_grpc as rpc
+from sluice.types.v1.verdict_pb2 import Action
 from sluice_kit.context import TENANT_ID
 
 from sluice_cli.mesh import demo_env
@@ -23,6 +24,7 @@ _PREFIX = "REQUEST_OUTCOME_"
 BLOCKED = "blocked"
 """Stands for both: blocked before the model, and after it."""
 OUTCOMES = {name.removeprefix(_PREFIX).lower(): value for name, value in RequestOutcome.items() if value}
+VERDICTS = {name.removeprefix("ACTION_").lower(): value for name, value in Action.items() if value}
 
 
 def outcome_name(value: int) -> str:
@@ -41,6 +43,18 @@ def outcomes(names: Sequence[str]) -> list[int]:
         else:
             raise MeshProblem(f"--outcome {name!r} is not known: there are {', '.join((BLOCKED, *OUTCOMES))}.")
     return found
+
+
+def verdict(name: str) -> Action.ValueType:
+    """By name; 0 for an empty one. MeshProblem for an unknown one."""
+    if name and name not in VERDICTS:
+        raise MeshProblem(f"--verdict {name!r} is not known: there are {', '.join(VERDICTS)}.")
+    return VERDICTS.get(name, Action.ACTION_UNSPECIFIED)
+
+
+def verdict_name(value: int) -> str:
+    """`flag`; a number for one that this command is too old for."""
+    return next((name for name, known in VERDICTS.items() if known == value), str(value))
 
 
 def moment(text: str) -> Timestamp | None:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from sluice.insight.v1 import request_service_pb2 as pb
 
-from sluice_cli.requests.asking import outcome_name
+from sluice_cli.requests.asking import outcome_name, verdict_name
 from sluice_cli.requests.timeline import Step, money, steps, trace_id
 
 _BAR = 24
@@ -31,7 +31,9 @@ def listing(answer: pb.ListRequestsResponse, console: Console) -> None:
     if not answer.requests:
         console.print("No request fits." if answer.HasField("newest_at") else "No request has ended yet.")
         return
-    table = Table("ended (UTC)", "request", "tenant", "outcome", "why", "model", "took", "tokens", "cost", "found")
+    table = Table(
+        "ended (UTC)", "request", "tenant", "outcome", "verdict", "why", "model", "took", "tokens", "cost", "found"
+    )
     for one in answer.requests:
         name = outcome_name(one.outcome)
         table.add_row(
@@ -39,7 +41,8 @@ def listing(answer: pb.ListRequestsResponse, console: Console) -> None:
             Text(_printable(one.request_id), overflow="fold"),
             _plain(one.tenant_id),
             _result(name),
-            _plain(", ".join((*filter(None, (one.reason,)), *one.blocked_categories))),
+            _plain(", ".join(map(verdict_name, one.verdicts))),
+            _plain(", ".join(dict.fromkeys((*filter(None, (one.reason,)), *one.blocked_categories, *one.categories)))),
             _plain(one.model),
             _plain(duration(one.latency.ToMicroseconds()) if one.HasField("latency") else "-"),
             _plain(str(one.tokens)),
