@@ -14,9 +14,9 @@ class Worker:
 
     recovered = True
 
-    def __init__(self, *, aligning: float = 0.0, publishing: float = 0.0) -> None:
-        self.aligning, self.publishing = aligning, publishing
-        self.clock, self.published_at = 0.0, list[float]()
+    def __init__(self, *, aligning: float = 0.0, publishing: float = 0.0, telling: float = 0.0) -> None:
+        self.aligning, self.publishing, self.telling = aligning, publishing, telling
+        self.clock, self.published_at, self.told_at = 0.0, list[float](), list[float]()
 
     async def align(self, assigned: Any) -> None:
         self.clock += self.aligning
@@ -24,6 +24,11 @@ class Worker:
     async def publish_due(self) -> None:
         self.published_at.append(self.clock)
         self.clock += self.publishing
+
+    async def tell(self, assigned: Any) -> None:
+        self.told_at.append(self.clock)
+        self.clock += self.telling
+        raise ConnectionError("the broker is away")
 
     async def tick_for(self, seconds: float) -> None:
         """As its timer does."""
@@ -51,3 +56,9 @@ async def test_what_aligning_takes_is_not_rested_for() -> None:
     worker = Worker(aligning=1.0)
     await worker.tick_for(9.0)
     assert worker.published_at == [1.0, 4.0, 7.0]
+
+
+async def test_the_broker_is_told_after_what_is_due_which_does_not_rest_for_it_nor_fail_with_it() -> None:
+    worker = Worker(telling=1.0)
+    await worker.tick_for(9.0)
+    assert worker.published_at == worker.told_at == [0.0, 3.0, 6.0]

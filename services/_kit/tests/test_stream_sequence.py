@@ -485,32 +485,3 @@ async def test_what_was_passed_over_before_the_assignment_was_aligned_is_sought_
     clock[0] = SILENCE_SECONDS
     await sequencer.seek_again()
     assert log.seeks == [110]
-
-
-async def test_after_an_assignment_the_broker_is_told_up_to_where_all_is_merged() -> None:
-    """Killed before its commit a worker would look as if it stood still, until the next event came."""
-    log, empty = Log(), TP("completions", 1)
-    await Sequencer(log).align({SOURCE: Position(42), empty: Position()})
-    assert log.committed == {SOURCE: 42}
-    log.end = 30
-    await Sequencer(log).align({SOURCE: Position(42)})
-    assert log.committed == {SOURCE: 30}
-
-
-async def test_the_broker_is_told_when_a_place_has_moved_and_now_and_then_when_it_has_not() -> None:
-    log, clock, position = Log(), [0.0], Position(42)
-    sequencer = Sequencer(log, now=lambda: clock[0])
-
-    async def told() -> dict[TP, int]:
-        log.committed.clear()
-        await sequencer.tell({SOURCE: position, TP("completions", 1): Position()})
-        return dict(log.committed)
-
-    assert await told() == {SOURCE: 42}
-    assert await told() == {}
-    position.next = 45
-    assert await told() == {SOURCE: 45}
-    clock[0] = 60.0
-    assert await told() == {SOURCE: 45}, "Faust may have put it back"
-    sequencer.reassigned()
-    assert await told() == {SOURCE: 45}, "it may have been another worker's meanwhile"

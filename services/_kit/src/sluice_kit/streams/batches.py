@@ -21,7 +21,7 @@ async def batches(app: faust.App, stream: StreamT, *, rhythm: Rhythm) -> AsyncGe
 
     As `Stream.take_events`, without taking each event through the stream by itself: its sensors, context and processors, of
     which nothing is used here, were a quarter of a worker's CPU time (docs/streams.md). Events of before a rebalance are
-    dropped, as the stream drops them. A batch whose handling failed is not acknowledged. Ends with the worker; raises what
+    dropped, and unlike the stream's not acknowledged. A batch whose handling failed is not acknowledged. Ends with the worker; raises what
     the queue was told to raise.
     """
     while events := await _batch(cast(ChannelT, stream.channel), rhythm):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, Protocol, TypeVar
@@ -15,6 +16,9 @@ from sluice_kit.streams.source import Place, SourceEvent, Table
 
 Publish = Callable[..., Awaitable[None]]
 """Publishes event messages."""
+
+TELL_SECONDS = 10.0
+"""So often the broker is told how far all is stored: what stands still for minutes is an alarm (`mesh.standstill`)."""
 
 
 class Aggregation(Frontier, Protocol):
@@ -40,6 +44,7 @@ class Holding(Generic[AggregationT, RecordT]):
         source: SourceLog,
         take_up: Callable[[int, Iterable[RecordT]], AggregationT],
         dropped: prometheus_client.Counter,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`take_up` makes a partition of its number and what is stored of it; `dropped` counts by reason."""
         self._table = stored
@@ -47,8 +52,10 @@ class Holding(Generic[AggregationT, RecordT]):
         self._source = source
         self._take_up = take_up
         self._dropped = dropped
-        self._sequencer = Sequencer(source)
+        self._sequencer = Sequencer(source, now=now)
         self._aligned = False
+        self._now = now
+        self._told_at: float | None = None
         self._recovered = asyncio.Event()
         self._partitions: dict[int, AggregationT] = {}
         self._loaded: dict[int, list[RecordT]] | None = None
@@ -69,6 +76,7 @@ class Holding(Generic[AggregationT, RecordT]):
         """The assignment is about to change: what is known may soon be another worker's."""
         self._recovered.clear()
         self._aligned = False
+        self._told_at = None
         self._sequencer.reassigned()
         self._partitions.clear()
         self._loaded = None
@@ -93,22 +101,42 @@ class Holding(Generic[AggregationT, RecordT]):
 
     async def align(self, assigned: Sequence[Place]) -> None:
         """To be called now and then. Once after each assignment: read on where the stored state stands. Later: what was sought
-        then, or since, and did not come, is sought again; and the broker is told how far all is merged."""
+        then, or since, and did not come, is sought again."""
         if not self.recovered:
             return
         if self._aligned:
             await self._sequencer.seek_again()
-            await self._sequencer.tell(self._frontiers(assigned))
             return
         self._aligned = True
         try:
-            await self._sequencer.align(self._frontiers(assigned))
+            await self._sequencer.align({tp: self._partition(tp.partition) for tp in assigned})
         except BaseException:
             self._aligned = False
             raise
 
-    def _frontiers(self, assigned: Sequence[Place]) -> Mapping[Place, Frontier]:
-        return {tp: self._partition(tp.partition) for tp in assigned}
+    async def tell(self, assigned: Sequence[Place]) -> None:
+        """To be called now and then: the broker is told how far all is stored, soon after an assignment and every ten seconds.
+
+        Faust's own commits can stop for good, for it commits only what follows without a gap on what it has committed. (Seen after a
+        kill -9 while the broker stood still: all merged and stored, and the commit of one partition 122 behind until the end, which
+        `mesh.standstill` takes for a worker that does not read.)
+        """
+        now = self._now()
+        if self._told_at is not None and now - self._told_at < TELL_SECONDS:
+            return
+        stored: dict[Place, int] = {}
+        for tp in assigned:
+            # Nothing is taken up here: awaits let a rebalance through, and while partitions move the table is not to be read.
+            partition = self._partitions.get(tp.partition)
+            if partition is None:
+                continue
+            async with self.turn(partition):  # what is merged may not be stored yet
+                offset = partition.next_offset(tp.topic)
+                if self.holds(partition) and offset is not None:
+                    stored[tp] = offset
+        if stored:
+            self._told_at = now
+            await self._source.commit(stored)
 
     async def admitted(self, events: Sequence[SourceEvent]) -> list[tuple[AggregationT, list[SourceEvent]]]:
         """Events that follow on what is stored, by partition.

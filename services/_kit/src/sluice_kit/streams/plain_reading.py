@@ -82,7 +82,7 @@ class PlainLog:
         return await second_reader.next_held(self._client, tp, offset)
 
     async def commit(self, positions: Mapping[Any, int]) -> None:
-        """Tell the broker up to where all is merged."""
+        """Tell the broker up to where all is stored."""
         with contextlib.suppress(KafkaError):
             await self._used.commit(dict(positions))
 

@@ -59,3 +59,11 @@ class PublishRounds:
         if self._last_tick >= self._next_round:
             rest = self._rhythm.publish_rest * (self._now() - begun)
             self._next_round = self._last_tick + min(rest, self._rhythm.longest_rest_seconds)
+        await self._tell(assigned)
+
+    async def _tell(self, assigned: Sequence[Any]) -> None:
+        """Last, and by itself: it is advice, and what is due does not wait for it."""
+        try:
+            await self._holding.tell(assigned)
+        except Exception as error:
+            log.warning("stream.commit_failed", app=self._name, error=type(error).__name__)

@@ -29,9 +29,6 @@ SILENCE_SECONDS = 10.0
 HELD_SECONDS = 120.0
 """For so long the log may say that it holds what does not come: twice as long as a worker may be without a sign of life."""
 
-TELL_SECONDS = 60.0
-"""So often the broker is told of a place that has not moved: what was told may have failed, or been put back by Faust's own commit."""
-
 REMEMBERED = 1_000
 """Records of a partition whose content is known: more than a broker loses in its last second."""
 TRUST_SECONDS = 5.0
@@ -84,7 +81,7 @@ class SourceLog(Protocol):
         the log where there is none. None where that cannot be said: the broker does not answer, or the log ends before."""
 
     async def commit(self, positions: Mapping[Place, int]) -> None:
-        """Tell the broker up to where all is merged: advice, for whoever looks at the group."""
+        """Tell the broker up to where all is stored: advice, for whoever looks at the group."""
 
 
 class FaustLog:
@@ -114,7 +111,7 @@ class FaustLog:
         return await second_reader.next_held(self._client, tp, offset)
 
     async def commit(self, positions: Mapping[Place, int]) -> None:
-        """Tell the broker, and Faust, up to where all is merged. Faust commits only what follows without a gap on what it has
+        """Tell the broker, and Faust, up to where all is stored. Faust commits only what follows without a gap on what it has
         committed: once a seek had passed over something it committed nothing more of that partition, and kept all it would have."""
         await self._app.consumer._commit_offsets(positions)
 
@@ -161,8 +158,6 @@ class Sequencer:
         self._merged: dict[Place, dict[int, int]] = {}
         self._looks: dict[Place, _Look] = {}
         self._trusted_until: dict[Place, float] = {}
-        self._told: dict[Place, tuple[int, float]] = {}
-        """Up to where the broker was told that all is merged, and when."""
         self._begun: dict[Place, int] = {}
         """The first offset that was admitted since the partition was assigned."""
 
@@ -278,7 +273,6 @@ class Sequencer:
         self._looks.clear()
         self._searches.clear()
         self._begun.clear()
-        self._told.clear()
 
     async def align(self, frontiers: Mapping[Place, Frontier]) -> None:
         """After an assignment: read on where the windows stand, not where the commit stands.
@@ -287,24 +281,6 @@ class Sequencer:
         """
         for tp, bounds in (await self._source.bounds(*frontiers)).items() if frontiers else ():
             await self._align(frontiers[tp], tp, *bounds)
-        await self.tell(frontiers)
-
-    async def tell(self, frontiers: Mapping[Place, Frontier]) -> None:
-        """To be called now and then: tell the broker how far all is merged, where that moved since, or was not told for long.
-
-        Faust's own commits can stop for good, for it commits only what follows without a gap on what it has committed. (Seen after a
-        kill -9 while the broker stood still: all merged and stored, and the commit of one partition 122 behind until the end, which
-        `mesh.standstill` takes for a worker that does not read.)
-        """
-        now, moved = self._now(), {}
-        for tp, each in frontiers.items():
-            offset = each.next_offset(tp.topic)
-            told, at = self._told.get(tp, (None, 0.0))
-            if offset is not None and (offset != told or now - at >= TELL_SECONDS):
-                moved[tp] = offset
-        if moved:
-            await self._source.commit(moved)
-            self._told.update({tp: (offset, now) for tp, offset in moved.items()})
 
     async def _align(self, frontier: Frontier, tp: Place, first: int, end: int) -> None:
         self._looks.pop(tp, None)
