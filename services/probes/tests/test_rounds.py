@@ -2,11 +2,13 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sluice_probes.domain import marks
+from sluice_probes.domain import round as round_module
 from sluice_probes.domain.canaries import KINDS, NAMES, ORIGINS, canaries
 from sluice_probes.domain.findings import (
     CHAT_ROUTES,
@@ -34,6 +36,37 @@ def round_over(door: Filtered, number: int = 3):
     doors = dict.fromkeys(ROUTES, door)
     run = run_round(doors, number=number, key_id="t", model=MODEL, embedding_model="sluice-embed", aliases=("other",))
     return asyncio.run(run)
+
+
+@pytest.mark.parametrize(("patience", "at_once"), [(0.01, 3), (60.0, 1)], ids=["slow", "fast enough"])
+async def test_requests_of_a_route_are_in_turn_and_beside_one_another_where_they_are_slow(
+    monkeypatch: pytest.MonkeyPatch, patience: float, at_once: int
+) -> None:
+    """A round of ten seconds a request would tell of an unguarded route minutes late."""
+    monkeypatch.setattr(round_module, "SLOW_SECONDS", patience)
+    busy, most = 0, 0
+
+    class Hanging(Filtered):
+        async def chat(self, *args: Any, **kwargs: Any) -> Answer:
+            nonlocal busy, most
+            busy += 1
+            most = max(most, busy)
+            await asyncio.sleep(0.2)
+            busy -= 1
+            return await super().chat(*args, **kwargs)
+
+    hanging = CHAT_ROUTES[0]
+    doors: dict[str, Filtered] = {
+        **dict.fromkeys(ROUTES, Filtered()),
+        hanging: Hanging(off=frozenset({"input_moderation"})),
+    }
+    found = await run_round(
+        doors, number=3, key_id="t", model=MODEL, embedding_model="sluice-embed", aliases=("other", "another")
+    )
+    assert most == at_once
+    assert {(one.route, one.model) for one in alarming(found.findings)} == {
+        (hanging, model) for model in (MODEL, "other", "another")
+    }
 
 
 def states(door: Filtered) -> dict[tuple[str, str], set[State]]:

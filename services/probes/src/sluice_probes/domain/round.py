@@ -1,11 +1,12 @@
-"""One round: every route and mode, all at once, each with its few requests in turn."""
+"""One round: every route and mode at once, each with its few requests in turn, or beside one another where they are slow."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 from sluice_probes.domain import marks
 from sluice_probes.domain.canaries import Canary, canaries
@@ -26,6 +27,8 @@ ANSWER_TOKENS = 1000
 """Enough for a whole report in pieces of seven characters."""
 SENTENCE_TOKENS = 100
 """Enough for a sentence and its marks."""
+SLOW_SECONDS = 2.0
+"""For so long a request is waited for before the next begins: a filter that hangs lets each through, or not, at its deadline."""
 
 
 class Door(Protocol):
@@ -55,6 +58,11 @@ class _Notes:
     findings: list[Finding] = field(default_factory=list)
     detections: list[Detection] = field(default_factory=list)
     policies: set[str] = field(default_factory=set)
+
+    def saw(self, answer: Answer) -> None:
+        """An answer that may name the redaction policy."""
+        if answer.policy:
+            self.policies.add(answer.policy)
 
 
 def in_turn(aliases: Sequence[str], *, turn: int, most: int) -> tuple[str, ...]:
@@ -88,43 +96,80 @@ async def run_round(
 async def _chat(
     route: str, door: Door, seeded: Sequence[Canary], model: str, aliases: Sequence[str], notes: _Notes
 ) -> None:
+    await _in_turn(
+        partial(_report, route, door, seeded, model, notes),
+        partial(_overstep, route, door, model, notes),
+        partial(_forbidden, route, door, model, aliases, notes),
+    )
+
+
+async def _in_turn(*steps: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """One after the other, for a tenant may have few requests at once; one that is slow holds up none."""
+    async with asyncio.TaskGroup() as tasks:
+        for step in steps:
+            task = tasks.create_task(step())
+            await asyncio.wait({task}, timeout=SLOW_SECONDS)
+            if task.done():
+                task.result()
+
+
+async def _report(route: str, door: Door, seeded: Sequence[Canary], model: str, notes: _Notes) -> None:
     text = "\n".join(canary.sentence for canary in seeded)
-    wanted = marks.instruction(marks.REPORT, marks.INVENT)
-    report = await door.chat(model, wanted, text, most_tokens=ANSWER_TOKENS)
+    report = await door.chat(model, marks.instruction(marks.REPORT, marks.INVENT), text, most_tokens=ANSWER_TOKENS)
     findings, detections = judge_report(route, model, seeded, report)
     notes.findings += findings
     notes.detections += detections
+
+
+async def _overstep(route: str, door: Door, model: str, notes: _Notes) -> None:
     overstep = await door.chat(model, marks.instruction(marks.OVERSTEP), CONTROL, most_tokens=SENTENCE_TOKENS)
     notes.findings.append(judge_forbidden_output(route, model, overstep))
-    await _forbidden(route, door, model, aliases, notes)
 
 
 async def _forbidden(route: str, door: Door, model: str, aliases: Sequence[str], notes: _Notes) -> None:
     report = await door.chat(model, marks.instruction(marks.REPORT), FORBIDDEN_INPUT, most_tokens=SENTENCE_TOKENS)
     is_cut = was_cut(FORBIDDEN_INPUT, report)
     notes.findings.append(judge_forbidden_input(route, model, report, is_cut=is_cut))
-    answers = [(model, report)]
+    notes.saw(report)
     if not is_cut:  # otherwise a model that reports nothing would answer, at a price, and its answer prove nothing
-        answers += [(alias, await door.chat(alias, "", FORBIDDEN_INPUT, most_tokens=1)) for alias in aliases]
+        await _in_turn(*(partial(_forbidden_to_other, route, door, alias, notes) for alias in aliases))
+
+
+async def _forbidden_to_other(route: str, door: Door, alias: str, notes: _Notes) -> None:
+    answer = await door.chat(alias, "", FORBIDDEN_INPUT, most_tokens=1)
+    notes.saw(answer)
     # Which of the others chat, only asking tells: an alias that embeds has no chat route, and so no guard that could be on.
-    chatting = [(alias, answer) for alias, answer in answers[1:] if answer.error != MODEL_NOT_FOUND]
-    notes.findings += [judge_forbidden_input(route, alias, answer) for alias, answer in chatting]
-    notes.policies |= {answer.policy for _, answer in answers if answer.policy}
+    if answer.error != MODEL_NOT_FOUND:
+        notes.findings.append(judge_forbidden_input(route, alias, answer))
 
 
 async def _embed(route: str, door: Door, number: int, model: str, aliases: Sequence[str], notes: _Notes) -> None:
+    await _in_turn(
+        partial(_vectors, route, door, number, model, notes),
+        partial(_forbidden_vectors, route, door, model, aliases, notes),
+    )
+
+
+async def _vectors(route: str, door: Door, number: int, model: str, notes: _Notes) -> None:
     # The two kinds that are surest to be found: one that is missed would look like a filter that is off.
     kinds = ("EMAIL_ADDRESS", "API_KEY")
     texts = [[c.sentence for c in canaries(n) if c.kind in kinds] for n in (number, number + 1)]
     one, other = [await door.embed(model, (*sentences, CONTROL)) for sentences in texts]
     notes.findings.append(judge_vectors(route, model, one, other))
+
+
+async def _forbidden_vectors(route: str, door: Door, model: str, aliases: Sequence[str], notes: _Notes) -> None:
     forbidden = await door.embed(model, (FORBIDDEN_INPUT, OTHER_FORBIDDEN_INPUT, CONTROL))
     is_cut = cut_to_the_same(forbidden)
     notes.findings.append(judge_forbidden_input(route, model, forbidden, is_cut=is_cut))
-    for alias in () if is_cut else aliases:
-        answer = await door.embed(alias, (FORBIDDEN_INPUT,))
-        if answer.error != MODEL_NOT_FOUND:  # as an alias that embeds is none that chats
-            notes.findings.append(judge_forbidden_input(route, alias, answer))
+    if not is_cut:
+        await _in_turn(*(partial(_forbidden_vector_of_other, route, door, alias, notes) for alias in aliases))
+
+
+async def _forbidden_vector_of_other(route: str, door: Door, alias: str, notes: _Notes) -> None:
+    answer = await door.embed(alias, (FORBIDDEN_INPUT,))
+    if answer.error != MODEL_NOT_FOUND:  # as an alias that embeds is none that chats
+        notes.findings.append(judge_forbidden_input(route, alias, answer))
 
 
 def alarming(findings: Sequence[Finding]) -> list[Finding]:
