@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
+
+from aiokafka.errors import KafkaError
 
 from sluice_kit.streams import agents
 from sluice_kit.streams.holding import AnyHolding
 from sluice_kit.streams.options import Rhythm, WorkerOptions
+from sluice_kit.streams.own_topics import changelog_of, ensure_changelog
 from sluice_kit.streams.runner import Publisher
 from sluice_kit.streams.sequence import FaustLog, SourceLog
 from sluice_kit.streams.source import Handle, Sender
 from sluice_kit.streams.table import ConfirmedTable
 from sluice_kit.streams.worker import create_app, host_publisher, run
+from sluice_kit.telemetry import logger
+
+log = logger(__name__)
 
 
 class FaustRunner:
@@ -23,11 +30,13 @@ class FaustRunner:
         self._options = options
         self._app = create_app(options)
         self._tables: list[ConfirmedTable] = []
+        self._changelogs: list[str] = []
 
     def table(self, name: str) -> ConfirmedTable:
         """The processor's table."""
         made = agents.confirmed_table(self._app, name)
         self._tables.append(made)
+        self._changelogs.append(changelog_of(name, self._options))
         return made
 
     def source(self) -> SourceLog:
@@ -59,4 +68,13 @@ class FaustRunner:
 
     def run(self) -> None:
         """Run until SIGTERM or SIGINT; exits the process."""
+        asyncio.run(self._ensure_changelogs())
         run(self._app)
+
+    async def _ensure_changelogs(self) -> None:
+        """Without a broker it is left to Faust, which tries again and ends when that is in vain."""
+        for topic in self._changelogs:
+            try:
+                await ensure_changelog(topic, self._options)
+            except KafkaError as error:
+                log.warning("stream.changelog_unknown", topic=topic, error=type(error).__name__)

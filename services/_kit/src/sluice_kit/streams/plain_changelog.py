@@ -7,17 +7,14 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import TopicAlreadyExistsError
 
 from sluice_kit.kafka_client import closed
 from sluice_kit.streams.options import WorkerOptions
+from sluice_kit.streams.own_topics import changelog_of, ensure_changelog
 from sluice_kit.telemetry import logger
 
 log = logger(__name__)
 
-SEGMENT_MS = 3_600_000
-"""Only whole segments are compacted: with Kafka's default of a week a restart would read a week of windows."""
 SILENT_SECONDS = 60.0
 """Without a record of the changelog for so long a recovery has failed."""
 
@@ -26,7 +23,7 @@ class ChangelogTable:
     """A Table. It holds what it recovered only until that is taken up: the processor has it decoded, and writes it whole."""
 
     def __init__(self, name: str, options: WorkerOptions) -> None:
-        self.topic = f"{options.group}-{name}-changelog"
+        self.topic = changelog_of(name, options)
         self._options = options
         self._recovered: dict[bytes, bytes] = {}
         self._keys: set[bytes] = set()
@@ -58,23 +55,8 @@ class ChangelogTable:
         await asyncio.gather(*sent)
 
     async def ensure_topic(self) -> None:
-        """Create the changelog if it is missing, compacted and with the partitions of the sources."""
-        admin = AIOKafkaAdminClient(**self._options.client)
-        await admin.start()
-        try:
-            if self.topic in await admin.list_topics():
-                return
-            topic = NewTopic(
-                name=self.topic,
-                num_partitions=self._options.partitions,
-                replication_factor=self._options.replication_factor,
-                topic_configs={"cleanup.policy": "compact", "segment.ms": str(SEGMENT_MS)},
-            )
-            await admin.create_topics([topic])
-        except TopicAlreadyExistsError:
-            pass  # another instance was faster
-        finally:
-            await admin.close()
+        """Create the changelog if it is missing."""
+        await ensure_changelog(self.topic, self._options)
 
     async def recover(self, partitions: Collection[int]) -> None:
         """Read what is stored of these partitions, up to where the changelog ends now. Raises KafkaError and TimeoutError."""
