@@ -492,6 +492,15 @@ class Console:
     site: Site
     keys: dict[str, tuple[str, Person]]
     clock: list[float]
+    listener: HttpListener
+
+    async def restart(self, *, pause: float) -> None:
+        """The console ends, is away for `pause` seconds, and starts again at the same address: without sessions, which are in memory."""
+        await self.listener.stop()
+        await asyncio.sleep(pause)
+        self.site.sessions = sessions_of(self.clock)
+        self.listener = listener_of(self.site, self.url.removeprefix("http://"))
+        await self.listener.start()
 
     def client(self) -> httpx2.AsyncClient:
         """A browser without JavaScript."""
@@ -503,6 +512,15 @@ class Console:
             answer = await client.post("/signin", data={"key": self.keys[who][0]})
             assert answer.status_code == 303, answer.text
             yield client
+
+
+def sessions_of(clock: list[float]) -> Sessions:
+    return Sessions(seconds=3600, idle_seconds=600, limit=100, now=lambda: clock[0])
+
+
+def listener_of(site: Site, address: str) -> HttpListener:
+    app = application(site, healthy=lambda: True)
+    return HttpListener(app, address, variable="the address", drain_seconds=1)
 
 
 @pytest_asyncio.fixture
@@ -527,23 +545,23 @@ async def console() -> AsyncIterator[Console]:
         return clock[0]
 
     site = Site(
-        insight=Insight(channel, seconds=10),
+        insight=Insight(channel, seconds=10, silent_seconds=3),
         comparisons=ComparisonReader(channel, seconds=10),
         cost=Cost(channel, seconds=10),
         stories=StoryReader(channel, seconds=10),
         desk=AlertDesk(channel, seconds=10),
         keyring=keyring,
-        sessions=Sessions(seconds=3600, idle_seconds=600, limit=100, now=now),
+        sessions=sessions_of(clock),
         throttle=Throttle(failures=5, seconds=60, limit=100, now=now),
         streams_limit=3,
         secure_cookies=False,
         version=assets_version(),
     )
-    app = application(site, healthy=lambda: True)
-    listener = HttpListener(app, "127.0.0.1:0", variable="the address", drain_seconds=1)
+    listener = listener_of(site, "127.0.0.1:0")
     await listener.start()
-    yield Console(f"http://127.0.0.1:{listener.port}", mesh, site, keys, clock)
-    await listener.stop()
+    made = Console(f"http://127.0.0.1:{listener.port}", mesh, site, keys, clock, listener)
+    yield made
+    await made.listener.stop()
     await channel.close()
     await server.stop(None)
 

@@ -161,6 +161,28 @@ async def test_the_overview_lives_without_being_loaded_again(console: Console, p
     await expect(latest).to_contain_text("4,321")
 
 
+async def test_the_overview_says_what_is_missing_and_comes_back_without_any_traffic(
+    console: Console, page: Page
+) -> None:
+    console.mesh.fill()
+    console.mesh.away = {"insight"}
+    await sign_in(page, console)
+    state = page.locator("#live-state")
+    await expect(state).to_have_text("not all is available, trying again", timeout=10_000)
+    await expect(state).to_have_class("live away")
+    console.mesh.away = set()
+    await expect(state).to_have_text("live", timeout=10_000)
+    await expect(page.locator("#live .away")).to_have_count(0)
+    await expect(page.locator(".figure .value").first).to_have_text("81")
+
+
+async def test_a_restart_of_the_console_leads_an_open_overview_to_signing_in(console: Console, page: Page) -> None:
+    await sign_in(page, console)
+    await expect(page.locator("#live-state")).to_have_text("live")
+    await console.restart(pause=2)
+    await expect(page.get_by_label("Console key")).to_be_visible(timeout=20_000)
+
+
 async def test_at_every_width_the_whole_menu_is_seen(console: Console, page: Page) -> None:
     console.keys["anna"] = ("key-of-anna", Person("anna.with-a-long-name", Role.AUDITOR, "a-tenant-with-a-long-name"))
     await sign_in(page, console, "anna")
@@ -197,6 +219,7 @@ async def test_without_scripts_every_number_is_still_there(console: Console, bro
     await page.goto(console.url)
     await page.get_by_label("Console key").fill("key-of-olga")
     await page.get_by_role("button", name="Sign in").click()
+    await expect(page.locator("#live-state")).to_have_text("as it was when it was opened")
     await page.locator("figure#figure-requests summary").click()
     await expect(page.locator("figure#figure-requests tbody tr").first).to_be_visible()
     await page.get_by_role("link", name="Drift").click()

@@ -195,9 +195,8 @@ async def test_a_live_page_watches_for_the_tenant_that_its_reader_is_bound_to(
         lines = stream.aiter_lines()
         console.mesh.changed.set()
         async with asyncio.timeout(30):
-            async for line in lines:
-                if line == "event: overview":
-                    break
+            await next_drawing(lines)  # as it is when the page is opened; only then is it watched
+            await next_drawing(lines)
     asked = {type(request).__name__: metadata for _, request, metadata in console.mesh.asked}
     assert {"WatchMetricsRequest", "QueryMetricsRequest", "ListSourcesRequest", "ListAlertsRequest"} <= set(asked)
     on_behalf_of = {
@@ -771,6 +770,58 @@ async def test_a_live_page_ends_with_its_session_also_while_insight_is_away(cons
         del console.keys["olga"]
         told = await events_until_the_end(lines)
     assert told == ["event: over"]
+
+
+async def test_a_live_page_comes_back_when_insight_is_started_again_and_nothing_happens(
+    console: Console,
+) -> None:
+    console.mesh.fill()
+    async with console.signed_in() as client, client.stream("GET", "/overview/live") as stream:
+        lines = stream.aiter_lines()
+        async with asyncio.timeout(30):
+            assert "data-partial" not in await next_drawing(lines)
+            console.mesh.away = {"insight"}
+            console.mesh.changed.set()
+            assert "data-partial" in await next_drawing(lines)
+            console.mesh.away = set()
+            while "data-partial" in await next_drawing(lines):
+                pass
+
+
+async def test_a_live_page_does_not_take_an_insight_that_hangs_for_one_to_which_nothing_happens(
+    console: Console,
+) -> None:
+    console.mesh.fill()
+    async with console.signed_in() as client, client.stream("GET", "/overview/live") as stream:
+        lines = stream.aiter_lines()
+        async with asyncio.timeout(40):
+            await next_drawing(lines)
+            console.mesh.slow = {"insight"}
+            while "data-partial" not in await next_drawing(lines):
+                pass
+
+
+async def next_drawing(lines: AsyncIterator[str]) -> str:
+    """The data of the next event."""
+    drawn: list[str] = []
+    async for line in lines:
+        if line.startswith("data: "):
+            drawn.append(line)
+        elif drawn:
+            break
+    return "\n".join(drawn)
+
+
+async def test_how_many_alerts_there_are_is_a_dash_while_nobody_knows(console: Console) -> None:
+    console.mesh.fill()
+    console.mesh.away = {"insight"}
+    async with console.signed_in() as client:
+        unknown = (await client.get("/alerts")).text
+        console.mesh.away = set()
+        known = (await client.get("/alerts")).text
+    counted = r">(firing|pending|resolved) <small>([^<]+)<"
+    assert dict(re.findall(counted, unknown)) == {"firing": "—", "pending": "—", "resolved": "—"}
+    assert dict(re.findall(counted, known)) == {"firing": "1", "pending": "0", "resolved": "1"}
 
 
 async def test_there_are_no_more_live_pages_than_were_set_and_closed_ones_do_not_count(console: Console) -> None:

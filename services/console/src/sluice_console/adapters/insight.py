@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from sluice.types.v1 import metric_pb2
 
 from sluice_console.adapters.asking import Neighbour, on_behalf_of
 from sluice_console.adapters.messages import moment, optional, timestamp
-from sluice_console.domain.answers import Alert, Alerts, Point, Points, Source
+from sluice_console.domain.answers import Alert, Alerts, Away, Point, Points, Source
 
 DIMENSIONS = {
     "tenant": (pb.DIMENSION_TENANT, "tenant_id"),
@@ -27,6 +28,8 @@ DIMENSIONS = {
 }
 _POINTS_A_PAGE, _MOST_PAGES = 10_000, 5
 _MOST_CAUSES = 5
+_SILENT_SECONDS = 20.0
+"""A watch is given up after so long: insight sends a heartbeat after 15 seconds of silence."""
 _STATES = {
     pb.ALERT_STATE_PENDING: "pending",
     pb.ALERT_STATE_FIRING: "firing",
@@ -37,9 +40,10 @@ _STATES = {
 class Insight:
     """The read model. Every method raises Away when it does not answer in time, or refuses; `tenant` is whose questions these are, empty for all."""
 
-    def __init__(self, channel: Any, *, seconds: float) -> None:
+    def __init__(self, channel: Any, *, seconds: float, silent_seconds: float = _SILENT_SECONDS) -> None:
         self._stub = rpc.InsightServiceStub(channel)
         self._insight = Neighbour("insight", "the live metrics", seconds)
+        self._silent_seconds = silent_seconds
 
     async def points(
         self,
@@ -70,17 +74,25 @@ class Insight:
                 break
         return Points(points, complete_up_to, is_cut=bool(request.page_token))
 
-    async def changes(self, metrics: Sequence[str], *, tenant: str, filters: Mapping[str, str]) -> AsyncIterator[bool]:
-        """True whenever a value changed, False at a heartbeat; until insight goes away (Away)."""
+    async def changes(
+        self, metrics: Sequence[str], *, tenant: str, filters: Mapping[str, str]
+    ) -> AsyncGenerator[None, None]:
+        """Yields whenever a value changed, and at every heartbeat; raises Away when insight goes away or falls silent."""
         request = pb.WatchMetricsRequest(
             query=_query(metrics, filters=filters, group_by=(), window=timedelta(minutes=1))
         )
         call = self._stub.WatchMetrics(request, metadata=on_behalf_of(tenant))
         try:
-            async for message in call:
-                yield message.WhichOneof("event") == "update"
+            messages = aiter(call)
+            while True:
+                async with asyncio.timeout(self._silent_seconds):
+                    if await anext(messages, None) is None:
+                        return
+                yield
         except grpc.aio.AioRpcError as error:
             raise self._insight.away(error) from None
+        except TimeoutError:
+            raise Away("insight", "insight, which keeps the live metrics, has fallen silent.") from None
         finally:
             call.cancel()
 

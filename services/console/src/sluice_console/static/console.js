@@ -125,16 +125,30 @@ function renew(html) {
 
 function follow(state) {
   const words = state.querySelector(".text");
-  const say = (isAway, text) => { state.classList.toggle("away", isAway); words.textContent = text; };
+  const say = (tone, text) => { state.className = "live " + tone; words.textContent = text; };
   const stream = new EventSource(state.dataset.live);
-  stream.addEventListener("overview", (event) => { say(false, "live"); renew(event.data); });
-  stream.addEventListener("over", () => { stream.close(); location.reload(); });
-  stream.addEventListener("open", () => say(false, "live"));
-  stream.addEventListener("error", () => {
-    say(true, "not connected, trying again");
-    // After an answer that is no stream (503, signed out) browsers give up for good.
-    if (stream.readyState === EventSource.CLOSED) setTimeout(() => follow(state), 10000);
+  if (state.classList.contains("still")) say("still", "connecting");
+  stream.addEventListener("overview", (event) => {
+    renew(event.data);
+    if (document.querySelector("#live [data-partial]")) say("away", "not all is available, trying again");
+    else say("", "live");
   });
+  stream.addEventListener("over", () => { stream.close(); location.reload(); });
+  stream.addEventListener("error", () => {
+    say("away", "not connected, trying again");
+    // After an answer that is no stream (503, signed out) browsers give up for good, and do not say what the answer was.
+    if (stream.readyState === EventSource.CLOSED) followAgain(state);
+  });
+}
+
+// A restart of the console ends all sessions: loading the page leads to signing in, and back.
+async function followAgain(state) {
+  const asking = new AbortController();
+  const asked = fetch(state.dataset.live, { headers: { accept: "text/event-stream" }, signal: asking.signal });
+  const isSignedOut = await asked.then((answer) => answer.status === 401, () => false);
+  asking.abort(); // the answer may be a stream
+  if (isSignedOut) location.reload();
+  else setTimeout(() => follow(state), 10000);
 }
 
 draw(document);

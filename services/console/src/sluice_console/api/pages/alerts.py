@@ -43,7 +43,9 @@ def routes(site: Site) -> list[Route]:
             complete_up_to=None if found["alerts"].problem else found["alerts"].value.complete_up_to,
             state=state,
             states=STATES,
-            counts={name: sum(alert.state == name for alert in known) for name in STATES},
+            counts=None
+            if found["alerts"].problem
+            else {name: sum(alert.state == name for alert in known) for name in STATES},
             alerts=[alert for alert in known if not state or alert.state == state],
             may_act=may_act(person),
             lengths=LENGTHS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -74,6 +75,7 @@ async def _content(site: Site, scope: Scope, person: Person) -> Mapping[str, Any
     points = [part.value for part in (series, slices) if not part.problem]
     return {
         "is_cut": any(one.is_cut for one in points),
+        "is_whole": not any(part.problem for part in found.values()),
         "scope": scope,
         "parts": found,
         "figures": [] if series.problem else overview.figures(series.value, scope, spent),
@@ -94,30 +96,44 @@ def _firing(alerts: Part, person: Person) -> list[Alert]:
 
 
 async def _updates(site: Site, request: Request, scope: Scope) -> AsyncIterator[str]:
-    """Server-sent events: the live part of the page, whenever a number changed; a comment every so often keeps the line open."""
+    """Server-sent events: the live part of the page at once, whenever a number changed and at every heartbeat."""
     site.streams += 1
     try:
         yield "retry: 3000\n\n"
-        while True:
-            try:
-                tenant = person_of(request).tenant_id
-                async for changed in site.insight.changes(overview.SERIES, tenant=tenant, filters=scope.filters):
-                    if not site.is_still_signed_in(request):
-                        break
-                    yield await _event(site, request, scope) if changed else ": still here\n\n"
-                    await asyncio.sleep(scope.settle_seconds)
-            except Away:
-                if site.is_still_signed_in(request):
-                    yield await _event(site, request, scope)
-            if not site.is_still_signed_in(request):
-                yield "event: over\ndata: signed out\n\n"
-                return
-            await asyncio.sleep(AWAY_SECONDS)
+        while site.is_still_signed_in(request):
+            event, is_whole = await _event(site, request, scope)
+            yield event
+            # What is missing is asked for until it is there: no number changes while nothing happens, so a watch would not tell of it.
+            if is_whole:
+                with contextlib.suppress(Away):
+                    async for event in _events(site, request, scope):
+                        yield event
+            if site.is_still_signed_in(request):
+                await asyncio.sleep(scope.settle_seconds if is_whole else AWAY_SECONDS)
+        yield "event: over\ndata: signed out\n\n"
     finally:
         site.streams -= 1
 
 
-async def _event(site: Site, request: Request, scope: Scope) -> str:
-    html = site.render(request, "overview_live.html", **await _content(site, scope, person_of(request)))
+async def _events(site: Site, request: Request, scope: Scope) -> AsyncIterator[str]:
+    """One at every message of insight's watch, until a part is missing or the session is over. Raises Away."""
+    tenant = person_of(request).tenant_id
+    async with contextlib.aclosing(
+        site.insight.changes(overview.SERIES, tenant=tenant, filters=scope.filters)
+    ) as changes:
+        async for _ in changes:
+            if not site.is_still_signed_in(request):
+                return
+            event, is_whole = await _event(site, request, scope)
+            yield event
+            if not is_whole:
+                return
+            await asyncio.sleep(scope.settle_seconds)
+
+
+async def _event(site: Site, request: Request, scope: Scope) -> tuple[str, bool]:
+    """The live part as an event, and whether no part of it is missing."""
+    content = await _content(site, scope, person_of(request))
+    html = site.render(request, "overview_live.html", **content)
     lines = "".join(f"data: {line}\n" for line in html.splitlines())
-    return f"event: overview\n{lines}\n"
+    return f"event: overview\n{lines}\n", content["is_whole"]
