@@ -11,6 +11,7 @@ from sluice_console.domain.answers import Alert, Amount, Point, Points, SpendGro
 from sluice_console.domain.charts import Chart, Line, over_time, windows
 from sluice_console.domain.comparisons import Feature
 from sluice_console.domain.evidence import seen_at
+from sluice_console.domain.firing import firing_rules
 from sluice_console.domain.looking_back import KeptWindow, LookingBack, name_of, named
 from sluice_console.domain.overview import charts, figures, mean
 from sluice_console.domain.people import Person, Role
@@ -367,3 +368,32 @@ def test_an_alert_of_a_comparison_leads_to_its_own_window() -> None:
     alert = replace(alert, labels={"attribute": "input_cohort.plan", "group": "v1.2"})
     wanted = "/fairness?metric=selection_rate&attribute=input_cohort.plan&windows=hour&window=2026-11-26T10%3A00Z"
     assert seen_at(alert, NOON) == wanted
+
+
+def test_alerts_of_one_rule_are_told_together_with_what_they_are_about_the_worst_first() -> None:
+    def fires(rule: str, severity: str, **labels: str) -> Alert:
+        return Alert(
+            id=f"{rule}-{labels}",
+            rule=rule,
+            state="firing",
+            since=None,
+            evidence=None,
+            severity=severity,
+            labels=labels,
+        )
+
+    unguarded = [
+        fires("probe.unguarded", "critical", model="small", route=f"route-{i}", tenant_id="probes") for i in range(5)
+    ]
+    drifted = Point("drift.drifted", "", {"tenant": "acme", "model": ""}, datetime.now(UTC), timedelta(minutes=5), 1.0)
+    others = [
+        fires("events.missing", ""),
+        Alert(id="d", rule="drift", state="firing", since=None, evidence=drifted, severity="warning"),
+    ]
+    told = firing_rules([*others, *unguarded])
+    assert [(one.count, one.rule, one.severity, one.about) for one in told] == [
+        (5, "probe.unguarded", "critical", "model small; route route-0, route-1, route-2 and 2 more"),
+        (1, "drift", "warning", "tenant acme"),
+        (1, "events.missing", "", ""),
+    ]
+    assert told[0].newest_id == unguarded[0].id

@@ -891,6 +891,9 @@ async def test_a_story_that_has_no_end_yet_is_told_as_far_as_it_is_known(console
         ("kind=IBAN", "kind", "IBAN"),
         ("project=lab", "project_id", "lab"),
         ("feedback=on", "with_feedback", True),
+        ("feedback=1", "with_feedback", True),
+        ("feedback=true", "with_feedback", True),
+        ("feedback=off", "with_feedback", False),
         ("probes=on", "include_synthetic", True),
     ],
 )
@@ -907,6 +910,8 @@ async def test_a_search_asks_for_what_was_filled_in(console: Console, query: str
     [
         "outcome=odd",
         "verdict=odd",
+        "feedback=perhaps",
+        "probes=perhaps",
         "from=yesterday",
         "min_seconds=-1",
         "min_seconds=nan",
@@ -920,6 +925,38 @@ async def test_a_search_that_makes_no_sense_is_named(console: Console, query: st
     assert page.status_code == 400
     assert f"{query.split('=')[0]} must be" in page.text
     assert not console.mesh.asked
+
+
+@pytest.mark.parametrize("path", ["/requests", "/", "/cost", "/drift"])
+async def test_who_is_bound_to_a_tenant_is_told_that_the_address_names_another(console: Console, path: str) -> None:
+    console.mesh.fill()
+    told = "Shown is <b>acme</b>, to which your key is bound, and not <b>globex</b>"
+    async with console.signed_in("anna") as client:
+        assert told in (await client.get(f"{path}?tenant=globex")).text
+        for own in (path, f"{path}?tenant=acme"):
+            assert "your key is bound" not in (await client.get(own)).text
+    async with console.signed_in("olga") as client:
+        assert "your key is bound" not in (await client.get(f"{path}?tenant=globex")).text
+
+
+async def test_the_overview_tells_alerts_of_one_rule_once_with_their_count(console: Console) -> None:
+    console.mesh.fill()
+    console.mesh.alerts = [
+        insight.Alert(
+            alert_id=f"u{i}",
+            rule="probe.unguarded",
+            severity="critical",
+            state=insight.ALERT_STATE_FIRING,
+            labels={"model": "small", "route": f"route-{i}"},
+        )
+        for i in range(5)
+    ]
+    async with console.signed_in() as client:
+        page = (await client.get("/")).text
+    assert "<b>5 alerts fire:</b>" in page
+    assert page.count("probe.unguarded</a> <small>critical</small>") == page.count("probe.unguarded") == 1
+    assert "5 × <a" in page
+    assert "model small; route route-0, route-1, route-2 and 2 more" in page
 
 
 async def test_a_row_says_what_moderation_decided_and_because_of_what(console: Console) -> None:

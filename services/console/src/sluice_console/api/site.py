@@ -37,6 +37,7 @@ NAVIGATION = (
     ("/review", "Review"),
     ("/alerts", "Alerts"),
 )
+_LONGEST_TOLD = 60
 STATIC = Path(__file__).parents[1] / "static"
 
 
@@ -116,6 +117,7 @@ class Site:
             "person": session.person if session else None,
             "path": request.url.path,
             "now": self.now(),
+            "other_tenant": _other_tenant(request, session.person if session else None),
         }
         return self.environment.get_template(template).render(known | values)
 
@@ -135,6 +137,12 @@ class Site:
 
 def _without(values: Mapping[str, str], name: str) -> dict[str, str]:
     return {key: value for key, value in values.items() if key != name}
+
+
+def _other_tenant(request: Request, person: Person | None) -> str:
+    """The tenant that an address names and a person does not see, being bound to another; empty where there is none."""
+    asked = request.query_params.get("tenant", "").strip()
+    return asked[:_LONGEST_TOLD] if person and person.tenant_id and asked != person.tenant_id else ""
 
 
 def person_of(request: Request) -> Person:

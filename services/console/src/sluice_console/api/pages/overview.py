@@ -16,6 +16,7 @@ from sluice_console.api.pages.alerts import visible
 from sluice_console.api.site import Part, Site, parts, person_of
 from sluice_console.domain import overview
 from sluice_console.domain.answers import Alert, Away, total
+from sluice_console.domain.firing import firing_rules
 from sluice_console.domain.people import Person
 from sluice_console.domain.scope import Scope, scope_of
 
@@ -71,6 +72,7 @@ async def _content(site: Site, scope: Scope, person: Person) -> Mapping[str, Any
     }
     found = await parts(**asked)
     series, slices = found["series"], found["slices"]
+    firing = _firing(found["alerts"], person)
     spent = None if found["spent"].problem else total(found["spent"].value)
     points = [part.value for part in (series, slices) if not part.problem]
     return {
@@ -82,7 +84,8 @@ async def _content(site: Site, scope: Scope, person: Person) -> Mapping[str, Any
         "charts": [] if series.problem else overview.charts(series.value, scope, now, list(spent or ())),
         "rows": [] if slices.problem else overview.rows(slices.value, scope.by, found["spent_by"].value or []),
         "missing": _missing(found["sources"]),
-        "firing": _firing(found["alerts"], person),
+        "firing": firing,
+        "firing_rules": firing_rules(firing),
         "complete_up_to": None if series.problem else series.value.complete_up_to,
     }
 

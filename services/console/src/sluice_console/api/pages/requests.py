@@ -20,6 +20,9 @@ from sluice_console.domain.stories import WIDTH, bars
 
 BLOCKED = "blocked"
 _TEXTS = ("model", "route", "prompt_version", "kind", "blocked_category", "category", "project")
+_TICKS = {"feedback": "with_feedback", "probes": "include_synthetic"}
+_YES, _NO = ("on", "true", "1"), ("off", "false", "0")
+"""What a browser sends for a box that is ticked, and what people write into an address."""
 _VALUE = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 _LONGEST_TOKEN = 600
 _MOST_SECONDS = 86_400.0
@@ -47,6 +50,7 @@ def routes(site: Site) -> list[Route]:
             kept=kept,
             outcomes=(BLOCKED, *OUTCOMES),
             verdicts=tuple(VERDICTS),
+            ticked={name for name in _TICKS if _is_ticked(query, name)},
             searched=bool(kept),
         )
 
@@ -85,10 +89,17 @@ def _conditions(query: Mapping[str, str]) -> dict[str, Any]:
         raise BadScope("from must be before until")
     if "min_seconds" in query:
         found["min_latency"] = timedelta(seconds=_seconds(query["min_seconds"]))
-    for name, field in (("feedback", "with_feedback"), ("probes", "include_synthetic")):
-        if query.get(name) == "on":
+    for name, field in _TICKS.items():
+        if _is_ticked(query, name):
             found[field] = True
     return found
+
+
+def _is_ticked(query: Mapping[str, str], name: str) -> bool:
+    value = query.get(name, "off")
+    if value not in (*_YES, *_NO):
+        raise BadScope(f"{name} must be one of {', '.join((*_YES, *_NO))}")
+    return value in _YES
 
 
 def _tenant(query: Mapping[str, str], person: Person) -> str:
