@@ -22,11 +22,19 @@ from sluice_insight.adapters.alerting.interventions import Interventions
 from sluice_insight.adapters.alerting.log import AlertLog
 from sluice_insight.api.alert_changes import SERVICE_NAME, AlertService
 from sluice_insight.api.alerts import AlertView, listed
-from sluice_insight.domain.alerting.rules import Rule, Threshold
+from sluice_insight.domain.alerting.conditions import labels_of
+from sluice_insight.domain.alerting.rules import (
+    DeadLetters,
+    Disparity,
+    MissingEvents,
+    Rule,
+    Standstill,
+    Threshold,
+)
 from sluice_insight.domain.alerting.states import FIRING, PENDING, RESOLVED, Alert, Alerts, Signal
 from sluice_insight.domain.board import MINUTE, Point
 from sluice_insight.domain.catalogue import Value
-from sluice_insight.domain.part import Series
+from sluice_insight.domain.part import DIMENSIONS, Series
 from sluice_insight.domain.watch import Watchers
 from sluice_insight.settings import InsightSettings
 from sluice_kit.server import GrpcServer
@@ -128,7 +136,14 @@ class Desk:
 
     clock: Clock
     view: AlertView
-    rules: tuple[str, ...] = ("r", "quality.failing", "quality.slow", "mesh.standstill")
+    rules: dict[str, set[str]] = field(
+        default_factory=lambda: {
+            "r": {"tenant_id", "model"},
+            "quality.failing": {"tenant_id", "model"},
+            "quality.slow": {"tenant_id", "model"},
+            "mesh.standstill": {"group", "topic"},
+        }
+    )
     published: list[Message] = field(default_factory=list)
     stub: AlertServiceStub = field(init=False)
     alerts: Alerts = field(default_factory=Alerts)
@@ -342,6 +357,58 @@ async def test_a_silence_of_a_rule_that_does_not_exist_is_refused_with_those_lik
     assert desk.published == []
 
 
+@pytest.mark.parametrize(
+    ("rule", "labels", "told"),
+    [
+        ("r", {"tenant": "acme"}, "labels named tenant do not exist on alerts of r: did you mean tenant_id?"),
+        ("r", {"colour": "red"}, "labels named colour do not exist on alerts of r: there are model, tenant_id"),
+        ("r", {"topic": "t"}, "labels named topic do not exist on alerts of r: there are model, tenant_id"),
+        ("cost.unpriced", {"tenant_id": "acme"}, "labels named tenant_id do not exist on alerts of cost.unpriced: there is model"),
+        ("", {"tenant": "acme"}, "labels named tenant do not exist on any alert: did you mean tenant_id?"),
+        ("", {"colour": "red"}, "labels named colour do not exist on any alert: there are experiment_arm, group, model,"),
+        ("r", {"modle": ""}, "labels named modle do not exist on alerts of r: did you mean model?"),
+        ("", {"model": "m", "topic": "t"}, "labels model, topic never stand on one alert together"),
+    ],
+)  # fmt: skip
+async def test_a_silence_by_labels_that_no_alert_can_have_is_refused_with_those_like_them(
+    desk: Desk, rule: str, labels: dict[str, str], told: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        await desk.silence(rule=rule, labels=labels)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert field_of(caught.value) == "labels"
+    assert (caught.value.details() or "").startswith(told)
+    assert desk.published == []
+
+
+async def test_labels_of_alerts_that_are_known_may_be_silenced_and_a_dimension_that_a_rule_never_has_left_out(
+    desk: Desk,
+) -> None:
+    with pytest.raises(grpc.RpcError, match="shard do not exist"):
+        await desk.silence(labels={"shard": "1"})
+    desk.raise_alert(Signal(labels=(("shard", "1"),)))
+    assert dict((await desk.silence(labels={"shard": "1"})).labels) == {"shard": "1"}
+    # As the console silences one alert: of its labels, and of no other dimension.
+    whole = {"topic": "t", "group": "g", "route": "", "experiment_arm": ""}
+    assert dict((await desk.silence(rule="mesh.standstill", labels=whole)).labels) == whole
+
+
+@pytest.mark.parametrize(
+    ("its", "labels"),
+    [
+        (replace(ITS, metric="quality.failed", group_by=("model",), filters={"tenant_id": frozenset({"a"})}), {"model"}),
+        (replace(ITS, metric="quality.failed"), set()),
+        (replace(ITS, metric="drift.drifted"), set(DIMENSIONS)),
+        (replace(ITS, condition=MissingEvents(above=0)), {"producer", "topic"}),
+        (replace(ITS, condition=DeadLetters(above=0)), {"topic"}),
+        (replace(ITS, condition=Standstill(groups=("g",))), {"group", "topic"}),
+        (replace(ITS, condition=Disparity(rate="selection_rate", ratio_below=0.8)), {*DIMENSIONS, "attribute", "group", "policy"}),
+    ],
+)  # fmt: skip
+def test_which_labels_the_alerts_of_a_rule_can_have(its: Rule, labels: set[str]) -> None:
+    assert labels_of(its) == labels
+
+
 async def test_rules_of_other_services_and_of_alerts_may_be_silenced_and_labels_without_a_rule(desk: Desk) -> None:
     assert (await desk.silence(rule="cost.unpriced")).rule == "cost.unpriced"
     with pytest.raises(grpc.RpcError, match=r"team\.own does not exist"):
@@ -353,12 +420,12 @@ async def test_rules_of_other_services_and_of_alerts_may_be_silenced_and_labels_
 
 async def test_a_silence_that_stands_is_told_again_when_its_rule_is_gone(desk: Desk) -> None:
     made = await desk.silence(silence_id="s-1", rule="quality.slow")
-    desk.rules = ("r",)
+    desk.rules = {"r": set()}
     assert await desk.silence(silence_id="s-1", rule="quality.slow") == made
 
 
 async def test_of_many_rules_only_some_are_listed(desk: Desk) -> None:
-    desk.rules = tuple(f"quality.rule-{number:03}" for number in range(100))
+    desk.rules = {f"quality.rule-{number:03}": set() for number in range(100)}
     with pytest.raises(grpc.RpcError, match=r"there are cost\.unpriced, .*quality\.rule-018 and 81 more"):
         await desk.silence(rule="x")
 

@@ -49,6 +49,7 @@ from sluice_insight.api.metrics import SERVICE_NAME, InsightService
 from sluice_insight.api.requests import SERVICE_NAME as REQUEST_SERVICE_NAME
 from sluice_insight.api.requests import RequestService
 from sluice_insight.consumer import EVENTS, MEASURED, MINUTED, Feed, consume, follow_readiness, from_the_beginning
+from sluice_insight.domain.alerting.conditions import labels_of
 from sluice_insight.domain.board import Board
 from sluice_insight.domain.costs import Costs
 from sluice_insight.domain.horizon import Horizon
@@ -96,7 +97,7 @@ class _House:
             alerts,
             watchers=self.watchers,
             publish=publisher.publish,
-            rules=lambda: [rule.name for rule in judge.rules()],
+            rules=lambda: {rule.name: labels_of(rule) for rule in judge.rules()},
         )
         add_AlertServiceServicer_to_server(alert_service, server.grpc)
         add_InsightServiceServicer_to_server(servicer, server.grpc)

@@ -325,7 +325,7 @@ class CreateSilenceRequest(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels that an alert must have, with exactly these values; one with an empty value is one that it must not have: `model=` leaves out the
-        alerts about a model. At most 20.
+        alerts about a model. At most 20. One that alerts of the rule (without a rule: any) cannot have is INVALID_ARGUMENT, with names like it.
         """
 
     @_builtins.property

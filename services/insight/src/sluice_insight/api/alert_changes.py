@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import grpc
@@ -54,7 +54,7 @@ class AlertService(pb_grpc.AlertServiceServicer):
         *,
         watchers: Watchers,
         publish: Callable[..., Awaitable[None]],
-        rules: Callable[[], Iterable[str]],
+        rules: Callable[[], Mapping[str, Collection[str]]],
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
     ) -> None:
         self._view, self._watchers, self._publish, self._rules = view, watchers, publish, rules
@@ -149,10 +149,14 @@ class AlertService(pb_grpc.AlertServiceServicer):
         self._view.interventions.take(event)
         return pb.AcknowledgeAlertResponse(alert=self._view.alert(told))
 
-    def _known_rules(self) -> frozenset[str]:
-        """Those in force, and those that alerts tell of: of other teams' producers, and of a rule that was taken out while it fired."""
-        of_alerts = {told.event.rule for told in self._view.log.told()}
-        return frozenset((*self._rules(), *RULES_OF_OTHERS, *filter(_CODE.fullmatch, of_alerts)))
+    def _known_rules(self) -> dict[str, set[str]]:
+        """Those in force, and those that alerts tell of, with their labels: of other teams' producers, and of a rule that was taken out,
+        or told other things apart, when it fired."""
+        known = {rule: set(names) for rule, names in (*RULES_OF_OTHERS.items(), *self._rules().items())}
+        for told in self._view.log.told():
+            if _CODE.fullmatch(told.event.rule):
+                known.setdefault(told.event.rule, set()).update(filter(_LABEL.fullmatch, told.event.labels))
+        return known
 
     async def _tell(self, silence: Silence) -> pb.Silence:
         event = silenced(silence)

@@ -23,7 +23,7 @@ from sluice_insight.domain.alerting.rules import (
 from sluice_insight.domain.alerting.states import Alert, Labels, Signal
 from sluice_insight.domain.board import MINUTE, Board, Point, Query
 from sluice_insight.domain.catalogue import metric
-from sluice_insight.domain.part import Series
+from sluice_insight.domain.part import DIMENSIONS, Series
 
 SECOND = 1_000_000
 NO_NEWS = 10 * MINUTE
@@ -243,6 +243,21 @@ def _labels(series: Series, rule: Rule) -> Labels:
 def _names(rule: Rule) -> tuple[str, ...]:
     """The dimensions that the rule tells apart."""
     return rule.group_by if metric(rule.metric).family != "drift" else tuple(Series.__dataclass_fields__)
+
+
+def labels_of(rule: Rule) -> frozenset[str]:
+    """Names of the labels that alerts of the rule can have."""
+    match rule.condition:
+        case MissingEvents():
+            return frozenset({"producer", "topic"})
+        case DeadLetters():
+            return frozenset({"topic"})
+        case Standstill():
+            return frozenset({"group", "topic"})
+        case Disparity():
+            return frozenset({*DIMENSIONS, "attribute", "group", "policy"})
+        case _:
+            return frozenset(_names(rule))
 
 
 def _signal(seen: Seen) -> Signal:
