@@ -17,6 +17,7 @@ from sluice.events.v1 import drift_pb2
 from sluice.events.v1.cost_pb2 import CostRecorded
 from sluice.events.v1.drift_pb2 import DriftMeasured
 from sluice.events.v1.fairness_pb2 import FairnessCounted
+from sluice.events.v1.probe_pb2 import ProbeMeasured
 from sluice.events.v1.quality_pb2 import QualityMeasured
 from sluice.insight.v1 import insight_service_pb2 as pb
 from sluice.insight.v1.insight_service_pb2_grpc import InsightServiceStub, add_InsightServiceServicer_to_server
@@ -183,7 +184,10 @@ def series_apart() -> tuple[list[QualityMeasured], dict[str, int]]:
     return events, requests
 
 
-@pytest.mark.parametrize("dimension", pb.Dimension.values()[1:], ids=pb.Dimension.keys()[1:])
+# Redaction policies are of `probe.recall*` alone: the next test.
+@pytest.mark.parametrize(
+    "dimension", [each for each in FIELDS if each != pb.DIMENSION_REDACTION_POLICY], ids=pb.Dimension.Name
+)
 async def test_each_dimension_groups_and_filters_by_its_own_field(mesh: Mesh, dimension: pb.Dimension) -> None:
     events, requests = series_apart()
     await mesh.publish(*events)
@@ -198,6 +202,32 @@ async def test_each_dimension_groups_and_filters_by_its_own_field(mesh: Mesh, di
         only = pb.DimensionFilter(dimension=dimension, values=[value])
         chosen = (await mesh.stub.QueryMetrics(asked("quality.requests", filters=[only]))).points
         assert [(point.series, point.value) for point in chosen] == [(metric_pb2.MetricSeries(), counted)]
+
+
+def test_no_dimension_is_left_out() -> None:
+    assert list(FIELDS) == pb.Dimension.values()[1:]
+
+
+async def test_recall_is_grouped_and_filtered_by_redaction_policy(mesh: Mesh) -> None:
+    event = ProbeMeasured()
+    event.window.start.FromMicroseconds(START)
+    event.window.length.FromMicroseconds(MINUTE)
+    event.part.part_key, event.part.revision, event.part.closed = "probe|1", 1, True
+    event.part.complete_up_to.FromMicroseconds(START)
+    event.detections.add(kind="EMAIL_ADDRESS", redaction_policy="default@1", sought=10, found=10)
+    event.detections.add(kind="EMAIL_ADDRESS", redaction_policy="strict@2", sought=10, found=5)
+    await mesh.publish(event)
+    policy = pb.DIMENSION_REDACTION_POLICY
+    grouped = (await mesh.stub.QueryMetrics(asked("probe.recall", "probe.recall_lowest", group_by=[policy]))).points
+    assert [(point.metric, point.series.redaction_policy, point.value) for point in grouped] == [
+        ("probe.recall", "default@1", 1.0),
+        ("probe.recall", "strict@2", 0.5),
+        ("probe.recall_lowest", "default@1", 1.0),
+        ("probe.recall_lowest", "strict@2", 0.5),
+    ]
+    only = pb.DimensionFilter(dimension=policy, values=["strict@2"])
+    chosen = (await mesh.stub.QueryMetrics(asked("probe.recall", filters=[only]))).points
+    assert [(point.series, point.value) for point in chosen] == [(metric_pb2.MetricSeries(), 0.5)]
 
 
 async def test_pages_follow_one_another(mesh: Mesh) -> None:
@@ -233,6 +263,26 @@ def backwards() -> pb.QueryMetricsRequest:
         (asked("quality.happiness"), "query.metrics", "quality.requests"),
         (asked("quality.requests", group_by=[0]), "query.group_by", "DIMENSION_TENANT"),
         (asked("quality.requests", filters=[pb.DimensionFilter(dimension=99)]), "query.filters", "DIMENSION_TENANT"),
+        (
+            asked("quality.requests", group_by=[pb.DIMENSION_REDACTION_POLICY]),
+            "query.group_by",
+            "of probe.recall* alone",
+        ),
+        (
+            asked("probe.recall", "quality.requests", group_by=[pb.DIMENSION_REDACTION_POLICY]),
+            "query.group_by",
+            "ask for quality.requests by itself",
+        ),
+        (
+            asked("quality.requests", filters=[pb.DimensionFilter(dimension=7, values=["default@1"])]),
+            "query.filters",
+            "of probe.recall* alone",
+        ),
+        (
+            asked("quality.requests", filters=[pb.DimensionFilter(dimension=pb.DIMENSION_TENANT)]),
+            "query.filters",
+            "at least one value of DIMENSION_TENANT",
+        ),
         (with_window(61), "query.window", "whole number of minutes"),
         (with_window(0), "query.window", "whole number of minutes"),
         (with_window(10**9), "query.window", "at most a day"),
@@ -243,7 +293,21 @@ def backwards() -> pb.QueryMetricsRequest:
             "earlier",
         ),
     ],
-    ids=["none", "metric", "group", "filter", "61s", "0s", "years", "range", "token"],
+    ids=[
+        "none",
+        "metric",
+        "group",
+        "filter",
+        "policy",
+        "policies",
+        "by-policy",
+        "empty",
+        "61s",
+        "0s",
+        "years",
+        "range",
+        "token",
+    ],
 )
 async def test_bad_questions_get_a_clear_answer(
     mesh: Mesh, request_: pb.QueryMetricsRequest, field: str, hint: str

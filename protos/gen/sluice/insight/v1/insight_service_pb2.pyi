@@ -106,7 +106,7 @@ class DimensionFilter(_message.Message):
     """The dimension."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Any of these values."""
+        """Any of these values, at least one."""
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 
 import grpc
@@ -35,6 +35,8 @@ MOST_OVERLAPPING = 12
 """Windows that one minute may be in: each is merged into all of them."""
 HEARTBEAT_SECONDS = 15.0
 SETTLE_SECONDS = 0.2
+OF_REDACTION_POLICIES = "probe.recall"
+"""With this begin the names of all metrics that are told apart by redaction policy."""
 _HOUR = 60 * MINUTE
 _DIMENSIONS = {
     pb.DIMENSION_TENANT: "tenant_id",
@@ -192,14 +194,19 @@ def _selection(query: pb.MetricQuery) -> dict:
         _check_metric(name)
     filters: dict[str, frozenset[str]] = {}
     for chosen in query.filters:
-        name = _dimension(chosen.dimension, field="query.filters")
+        name = _dimension(chosen.dimension, field="query.filters", metrics=query.metrics)
+        if not chosen.values:
+            raise InvalidInput(
+                f"name at least one value of {pb.Dimension.Name(chosen.dimension)}, or leave this filter out: without any it leaves out everything",
+                field="query.filters",
+            )
         filters[name] = filters.get(name, frozenset(chosen.values)) & frozenset(chosen.values)
     if tenant := contexts.current().tenant_id:
         filters["tenant_id"] = filters.get("tenant_id", frozenset((tenant,))) & {tenant}
     return {
         "metrics": tuple(dict.fromkeys(query.metrics)),
         "filters": filters,
-        "group_by": tuple(_dimension(each, field="query.group_by") for each in query.group_by),
+        "group_by": tuple(_dimension(each, field="query.group_by", metrics=query.metrics) for each in query.group_by),
         "window": (window := _window(query)),
         "hop": _hop(query, window),
     }
@@ -215,7 +222,13 @@ def _check_metric(name: str) -> None:
         ) from None
 
 
-def _dimension(value: int, *, field: str) -> str:
+def _dimension(value: int, *, field: str, metrics: Sequence[str]) -> str:
+    without = [name for name in metrics if not name.startswith(OF_REDACTION_POLICIES)]
+    if value == pb.DIMENSION_REDACTION_POLICY and without:
+        raise InvalidInput(
+            f"DIMENSION_REDACTION_POLICY is of {OF_REDACTION_POLICIES}* alone: ask for {without[0]} by itself, without it",
+            field=field,
+        )
     try:
         return _DIMENSIONS[value]  # type: ignore[index]
     except KeyError:
