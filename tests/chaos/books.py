@@ -77,7 +77,8 @@ async def behind(mesh: Mesh) -> dict[str, int]:
     [rule] = [one for one in read_rules(source_files(SHIPPED)) if isinstance(one.condition, Standstill)]
     found: Counter[str] = Counter()
     for one in await StandingGroups(_settings(mesh)).standing(rule.condition.groups):
-        found[f"{one.group} on {one.topic}"] += one.waiting
+        if one.waiting:
+            found[f"{one.group} on {one.topic}"] += one.waiting
     return dict(found)
 
 

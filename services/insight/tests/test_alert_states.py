@@ -20,7 +20,7 @@ from sluice_insight.adapters.alerting.log import AlertLog
 from sluice_insight.adapters.comparisons import Comparisons
 from sluice_insight.adapters.events import drift_part
 from sluice_insight.adapters.sources import Sources
-from sluice_insight.domain.alerting.conditions import Beside, Standing, complete_moment, signals
+from sluice_insight.domain.alerting.conditions import Beside, Standing, complete_moment, ended, signals
 from sluice_insight.domain.alerting.rules import (
     Absence,
     Burn,
@@ -510,6 +510,28 @@ def test_a_group_that_stands_still_is_told_of_with_what_waits_on_its_partitions(
     assert [dict(signal.causes) for signal in found] == [{"waiting=7": 1.0}, {"waiting=1": 1.0}]
     said = [alert.summary for alert in Alerts().step(its, found, at=BEGIN)]
     assert said == ["sluice-quality: 7 on completions", "sluice-quality: 1 on verdicts"]
+
+
+@pytest.mark.parametrize(
+    ("seen", "state"),
+    [
+        ([], FIRING),  # nothing was answered
+        ([Standing("g", "t", 0, waiting=9, still=0, has_moved=True)], RESOLVED),
+        ([Standing("g", "t", 0, waiting=0, still=0)], RESOLVED),
+        ([Standing("g", "t", 0, waiting=9, still=MINUTE)], FIRING),  # insight began anew, and saw no move yet
+        ([Standing("g", "t", 0, waiting=0, still=0), Standing("g", "t", 1, waiting=9, still=MINUTE)], FIRING),
+        ([Standing("g", "t", 0, waiting=9, still=5 * MINUTE, has_moved=True)], FIRING),
+    ],
+)
+def test_a_standstill_ends_when_the_group_moves_and_not_when_an_observation_is_missing(
+    seen: list[Standing], state: str
+) -> None:
+    its = rule(Standstill(groups=("g",)), metric="", window=5 * MINUTE, lasts=0, keeps=9 * MINUTE)
+    alerts, still = Alerts(), Beside(standing=[Standing("g", "t", 0, waiting=9, still=5 * MINUTE)])
+    [alert] = alerts.step(its, signals(its, board(), [], at=BEGIN, beside=still), at=BEGIN)
+    beside, at = Beside(standing=seen), BEGIN + MINUTE
+    changed = alerts.step(its, signals(its, board(), [], at=at, beside=beside), at=at, ended=ended(its, beside))
+    assert [one.state for one in (*changed, alert)][0] == state
 
 
 def test_nothing_is_judged_beyond_the_watermark_until_nothing_more_is_waited_for() -> None:

@@ -179,12 +179,15 @@ async def test_a_group_stands_still_from_when_its_position_was_first_seen_while_
     settings = MeshSettings(kafka_bootstrap=mesh.kafka, kafka_embedded=mesh.embedded)
     groups = StandingGroups(settings, now=lambda: clock[0])
 
+    moves: list[bool] = []
+
     async def seen(after: float) -> list[tuple[int, float]]:
         """What waits, and for how many seconds the position has not moved, so many seconds later."""
         clock[0] += after
         found = await groups.standing(["reader", "one that never was"])
         assert {(one.group, one.topic, one.partition) for one in found} <= {("reader", topic.topic, 0)}
-        return [(one.waiting, one.still / 1_000_000) for one in found]
+        moves[:] = [one.has_moved for one in found]
+        return [(one.waiting, one.still / 1_000_000) for one in found if one.waiting]
 
     async with (
         AIOKafkaProducer(bootstrap_servers=mesh.kafka) as producer,
@@ -199,13 +202,16 @@ async def test_a_group_stands_still_from_when_its_position_was_first_seen_while_
         await producer.send_and_wait(topic.topic, b"2", key=b"2", partition=0)
         assert await seen(19) == [(1, 0.0)], "the broker is not asked all the time"
         assert await seen(20) == [(2, 39.0)]
+        assert moves == [False], "it may have stood there for longer"
         await reader.commit({topic: 1})
         assert await seen(20) == [(1, 0.0)], "it has moved"
+        assert moves == [True]
         assert await seen(60) == [(1, 60.0)]
         groups.settings = MeshSettings(kafka_bootstrap=f"127.0.0.1:{free_port()}")
         assert await seen(30) == [(1, 60.0)], "a broker that is away changes nothing"
         groups.settings = settings
         assert await seen(20) == [(1, 0.0)], "while it was away nobody could move"
+        assert moves == [False]
         await reader.commit({topic: 2})
         assert await seen(20) == []
 
@@ -214,7 +220,7 @@ async def test_a_group_stands_still_from_when_its_position_was_first_seen_while_
 async def test_a_group_that_stands_still_is_an_alert_until_it_moves(mesh: Mesh) -> None:
     """In a process of its own, by the shortest window that there is: a minute, and the pause between two looks."""
     (mesh.folder / "rules" / "still.yaml").write_text(
-        "rules:\n  - {rule: test.still, severity: info, window: 1m, summary: $count, standstill: {groups: [reader]}}\n"
+        "rules:\n  - {rule: test.still, severity: info, window: 1m, keeps: 9m, summary: $count, standstill: {groups: [reader]}}\n"
     )
     topic = topic_of(QualityMeasured).name
     with mesh.insight():

@@ -16,7 +16,7 @@ from sluice_insight.adapters.alerting.given_up import Counts
 from sluice_insight.adapters.alerting.interventions import Interventions
 from sluice_insight.adapters.alerting.log import AlertLog
 from sluice_insight.adapters.sources import Sources
-from sluice_insight.domain.alerting.conditions import Beside, Standing, complete_moment, moment_of, signals
+from sluice_insight.domain.alerting.conditions import Beside, Standing, complete_moment, ended, moment_of, signals
 from sluice_insight.domain.alerting.disparities import Measured
 from sluice_insight.domain.alerting.rules import DeadLetters, Rule, Standstill
 from sluice_insight.domain.alerting.states import Alert, Alerts
@@ -146,4 +146,4 @@ class Evaluator:
         found = signals(
             rule, self.board, self.sources.snapshot(), at=moment, beside=beside, still_open=self._alerts.open(rule.name)
         )
-        return self._alerts.step(rule, found, at=moment)
+        return self._alerts.step(rule, found, at=moment, ended=ended(rule, beside))

@@ -23,6 +23,17 @@ Place = tuple[str, TopicPartition]
 """A group, and a partition that it has committed a position of."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A place as it was first seen at its position, with events before it or without."""
+
+    position: int
+    since: float
+    has_moved: bool
+    """It was seen elsewhere before."""
+    waits: bool
+
+
 @dataclass
 class StandingGroups:
     """Asks the broker at most every PAUSE_SECONDS. What it remembers is since when a position stands: after a restart, and after a
@@ -32,14 +43,13 @@ class StandingGroups:
     now: Callable[[], float] = time.time
     pause_seconds: float = PAUSE_SECONDS
     _asked_at: float = 0.0
-    _since: dict[Place, tuple[int, float]] = field(default_factory=dict)
-    """The position of a place before which events wait, and when it was first seen there."""
+    _since: dict[Place, _Seen] = field(default_factory=dict)
     _waiting: Mapping[Place, int] = field(default_factory=dict)
     _silent: set[str] = field(default_factory=set)
     _was_away: bool = False
 
     async def standing(self, groups: Collection[str]) -> Sequence[Standing]:
-        """Places before which events wait. A group that has committed nothing is not known; a broker that is away changes nothing."""
+        """Places, also those before which nothing waits. A group that has committed nothing is not known; a broker that is away changes nothing."""
         if self.now() - self._asked_at >= self.pause_seconds:
             try:
                 found = await self._positions(groups)
@@ -51,9 +61,16 @@ class StandingGroups:
                 self._note_silent(set(groups) - {group for group, _ in found})
                 self._asked_at = self.now()
         return [
-            Standing(group, place.topic, place.partition, waiting, int((self._asked_at - since) * 1_000_000))
+            Standing(
+                group,
+                place.topic,
+                place.partition,
+                waiting,
+                int((self._asked_at - seen.since) * 1_000_000),
+                seen.has_moved,
+            )
             for (group, place), waiting in self._waiting.items()
-            for _, since in [self._since[group, place]]
+            for seen in [self._since[group, place]]
         ]
 
     def _note(self, found: Mapping[Place, tuple[int, int]]) -> None:
@@ -62,10 +79,14 @@ class StandingGroups:
         answered = {group for group, _ in found}
         # A coordinator that is just loading answers as one that knows nothing of the group: that is no reason to begin anew.
         since = {place: known for place, known in self._since.items() if place[0] not in answered}
-        waiting = {place: end - position for place, (position, end) in found.items() if end > position}
-        for place in waiting:
-            position, known = found[place][0], self._since.get(place)
-            since[place] = known if known is not None and known[0] == position else (position, self.now())
+        waiting = {place: max(0, end - position) for place, (position, end) in found.items()}
+        for place, (position, _) in found.items():
+            known = self._since.get(place)
+            if known is not None and known.position == position and known.waits and waiting[place]:
+                since[place] = known
+            else:
+                has_moved = known is not None and known.position != position
+                since[place] = _Seen(position, self.now(), has_moved, waits=waiting[place] > 0)
         self._since, self._waiting = since, waiting
 
     def _note_silent(self, silent: set[str]) -> None:

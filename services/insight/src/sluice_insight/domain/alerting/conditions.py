@@ -44,7 +44,7 @@ class Gaps(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A partition before which events wait for a group of consumers."""
+    """A partition of which a group of consumers has committed a position."""
 
     group: str
     topic: str
@@ -52,6 +52,8 @@ class Standing:
     waiting: int
     still: int
     """For so many microseconds the group's position has not moved."""
+    has_moved: bool = False
+    """Whether it was seen to move there: else it may have stood there for longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +151,27 @@ def _given_up(counts: Mapping[str, int], above: int) -> list[Signal]:
 def _standing_still(standing: Sequence[Standing], condition: Standstill, window: int) -> list[Signal]:
     counts = Counter[Labels]()
     for one in standing:
-        if one.group in condition.groups and one.still >= window:
+        if one.group in condition.groups and one.waiting and one.still >= window:
             counts[(("group", one.group), ("topic", one.topic))] += one.waiting
     return [
         Signal(labels=labels, causes={f"waiting={count}": 1.0}, words={"count": str(count)})
         for labels, count in sorted(counts.items())
     ]
+
+
+def ended(rule: Rule, beside: Beside) -> frozenset[Labels]:
+    """Those for whom the condition is known to be over, so that nothing is kept: their groups moved on, or nothing waits any more.
+
+    Of what was not asked, or not answered, nothing is known.
+    """
+    if not isinstance(rule.condition, Standstill):
+        return frozenset()
+    is_over: dict[Labels, bool] = {}
+    for one in beside.standing:
+        labels = (("group", one.group), ("topic", one.topic))
+        goes_on = one.waiting == 0 or (one.has_moved and one.still < rule.window)
+        is_over[labels] = is_over.get(labels, True) and goes_on
+    return frozenset(labels for labels, each in is_over.items() if each)
 
 
 def _changed(rule: Rule, condition: Change, board: Board, at: int) -> list[Signal]:

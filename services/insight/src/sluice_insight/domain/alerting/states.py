@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -76,14 +76,17 @@ class Alerts:
         """Pending and firing ones, of a rule or of all."""
         return [alert for alert in self._known.values() if alert.state != RESOLVED and rule in ("", alert.rule)]
 
-    def step(self, rule: Rule, signals: Iterable[Signal], *, at: int) -> list[Alert]:
-        """What changes when at this moment the rule's condition holds for exactly these labels."""
+    def step(self, rule: Rule, signals: Iterable[Signal], *, at: int, ended: Collection[Labels] = ()) -> list[Alert]:
+        """What changes when at this moment the rule's condition holds for exactly these labels.
+
+        For those that are known to have `ended` it is over now, however long the rule keeps them.
+        """
         holding = {signal.labels: signal for signal in signals}
         changed: list[Alert] = []
         for labels, signal in holding.items():
             changed += self._hold(rule, signal, self._known.get((rule.name, labels)), at)
         for alert in self.open(rule.name):
-            if alert.labels not in holding and self._is_over(rule, alert, at):
+            if alert.labels not in holding and (alert.labels in ended or self._is_over(rule, alert, at)):
                 changed.append(self._put(_over(alert, at)))
         return changed
 
