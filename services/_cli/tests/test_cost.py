@@ -1,6 +1,7 @@
 """What `sluice cost` sends and reads."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,19 @@ def test_a_currency_that_would_be_ignored_is_an_error(options: list[str], told: 
     result = CliRunner().invoke(cost.app, ["forecast", *options])
     assert result.exit_code == 1
     assert told in str(result.exception)
+
+
+@pytest.mark.parametrize(("hours", "shown"), [(0, "7 - - -"), (1, "7 9 - -"), (2, "7 9 8 10")])
+def test_nothing_is_forecast_from_no_history_and_no_interval_from_an_hour(
+    hours: int, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def usd(units: int) -> money_pb2.Money:
+        return money_pb2.Money(currency_code="USD", nano_units=units * 10**9)
+
+    period = pb.PeriodForecast(spent=usd(7), expected=usd(9), lower=usd(8), upper=usd(10))
+    cost._show_forecast(pb.SpendForecast(currency_code="USD", day=period, month=period, history_hours=hours))
+    [row] = [line for line in capsys.readouterr().out.splitlines() if " month " in line and "until" not in line]
+    assert re.sub(r"\W*USD|[^-0-9 ]", "", row).split() == shown.split()
 
 
 def test_what_is_no_format_is_named_before_anything_is_asked() -> None:

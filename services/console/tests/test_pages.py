@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import httpx2
 import pytest
 from sluice.cost.v1 import cost_service_pb2 as cost
-from sluice.events.v1 import fairness_pb2, gateway_pb2
+from sluice.events.v1 import drift_pb2, fairness_pb2, gateway_pb2
 from sluice.insight.v1 import comparison_service_pb2 as comparison
 from sluice.insight.v1 import insight_service_pb2 as insight
 from sluice.types.v1 import metric_pb2, money_pb2, verdict_pb2
@@ -430,6 +430,22 @@ async def test_of_a_window_in_which_others_were_compared_that_is_said(console: C
     assert "Nothing of this was compared in the window of" in page.text
 
 
+async def test_windows_that_are_kept_are_not_denied(console: Console) -> None:
+    console.mesh.earlier = [measured("none", 0.5, hours_ago(2)), measured("age", 0.42, hours_ago(2))]
+    async with console.signed_in() as client:
+        page = (await client.get("/fairness?attribute=output_terms")).text
+    assert "Nothing of this was compared of late." in page
+    assert "Nothing was compared yet." not in page
+
+
+async def test_a_difference_that_was_not_shown_is_no_all_clear(console: Console) -> None:
+    console.mesh.fairness = [measured("none", 0.97), measured("age", 0.82)]
+    async with console.signed_in() as client:
+        page = (await client.get("/fairness")).text
+    assert '<span class="tag calm">no difference shown</span>' in page
+    assert "tag good" not in page
+
+
 async def test_recall_by_name_origin_has_no_windows_before_and_says_so(console: Console) -> None:
     console.mesh.earlier = [measured("none", 0.5, hours_ago(2))]
     async with console.signed_in() as client:
@@ -567,14 +583,15 @@ async def test_an_alias_without_any_text_is_said_to_be_one_and_not_to_have_obser
     assert "Too few texts to say anything." not in page
 
 
-@pytest.mark.parametrize("hours", [0, 5])
-async def test_nothing_is_forecast_from_no_history(console: Console, hours: int) -> None:
+@pytest.mark.parametrize("hours", [0, 1, 5])
+async def test_nothing_is_forecast_from_no_history_and_no_interval_from_an_hour(console: Console, hours: int) -> None:
     period = cost.PeriodForecast(expected=money_pb2.Money(currency_code="USD", nano_units=777 * 10**9))
     console.mesh.forecasts = [cost.SpendForecast(currency_code="USD", day=period, month=period, history_hours=hours)]
     async with console.signed_in() as client:
         page = (await client.get("/cost")).text
     assert ("777.00 USD" in page) is bool(hours)
     assert ("no whole hour of history yet" in page) is not bool(hours)
+    assert ("90 %: " in page) is (hours > 1)
 
 
 async def test_drift_names_the_slice_that_explains_it(console: Console) -> None:
@@ -583,6 +600,15 @@ async def test_drift_names_the_slice_that_explains_it(console: Console) -> None:
         page = (await client.get("/drift")).text
     for part in ("greeting@3", "prompt version", "97.0 %", "is new"):
         assert part in page
+
+
+async def test_of_a_feature_of_which_too_little_is_known_no_number_is_told(console: Console) -> None:
+    console.mesh.drift = [drifted("acme")]
+    console.mesh.drift[0].features[1].verdict = drift_pb2.DRIFT_VERDICT_INSUFFICIENT
+    async with console.signed_in() as client:
+        page = (await client.get("/drift?tenant=acme&model=sluice-small")).text
+    assert "31.500" in page
+    assert "0.400" not in page
 
 
 async def test_a_feature_that_is_compared_with_windows_before_says_with_which(console: Console) -> None:

@@ -306,7 +306,10 @@ def forecast(
 def _show_forecast(found: pb.SpendForecast) -> None:
     table = Table("until the end of the", "spent", "expected", "90 % from", "to", title=found.currency_code)
     for name, period in (("day", found.day), ("month", found.month)):
-        table.add_row(name, *(_money(one) for one in (period.spent, period.expected, period.lower, period.upper)))
+        # Of no hour nothing is known; and one does not differ from itself, so that its interval has no width.
+        expected = _money(period.expected) if found.history_hours else "-"
+        interval = [_money(one) if found.history_hours > 1 else "-" for one in (period.lower, period.upper)]
+        table.add_row(name, _money(period.spent), expected, *interval)
     console.print(table)
     for burn in found.burn_rates:
         hours = burn.long_window.seconds / 3600

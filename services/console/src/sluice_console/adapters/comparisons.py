@@ -24,7 +24,7 @@ _DRIFT = {
 _FAIRNESS = {
     fairness_pb2.FAIRNESS_VERDICT_UNSPECIFIED: "",  # the reference itself, or told without a test
     fairness_pb2.FAIRNESS_VERDICT_INSUFFICIENT: "insufficient",
-    fairness_pb2.FAIRNESS_VERDICT_COMPARABLE: "comparable",
+    fairness_pb2.FAIRNESS_VERDICT_COMPARABLE: "no difference shown",
     fairness_pb2.FAIRNESS_VERDICT_DISPARATE: "disparate",
 }
 _MOST_SERIES = 200

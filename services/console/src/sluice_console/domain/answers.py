@@ -146,6 +146,11 @@ class Forecast:
     method: str
     history_hours: int
 
+    @property
+    def has_spread(self) -> bool:
+        """One hour does not differ from itself: its interval has no width, and would look certain."""
+        return self.history_hours > 1
+
 
 @dataclass(frozen=True, slots=True)
 class Alert:
