@@ -78,6 +78,7 @@ class Mesh(
     series: metric_pb2.MetricSeries | None = None
     """Whose every value is; None: the tenant's, where values are split by it."""
     drift: list[drift_pb2.DriftMeasured] = field(default_factory=list)
+    drift_earlier: list[drift_pb2.DriftMeasured] = field(default_factory=list)
     fairness: list[fairness_pb2.FairnessMeasured] = field(default_factory=list)
     """The newest of every group."""
     earlier: list[fairness_pb2.FairnessMeasured] = field(default_factory=list)
@@ -196,12 +197,20 @@ class Mesh(
         await self._note("insight", request, context)
         since = request.start_time.ToMicroseconds() if request.HasField("start_time") else 0
         found = [one for one in self.drift if one.window.start.ToMicroseconds() >= since]
+        kept = self.drift + self.drift_earlier
+        if request.HasField("window_start"):
+            found = [one for one in kept if one.window.start == request.window_start]
+        starts = sorted({one.window.start.ToMicroseconds() for one in kept}, reverse=True)
         return comparison.ListDriftResponse(
             comparisons=found,
             left_out=3 if self.drift_next_page else 0,
             next_page_token=self.drift_next_page,
-            older_count=len(self.drift) - len(found),
+            older_count=max(0, len(self.drift) - len(found)),
             complete_up_to=self._complete(),
+            windows=[
+                comparison.DriftWindow(start=stamp(EPOCH + timedelta(microseconds=start)), drifted_count=1)
+                for start in starts
+            ],
         )
 
     async def ListFairness(self, request, context):

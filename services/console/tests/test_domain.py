@@ -310,8 +310,13 @@ def alert_of(metric: str, *, ago: timedelta, length: timedelta, **series: str) -
 @pytest.mark.parametrize(
     ("metric", "series", "minutes", "address"),
     [
-        ("drift.drifted", {"tenant": "a b", "model": "small"}, 7, "/drift?tenant=a+b&model=small"),
-        ("drift.drifted", {"tenant": "", "model": "small"}, 7, "/drift?tenant=&model=small"),
+        (
+            "drift.drifted",
+            {"tenant": "a b", "model": "small"},
+            7,
+            "/drift?tenant=a+b&model=small&window=2026-11-26T11%3A53Z",
+        ),
+        ("drift.drifted", {"tenant": "", "model": "small"}, 7, "/drift?tenant=&model=small&window=2026-11-26T11%3A53Z"),
         (
             "fairness.input_terms.religion.selection_rate",
             {"tenant": "acme"},

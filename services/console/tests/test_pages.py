@@ -446,6 +446,35 @@ async def test_a_difference_that_was_not_shown_is_no_all_clear(console: Console)
     assert "tag good" not in page
 
 
+async def test_a_window_of_drift_that_is_over_is_shown_with_its_own_causes(console: Console) -> None:
+    """Where an alert leads: the newest window may have another cause, or none."""
+    series = {"tenant": "acme", "model": "sluice-small"}
+    console.mesh.drift = [drifted("acme", hours_ago(1))]
+    console.mesh.drift_earlier = [drifted("acme", hours_ago(3)), drifted("acme", hours_ago(4))]
+    console.mesh.drift_earlier[0].causes[0].slice = "es-cause"
+    async with console.signed_in() as client:
+        newest = (await client.get("/drift", params=series)).text
+        page = await client.get("/drift", params=series | {"window": name(3)})
+        gone = await client.get("/drift", params=series | {"window": name(2)})
+        wrong = await client.get("/drift?window=yesterday")
+    shown = page.text
+    assert "greeting@3" in newest
+    assert "Looking back" not in newest
+    assert page.status_code == 200
+    assert f"Looking back: the window from {hours_ago(3):%Y-%m-%d %H:%M}:00 UTC" in shown
+    assert f"Window of {hours_ago(3):%Y-%m-%d %H:%M}:00 UTC" in shown
+    assert "es-cause" in shown
+    assert "greeting@3" not in shown
+    [form] = re.findall(r'<form method="get" action="/drift" aria-label="Choose.*?</form>', shown, re.DOTALL)
+    assert dict(re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', form)) == series
+    assert re.findall(r'<option value="([^"]*)"', form) == ["", name(1), name(3), name(4)]
+    assert '<a href="?tenant=acme&amp;model=sluice-small">newest</a>' in shown
+    assert gone.status_code == 404
+    assert f"No window of {hours_ago(2):%Y-%m-%d %H:%M}:00 UTC is kept." in " ".join(gone.text.split())
+    assert "greeting@3" not in gone.text
+    assert wrong.status_code == 400
+
+
 async def test_recall_by_name_origin_has_no_windows_before_and_says_so(console: Console) -> None:
     console.mesh.earlier = [measured("none", 0.5, hours_ago(2))]
     async with console.signed_in() as client:
@@ -652,7 +681,8 @@ async def test_every_alert_has_its_row_to_link_to_and_leads_to_a_page_that_answe
         "quality.failed_ratio", "drift.drifted", "fairness.input_terms.age.selection_rate", "probe.unguarded", "cost.unpriced_requests",
     )  # fmt: skip
     series = metric_pb2.MetricSeries(tenant_id="acme", model="org/small 2")
-    at = stamp(datetime.now(UTC))
+    at = stamp(hours_ago(0))
+    console.mesh.drift = [drifted("acme", hours_ago(0))]
     console.mesh.alerts = [
         insight.Alert(
             alert_id=alert_id if i == 0 else f"a{i}", rule="r", state=insight.ALERT_STATE_FIRING,

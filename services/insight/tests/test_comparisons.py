@@ -81,7 +81,7 @@ def board_and_sources() -> tuple[Board, Sources]:
 
 @pytest_asyncio.fixture
 async def stub_and_comparisons(board_and_sources: tuple[Board, Sources]):
-    comparisons = Comparisons(most_drift=50, most_fairness=50, most_in_windows=50)
+    comparisons = Comparisons(most_drift=50, most_fairness=50, most_in_windows=50, most_in_drift_windows=18)
     board, sources = board_and_sources
     server = grpc.aio.server(interceptors=[CallInterceptor()])
     rpc.add_ComparisonServiceServicer_to_server(
@@ -117,6 +117,48 @@ async def test_a_window_too_small_to_say_anything_does_not_hide_the_one_that_did
     comparisons.take(drift("quiet", 5, INSUFFICIENT, observations=1))
     found = (await stub.ListDrift(pb.ListDriftRequest())).comparisons
     assert [(one.series.tenant_id, one.verdict) for one in found] == [("acme", DRIFTED), ("quiet", INSUFFICIENT)]
+
+
+async def test_a_window_of_drift_that_is_over_is_told_as_it_was(stub_and_comparisons) -> None:
+    stub, comparisons = stub_and_comparisons
+    events = [
+        drift("acme", 0, DRIFTED), drift("acme", 5, STABLE), drift("acme", 5, DRIFTED, revision=2), drift("globex", 5, STABLE),
+        drift("acme", 10, STABLE), drift("acme", 15, INSUFFICIENT, observations=3),
+    ]  # fmt: skip
+    for seed in range(5):
+        random.Random(seed).shuffle(events)
+        for event in events:
+            comparisons.take(event)
+    asked = pb.ListDriftRequest(window_start=at(5), start_time=at(10))
+    answer = await stub.ListDrift(asked)
+    assert [(one.series.tenant_id, one.part.revision, one.verdict) for one in answer.comparisons] == [
+        ("acme", 2, DRIFTED), ("globex", 1, STABLE),
+    ]  # fmt: skip
+    assert (answer.newest_at, answer.left_out, answer.older_count) == (at(5), 0, 0)
+    told = [(one.start, one.drifted_count) for one in answer.windows]
+    assert told == [(at(10), 0), (at(5), 1), (at(0), 1)]
+    newest = await stub.ListDrift(pb.ListDriftRequest())
+    assert [(one.start, one.drifted_count) for one in newest.windows] == told
+    assert newest.comparisons[0].window.start == at(10)
+    asked.tenant_id = "globex"
+    of_one = await stub.ListDrift(asked)
+    assert [(one.start, one.drifted_count) for one in of_one.windows] == [(at(5), 0)]
+    asked.window_start.CopyFrom(at(10))
+    assert not (await stub.ListDrift(asked)).comparisons
+    asked.window_start.CopyFrom(Timestamp(seconds=10**15))
+    with pytest.raises(grpc.aio.AioRpcError, match="must be a time"):
+        await stub.ListDrift(asked)
+
+
+async def test_of_windows_of_drift_a_tenant_sees_its_own_and_the_oldest_go(stub_and_comparisons) -> None:
+    stub, comparisons = stub_and_comparisons
+    for minutes in range(0, 60, 5):
+        for tenant in ("acme", "globex"):
+            comparisons.take(drift(tenant, minutes, STABLE))
+    mine = (("x-sluice-tenant-id", "acme"),)
+    answer = await stub.ListDrift(pb.ListDriftRequest(tenant_id="globex", window_start=at(55)), metadata=mine)
+    assert [one.series.tenant_id for one in answer.comparisons] == ["acme"]
+    assert [one.start for one in answer.windows] == [at(minutes) for minutes in range(55, 10, -5)]
 
 
 async def test_drifted_series_come_first_and_what_is_left_out_is_counted(stub_and_comparisons) -> None:

@@ -27,7 +27,7 @@ from sluice.events.v1 import drift_pb2 as sluice_dot_events_dot_v1_dot_drift__pb
 from sluice.events.v1 import fairness_pb2 as sluice_dot_events_dot_v1_dot_fairness__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*sluice/insight/v1/comparison_service.proto\x12\x11sluice.insight.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1csluice/events/v1/drift.proto\x1a\x1fsluice/events/v1/fairness.proto\"\x8b\x01\n\x10ListDriftRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xec\x01\n\x11ListDriftResponse\x12\x34\n\x0b\x63omparisons\x18\x01 \x03(\x0b\x32\x1f.sluice.events.v1.DriftMeasured\x12\x10\n\x08left_out\x18\x02 \x01(\x04\x12-\n\tnewest_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\x12\x13\n\x0bolder_count\x18\x05 \x01(\x04\x12\x32\n\x0e\x63omplete_up_to\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc9\x01\n\x13ListFairnessRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x11\n\tattribute\x18\x03 \x01(\t\x12\x14\n\x0clong_windows\x18\x04 \x01(\x08\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\r\n\x05model\x18\x06 \x01(\t\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\x30\n\x0cwindow_start\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x02\n\x14ListFairnessResponse\x12\x38\n\x0cmeasurements\x18\x01 \x03(\x0b\x32\".sluice.events.v1.FairnessMeasured\x12\x10\n\x08left_out\x18\x02 \x01(\x04\x12-\n\tnewest_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\x12\x32\n\x07windows\x18\x05 \x03(\x0b\x32!.sluice.insight.v1.FairnessWindow\x12\x32\n\x0e\x63omplete_up_to\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x0e\x46\x61irnessWindow\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x64isparate_count\x18\x02 \x01(\x04\x32\xcc\x01\n\x11\x43omparisonService\x12V\n\tListDrift\x12#.sluice.insight.v1.ListDriftRequest\x1a$.sluice.insight.v1.ListDriftResponse\x12_\n\x0cListFairness\x12&.sluice.insight.v1.ListFairnessRequest\x1a\'.sluice.insight.v1.ListFairnessResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*sluice/insight/v1/comparison_service.proto\x12\x11sluice.insight.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1csluice/events/v1/drift.proto\x1a\x1fsluice/events/v1/fairness.proto\"\xbd\x01\n\x10ListDriftRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0cwindow_start\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9d\x02\n\x11ListDriftResponse\x12\x34\n\x0b\x63omparisons\x18\x01 \x03(\x0b\x32\x1f.sluice.events.v1.DriftMeasured\x12\x10\n\x08left_out\x18\x02 \x01(\x04\x12-\n\tnewest_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\x12\x13\n\x0bolder_count\x18\x05 \x01(\x04\x12\x32\n\x0e\x63omplete_up_to\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x07windows\x18\x07 \x03(\x0b\x32\x1e.sluice.insight.v1.DriftWindow\"O\n\x0b\x44riftWindow\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rdrifted_count\x18\x02 \x01(\x04\"\xc9\x01\n\x13ListFairnessRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0e\n\x06metric\x18\x02 \x01(\t\x12\x11\n\tattribute\x18\x03 \x01(\t\x12\x14\n\x0clong_windows\x18\x04 \x01(\x08\x12\x11\n\tpage_size\x18\x05 \x01(\r\x12\r\n\x05model\x18\x06 \x01(\t\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\x30\n\x0cwindow_start\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x02\n\x14ListFairnessResponse\x12\x38\n\x0cmeasurements\x18\x01 \x03(\x0b\x32\".sluice.events.v1.FairnessMeasured\x12\x10\n\x08left_out\x18\x02 \x01(\x04\x12-\n\tnewest_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\x12\x32\n\x07windows\x18\x05 \x03(\x0b\x32!.sluice.insight.v1.FairnessWindow\x12\x32\n\x0e\x63omplete_up_to\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x0e\x46\x61irnessWindow\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x64isparate_count\x18\x02 \x01(\x04\x32\xcc\x01\n\x11\x43omparisonService\x12V\n\tListDrift\x12#.sluice.insight.v1.ListDriftRequest\x1a$.sluice.insight.v1.ListDriftResponse\x12_\n\x0cListFairness\x12&.sluice.insight.v1.ListFairnessRequest\x1a\'.sluice.insight.v1.ListFairnessResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,15 +35,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sluice.insight.v1.compariso
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTDRIFTREQUEST']._serialized_start=162
-  _globals['_LISTDRIFTREQUEST']._serialized_end=301
-  _globals['_LISTDRIFTRESPONSE']._serialized_start=304
-  _globals['_LISTDRIFTRESPONSE']._serialized_end=540
-  _globals['_LISTFAIRNESSREQUEST']._serialized_start=543
-  _globals['_LISTFAIRNESSREQUEST']._serialized_end=744
-  _globals['_LISTFAIRNESSRESPONSE']._serialized_start=747
-  _globals['_LISTFAIRNESSRESPONSE']._serialized_end=1021
-  _globals['_FAIRNESSWINDOW']._serialized_start=1023
-  _globals['_FAIRNESSWINDOW']._serialized_end=1107
-  _globals['_COMPARISONSERVICE']._serialized_start=1110
-  _globals['_COMPARISONSERVICE']._serialized_end=1314
+  _globals['_LISTDRIFTREQUEST']._serialized_end=351
+  _globals['_LISTDRIFTRESPONSE']._serialized_start=354
+  _globals['_LISTDRIFTRESPONSE']._serialized_end=639
+  _globals['_DRIFTWINDOW']._serialized_start=641
+  _globals['_DRIFTWINDOW']._serialized_end=720
+  _globals['_LISTFAIRNESSREQUEST']._serialized_start=723
+  _globals['_LISTFAIRNESSREQUEST']._serialized_end=924
+  _globals['_LISTFAIRNESSRESPONSE']._serialized_start=927
+  _globals['_LISTFAIRNESSRESPONSE']._serialized_end=1201
+  _globals['_FAIRNESSWINDOW']._serialized_start=1203
+  _globals['_FAIRNESSWINDOW']._serialized_end=1287
+  _globals['_COMPARISONSERVICE']._serialized_start=1290
+  _globals['_COMPARISONSERVICE']._serialized_end=1494
 # @@protoc_insertion_point(module_scope)

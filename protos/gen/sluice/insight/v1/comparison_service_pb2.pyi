@@ -32,6 +32,7 @@ class ListDriftRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
+    WINDOW_START_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """Only this tenant; empty means every one. Callers on behalf of a tenant (`x-sluice-tenant-id`) get that tenant's only."""
     model: _builtins.str
@@ -46,6 +47,12 @@ class ListDriftRequest(_message.Message):
         say anything were is told by the newest of these. Absent: whatever is kept.
         """
 
+    @_builtins.property
+    def window_start(self) -> _timestamp_pb2.Timestamp:
+        """Only windows that begin at this moment, of those that are kept (ListDriftResponse.windows): nothing where it is none of them. Absent: the newest of
+        every series. start_time is not heeded beside it.
+        """
+
     def __init__(
         self,
         *,
@@ -54,10 +61,11 @@ class ListDriftRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
+        window_start: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time", "window_start", b"window_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token", "start_time", b"start_time", "tenant_id", b"tenant_id", "window_start", b"window_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -75,6 +83,7 @@ class ListDriftResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     OLDER_COUNT_FIELD_NUMBER: _builtins.int
     COMPLETE_UP_TO_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
     left_out: _builtins.int
     """How many more there are after these."""
     next_page_token: _builtins.str
@@ -97,6 +106,12 @@ class ListDriftResponse(_message.Message):
         one before it.
         """
 
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___DriftWindow]:
+        """The windows that can be asked for by window_start: those in which anything could be said of what was asked for (whatever window_start says), newest
+        first. On the first page only.
+        """
+
     def __init__(
         self,
         *,
@@ -106,14 +121,43 @@ class ListDriftResponse(_message.Message):
         next_page_token: _builtins.str = ...,
         older_count: _builtins.int = ...,
         complete_up_to: _timestamp_pb2.Timestamp | None = ...,
+        windows: _abc.Iterable[Global___DriftWindow] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["complete_up_to", b"complete_up_to", "newest_at", b"newest_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "complete_up_to", b"complete_up_to", "left_out", b"left_out", "newest_at", b"newest_at", "next_page_token", b"next_page_token", "older_count", b"older_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["comparisons", b"comparisons", "complete_up_to", b"complete_up_to", "left_out", b"left_out", "newest_at", b"newest_at", "next_page_token", b"next_page_token", "older_count", b"older_count", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListDriftResponse: _TypeAlias = ListDriftResponse  # noqa: Y015
+
+@_typing.final
+class DriftWindow(_message.Message):
+    """A window that drift compared with the reference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    DRIFTED_COUNT_FIELD_NUMBER: _builtins.int
+    drifted_count: _builtins.int
+    """How many series of what was asked for had drifted in it."""
+    @_builtins.property
+    def start(self) -> _timestamp_pb2.Timestamp:
+        """Its first moment."""
+
+    def __init__(
+        self,
+        *,
+        start: _timestamp_pb2.Timestamp | None = ...,
+        drifted_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drifted_count", b"drifted_count", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DriftWindow: _TypeAlias = DriftWindow  # noqa: Y015
 
 @_typing.final
 class ListFairnessRequest(_message.Message):

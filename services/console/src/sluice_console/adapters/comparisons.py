@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,13 +29,6 @@ _MOST_SERIES = 200
 _MEASUREMENTS_A_PAGE, _MOST_PAGES = 4_000, 5
 
 
-@dataclass(frozen=True, slots=True)
-class FoundGroups(Found[GroupMeasurement]):
-    """Measurements of groups, and the windows that can be asked for, the newest first."""
-
-    windows: Sequence[KeptWindow] = ()
-
-
 class ComparisonReader:
     """What was compared. Every method raises Away when insight does not answer in time, or refuses."""
 
@@ -46,15 +37,22 @@ class ComparisonReader:
         self._insight = Neighbour("insight", "the comparisons", seconds)
 
     async def drift(
-        self, *, tenant: str, model: str = "", token: str = "", since: datetime | None = None
+        self,
+        *,
+        tenant: str,
+        model: str = "",
+        token: str = "",
+        since: datetime | None = None,
+        window: datetime | None = None,
     ) -> Found[DriftedSeries]:
-        """The newest comparison of every series that was seen since, drifted ones first; `model` empty means every one."""
+        """The newest comparison of every series that was seen since, or those of a window, drifted ones first; `model` empty means every one."""
         request = pb.ListDriftRequest(
             tenant_id=tenant,
             model=model,
             page_size=_MOST_SERIES,
             page_token=token,
             start_time=None if since is None else timestamp(since),
+            window_start=None if window is None else timestamp(window),
         )
         answer = await self._insight.ask(self._stub.ListDrift, request, tenant=tenant)
         return Found(
@@ -64,11 +62,12 @@ class ComparisonReader:
             answer.next_page_token,
             answer.older_count,
             moment(answer, "complete_up_to"),
+            [KeptWindow(one.start.ToDatetime(tzinfo=UTC), one.drifted_count) for one in answer.windows],
         )
 
     async def fairness(
         self, *, tenant: str, metric: str, long_windows: bool, window: datetime | None = None
-    ) -> FoundGroups:
+    ) -> Found[GroupMeasurement]:
         """The measurements of every group of every attribute, of one window or the newest; at most 20,000, and told how many more there were."""
         request = pb.ListFairnessRequest(
             tenant_id=tenant,
@@ -92,9 +91,7 @@ class ComparisonReader:
             if not request.page_token:
                 break
         newest_at = moment(answer, "newest_at")
-        return FoundGroups(
-            list(found.values()), answer.left_out, newest_at, windows=windows, complete_up_to=complete_up_to
-        )
+        return Found(list(found.values()), answer.left_out, newest_at, windows=windows, complete_up_to=complete_up_to)
 
 
 def _kept_window(window: pb.FairnessWindow) -> KeptWindow:

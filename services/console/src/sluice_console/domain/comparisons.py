@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 from sluice_console.domain.charts import Chart, Line
+from sluice_console.domain.looking_back import KeptWindow
 
 T = TypeVar("T")
 MOST_BINS = 24
@@ -28,6 +29,8 @@ class Found(Generic[T]):
     older: int = 0
     """How many there are besides, of before the time that was asked for."""
     complete_up_to: datetime | None = None
+    windows: Sequence[KeptWindow] = ()
+    """That can be looked back to, the newest first."""
 
 
 @dataclass(frozen=True, slots=True)

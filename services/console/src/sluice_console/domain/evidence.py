@@ -31,9 +31,8 @@ def seen_at(alert: Alert, now: datetime) -> str:
     match point.metric.partition(".")[0]:
         case "drift":
             # Also an empty name: it is that of the series over all tenants, or models.
-            return _address(
-                "/drift", {"tenant": point.series.get("tenant", ""), "model": point.series.get("model", "")}
-            )
+            series = {name: point.series.get(name, "") for name in ("tenant", "model")}
+            return _address("/drift", series | {"window": name_of(point.start)})
         case "fairness":
             return _fairness(point, alert.labels.get("attribute", ""))
         case "probe":

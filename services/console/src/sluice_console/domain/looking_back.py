@@ -1,4 +1,4 @@
-"""Which window of fairness a page shows, of those that can be looked back to, and how an address names it."""
+"""Which window of fairness or drift a page shows, of those that can be looked back to, and how an address names it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class KeptWindow:
     """A window that can be looked back to."""
 
     start: datetime
-    disparate: int
-    """Groups that were treated differently in it, in all attributes."""
+    found: int
+    """Groups that were treated differently in it, in all attributes; of drift series that had drifted."""
 
     @property
     def name(self) -> str:
@@ -33,7 +33,7 @@ class KeptWindow:
 
 @dataclass(frozen=True, slots=True)
 class LookingBack:
-    """The windows that are kept, the newest first, and the one that is asked for; None asks for the newest of every group."""
+    """The windows that are kept, the newest first, and the one that is asked for; None asks for the newest of every group, or series."""
 
     kept: Sequence[KeptWindow]
     start: datetime | None = None

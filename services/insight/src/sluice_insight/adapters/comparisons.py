@@ -1,4 +1,4 @@
-"""What drift and fairness measured, from their events: the newest, and of fairness the windows before it."""
+"""What drift and fairness measured, from their events: the newest, and the windows before it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from sys import intern
 from typing import NamedTuple
 
 from google.protobuf.message import Message
-from sluice.events.v1.drift_pb2 import DRIFT_VERDICT_INSUFFICIENT, DriftMeasured
+from sluice.events.v1.drift_pb2 import DRIFT_VERDICT_DRIFTED, DRIFT_VERDICT_INSUFFICIENT, DriftMeasured
 from sluice.events.v1.fairness_pb2 import FAIRNESS_VERDICT_DISPARATE, FairnessMeasured
 from sluice.events.v1.probe_pb2 import ProbeMeasured
+from sluice.types.v1.metric_pb2 import MetricSeries
 
 from sluice_insight.adapters import name_origins
 from sluice_insight.domain.latest import Latest
@@ -26,8 +27,17 @@ MOST_LONG_WINDOWS, MOST_SHORT_WINDOWS = 7 * 24, 60
 """Windows of fairness that can be looked back to: a week of hours, an hour of minutes."""
 MOST_IN_WINDOWS = 50_000
 """Measurements in the long windows, and as many in the short ones; one takes some 0.6 KB. A series has up to 200 in a window: 250 of its hours."""
+MOST_DRIFT_WINDOWS = 24 * 12
+"""Windows of drift that can be looked back to: a day of five minutes."""
+MOST_IN_DRIFT_WINDOWS = 10_000
+"""Comparisons in them; one takes about 3 KB. With more than 34 series there are fewer windows."""
 LONG_SECONDS = 600
 """Windows of at least so many seconds count as long ones."""
+
+
+_SERIES = tuple(field.name for field in MetricSeries.DESCRIPTOR.fields)
+TENANT, MODEL = _SERIES.index("tenant_id"), _SERIES.index("model")
+"""Places in the key of a comparison of drift."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +50,25 @@ class DriftComparison:
     def key(self) -> tuple[str, ...]:
         says = self.event.verdict != DRIFT_VERDICT_INSUFFICIENT
         series = self.event.series
-        return (*(value for _, value in _fields(series)), "says" if says else "insufficient")
+        return (*(getattr(series, name) for name in _SERIES), "says" if says else "insufficient")
 
     @cached_property
     def rank(self) -> tuple[int, int, bool]:
         return _start(self.event), self.event.part.revision, self.event.part.closed
+
+
+@dataclass(frozen=True, slots=True)
+class KeptComparison:
+    """One series in a window that can be looked back to and said something; packed, for of many few are looked at."""
+
+    key: tuple[str, ...]
+    rank: tuple[int, int, bool]
+    has_drifted: bool
+    packed: bytes
+
+    @property
+    def event(self) -> DriftMeasured:
+        return DriftMeasured.FromString(self.packed)
 
 
 class FairnessKey(NamedTuple):
@@ -113,11 +137,14 @@ class Comparisons:
         most_drift: int = MOST_DRIFT,
         most_fairness: int = MOST_FAIRNESS,
         most_in_windows: int = MOST_IN_WINDOWS,
+        most_in_drift_windows: int = MOST_IN_DRIFT_WINDOWS,
     ) -> None:
         self.drift: Latest[DriftComparison] = Latest(most_drift)
         self.fairness: Latest[FairnessMeasurement] = Latest(most_fairness)
         self._long_windows: Windows[KeptMeasurement] = Windows(MOST_LONG_WINDOWS, most_in_windows)
         self._short_windows: Windows[KeptMeasurement] = Windows(MOST_SHORT_WINDOWS, most_in_windows)
+        self.drift_windows: Windows[KeptComparison] = Windows(MOST_DRIFT_WINDOWS, most_in_drift_windows)
+        """Those of drift that can be looked back to."""
         self.name_origins = NameOrigins()
 
     def take(self, event: Message) -> None:
@@ -128,7 +155,10 @@ class Comparisons:
         """Reads an event, and raises what of it cannot be read; what comes back keeps it."""
         if isinstance(event, DriftMeasured):
             drift = DriftComparison(event)
-            return partial(self._keep_drift, drift, drift.key, drift.rank)
+            has_drifted = event.verdict == DRIFT_VERDICT_DRIFTED
+            return partial(
+                self._keep_drift, drift, KeptComparison(drift.key, drift.rank, has_drifted, event.SerializeToString())
+            )
         if isinstance(event, FairnessMeasured):
             one = FairnessMeasurement(event)
             is_disparate = event.verdict == FAIRNESS_VERDICT_DISPARATE
@@ -139,8 +169,10 @@ class Comparisons:
             return partial(name_origins.take, self.name_origins, event)
         return _nothing
 
-    def _keep_drift(self, one: DriftComparison, *_read: object) -> None:
+    def _keep_drift(self, one: DriftComparison, kept: KeptComparison) -> None:
         self.drift.put(one)
+        if one.event.verdict != DRIFT_VERDICT_INSUFFICIENT:
+            self.drift_windows.put(kept)
 
     def _keep_fairness(self, one: FairnessMeasurement, kept: KeptMeasurement) -> None:
         self.fairness.put(one)
@@ -158,10 +190,6 @@ class Comparisons:
 
 def _nothing() -> None:
     """Of an event that is none of these."""
-
-
-def _fields(series: Message) -> list[tuple[str, str]]:
-    return [(field.name, getattr(series, field.name)) for field in series.DESCRIPTOR.fields]
 
 
 def _start(event: DriftMeasured | FairnessMeasured) -> int:

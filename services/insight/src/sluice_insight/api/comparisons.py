@@ -14,7 +14,15 @@ from sluice.insight.v1 import comparison_service_pb2_grpc as pb_grpc
 from sluice_kit import context
 from sluice_kit.errors import InvalidInput
 
-from sluice_insight.adapters.comparisons import Comparisons, DriftComparison, FairnessMeasurement, KeptMeasurement
+from sluice_insight.adapters.comparisons import (
+    MODEL,
+    TENANT,
+    Comparisons,
+    DriftComparison,
+    FairnessMeasurement,
+    KeptComparison,
+    KeptMeasurement,
+)
 from sluice_insight.adapters.watermark import Watermark, stamp
 from sluice_insight.api.paging import page
 
@@ -22,6 +30,7 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ComparisonService"].full_name
 _DRIFT_PAGE, _LARGEST_DRIFT_PAGE = 100, 1_000
 _FAIRNESS_PAGE, _LARGEST_FAIRNESS_PAGE = 500, 5_000
 
+_Compared = DriftComparison | KeptComparison
 _Measured = FairnessMeasurement | KeptMeasurement
 
 
@@ -51,16 +60,19 @@ class ComparisonService(pb_grpc.ComparisonServiceServicer):
         self._comparisons, self._watermark = comparisons, watermark
 
     async def ListDrift(self, request: pb.ListDriftRequest, _: grpc.aio.ServicerContext) -> pb.ListDriftResponse:
-        """The newest window of every series; a tenant's callers get their tenant's."""
+        """The newest window of every series, or one window; a tenant's callers get their tenant's."""
         tenant = context.current().tenant_id or request.tenant_id
 
-        def matches(one: DriftComparison) -> bool:
-            series = one.event.series
-            return (not tenant or series.tenant_id == tenant) and (not request.model or series.model == request.model)
+        def matches(one: _Compared) -> bool:
+            return (not tenant or one.key[TENANT] == tenant) and (not request.model or one.key[MODEL] == request.model)
 
         known = self._comparisons.drift.find(matches)
         since = _microseconds(request, "start_time") if request.HasField("start_time") else 0
-        found = _newest_that_says([one for one in known if one.rank[0] >= since])
+        found: list[_Compared] = [*_newest_that_says([one for one in known if one.rank[0] >= since])]
+        older = len({one.key[:-1] for one in known}) - len(found)
+        windows = self._comparisons.drift_windows
+        if request.HasField("window_start"):
+            found, older = [*windows.find(_microseconds(request, "window_start"), matches)], 0
         found.sort(key=_order)
         shown = page(
             found, size=request.page_size, default=_DRIFT_PAGE, largest=_LARGEST_DRIFT_PAGE, token=request.page_token
@@ -70,8 +82,9 @@ class ComparisonService(pb_grpc.ComparisonServiceServicer):
             left_out=shown.left_out,
             newest_at=_newest(found),
             next_page_token=shown.next_token,
-            older_count=len({one.key[:-1] for one in known}) - len(found),
+            older_count=older,
             complete_up_to=stamp(self._watermark.of_drift()),
+            windows=[] if request.page_token else map(_drift_window, windows.each(matches)),
         )
 
     async def ListFairness(
@@ -117,7 +130,7 @@ def _newest_that_says(found: Sequence[DriftComparison]) -> list[DriftComparison]
     return list(by_series.values())
 
 
-def _order(one: DriftComparison) -> int:
+def _order(one: _Compared) -> int:
     event = one.event
     if event.verdict != DRIFT_VERDICT_INSUFFICIENT:
         return 0 if event.verdict == DRIFT_VERDICT_DRIFTED else 1
@@ -134,6 +147,11 @@ def _microseconds(request: pb.ListDriftRequest | pb.ListFairnessRequest, name: s
     except ValueError:  # beyond what protobuf calls a time
         raise InvalidInput("must be a time of the years 1 to 9999", field=name) from None
     return found
+
+
+def _drift_window(window: tuple[int, Sequence[KeptComparison]]) -> pb.DriftWindow:
+    start, found = window
+    return pb.DriftWindow(start=stamp(start), drifted_count=sum(one.has_drifted for one in found))
 
 
 def _window(window: tuple[int, Sequence[KeptMeasurement]]) -> pb.FairnessWindow:
