@@ -18,6 +18,7 @@ from sluice_cli.event_commands import events
 from sluice_cli.mesh import demo_env, operation
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
+from sluice_cli.metrics import metrics
 from sluice_cli.privacy.commands import privacy
 from sluice_cli.requests.commands import requests
 
@@ -35,6 +36,7 @@ app.add_typer(cost.app, name="cost")
 app.add_typer(alerts, name="alerts")
 app.add_typer(drift, name="drift")
 app.command("requests")(requests)
+app.command("metrics")(metrics)
 
 console = terminal.console()
 

@@ -1,9 +1,8 @@
 """Asks insight about alerts, and tells it what people do about them."""
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,12 +11,10 @@ from sluice.insight.v1 import alert_service_pb2 as pb
 from sluice.insight.v1 import alert_service_pb2_grpc as rpc
 from sluice.insight.v1 import insight_service_pb2 as insight
 from sluice.insight.v1 import insight_service_pb2_grpc as insight_rpc
-from sluice_kit.context import TENANT_ID
 
-from sluice_cli.mesh import demo_env
+from sluice_cli.insight_channel import as_tenant, insight_channel
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
-from sluice_cli.mesh.readiness import CHANNEL_OPTIONS
 
 _SECONDS = 10.0
 _PREFIX = "ALERT_STATE_"
@@ -60,15 +57,15 @@ def labels(told: Sequence[str]) -> dict[str, str]:
 
 def listed(home: Home, tenant: str, request: insight.ListAlertsRequest) -> insight.ListAlertsResponse:
     """One page, newest first. MeshProblem where insight is away or refuses."""
-    with _asking(home) as channel:
+    with _channel(home) as channel:
         stub = insight_rpc.InsightServiceStub(channel)
-        return stub.ListAlerts(request, metadata=_as(tenant), timeout=_SECONDS)
+        return stub.ListAlerts(request, metadata=as_tenant(tenant), timeout=_SECONDS)
 
 
 def watched(home: Home, tenant: str, request: pb.WatchAlertsRequest) -> Iterator[pb.WatchAlertsResponse]:
     """Until it is interrupted. MeshProblem where insight goes away or refuses."""
-    with _asking(home) as channel:
-        yield from rpc.AlertServiceStub(channel).WatchAlerts(request, metadata=_as(tenant))
+    with _channel(home) as channel:
+        yield from rpc.AlertServiceStub(channel).WatchAlerts(request, metadata=as_tenant(tenant))
 
 
 def silenced(
@@ -77,13 +74,13 @@ def silenced(
     """A new silence from now on. MeshProblem where insight is away or refuses."""
     request = pb.CreateSilenceRequest(rule=rule, labels=about, set_by=who, reason=reason)
     request.ends_at.FromDatetime(now + lasts)
-    with _asking(home) as channel:
+    with _channel(home) as channel:
         return rpc.AlertServiceStub(channel).CreateSilence(request, timeout=_SECONDS).silence
 
 
 def expired(home: Home, silence_id: str, *, who: str) -> pb.Silence:
     """The silence, ended. MeshProblem where there is none."""
-    with _asking(home) as channel:
+    with _channel(home) as channel:
         request = pb.ExpireSilenceRequest(silence_id=silence_id, expired_by=who)
         return rpc.AlertServiceStub(channel).ExpireSilence(request, timeout=_SECONDS).silence
 
@@ -91,34 +88,17 @@ def expired(home: Home, silence_id: str, *, who: str) -> pb.Silence:
 def silences(home: Home, *, is_all: bool) -> pb.ListSilencesResponse:
     """Those that hold or will; with is_all those that are over, too."""
     wanted = [] if is_all else [pb.SILENCE_STATE_ACTIVE, pb.SILENCE_STATE_PENDING]
-    with _asking(home) as channel:
+    with _channel(home) as channel:
         request = pb.ListSilencesRequest(states=wanted, page_size=1000)
         return rpc.AlertServiceStub(channel).ListSilences(request, timeout=_SECONDS)
 
 
 def acknowledged(home: Home, alert_id: str, *, who: str, reason: str) -> insight.Alert:
     """The alert, taken on. MeshProblem where there is none, or it is over."""
-    with _asking(home) as channel:
+    with _channel(home) as channel:
         request = pb.AcknowledgeAlertRequest(alert_id=alert_id, acknowledged_by=who, reason=reason)
         return rpc.AlertServiceStub(channel).AcknowledgeAlert(request, timeout=_SECONDS).alert
 
 
-def _as(tenant: str) -> tuple[tuple[str, str], ...]:
-    return ((TENANT_ID, tenant),) if tenant else ()
-
-
-@contextmanager
-def _asking(home: Home) -> Iterator[grpc.Channel]:
-    target = os.environ.get("SLUICE_INSIGHT_TARGET") or demo_env.read(home)["SLUICE_INSIGHT_TARGET"]
-    with grpc.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
-        try:
-            yield channel
-        except grpc.RpcError as error:
-            code = error.code()  # type: ignore[attr-defined]
-            if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-                raise MeshProblem(
-                    "insight, which judges the rules, does not answer: see `sluice mesh status`."
-                ) from None
-            if code is grpc.StatusCode.UNIMPLEMENTED:
-                raise MeshProblem("This insight knows no silences yet: upgrade it.") from None
-            raise MeshProblem(f"{error.details()}") from None  # type: ignore[attr-defined]
+def _channel(home: Home) -> AbstractContextManager[grpc.Channel]:
+    return insight_channel(home, whose_work="judges the rules", unknown="silences")

@@ -1,0 +1,34 @@
+"""A channel to insight, whose failures are told in words."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+from sluice_kit.context import TENANT_ID
+
+from sluice_cli.mesh import demo_env
+from sluice_cli.mesh.home import Home
+from sluice_cli.mesh.problem import MeshProblem
+from sluice_cli.mesh.readiness import CHANNEL_OPTIONS
+
+
+def as_tenant(tenant: str) -> tuple[tuple[str, str], ...]:
+    """Metadata of a call on behalf of a tenant; of nobody's where it is empty."""
+    return ((TENANT_ID, tenant),) if tenant else ()
+
+
+@contextmanager
+def insight_channel(home: Home, *, whose_work: str, unknown: str) -> Iterator[grpc.Channel]:
+    """MeshProblem where insight is away (it says what `whose_work` is), refuses, or is too old (`unknown` to it)."""
+    target = os.environ.get("SLUICE_INSIGHT_TARGET") or demo_env.read(home)["SLUICE_INSIGHT_TARGET"]
+    with grpc.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
+        try:
+            yield channel
+        except grpc.RpcError as error:
+            code = error.code()  # type: ignore[attr-defined]
+            if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise MeshProblem(f"insight, which {whose_work}, does not answer: see `sluice mesh status`.") from None
+            if code is grpc.StatusCode.UNIMPLEMENTED:
+                raise MeshProblem(f"This insight knows no {unknown} yet: upgrade it.") from None
+            raise MeshProblem(f"{error.details()}") from None  # type: ignore[attr-defined]
