@@ -30,7 +30,7 @@ from sluice_kit.events import UndecodableEvent, decode, topic_of
 from sluice_kit.ordered import OrderedReader, Span
 from sluice_kit.settings import load, target_of
 
-from sluice_insight.api.metrics import LARGEST_PAGE, MOST_METRICS, InsightService
+from sluice_insight.api.metrics import LARGEST_PAGE, MOST_METRICS, OF_REDACTION_POLICIES, InsightService
 from sluice_insight.consumer import EVENTS, Feed
 from sluice_insight.domain.board import MINUTE, Board
 from sluice_insight.domain.catalogue import METRICS
@@ -198,15 +198,21 @@ async def _compare(report: Report, rebuilt: Rebuilt, stub: Any, *, history: int)
 
 async def _answers(ask: Any, start: int, end: int) -> Points:
     """Every metric of every series, minute by minute."""
-    names = list(METRICS)
     found: dict[tuple[Any, ...], MetricPoint] = {}
-    for first in range(0, len(names), MOST_METRICS):
-        request = pb.QueryMetricsRequest(page_size=LARGEST_PAGE)
-        request.query.metrics.extend(names[first : first + MOST_METRICS])
-        request.query.group_by.extend(number for number in pb.Dimension.values() if number != pb.DIMENSION_UNSPECIFIED)
-        request.start_time.FromMicroseconds(start)
-        request.end_time.FromMicroseconds(end)
-        await _take_pages(ask, request, found)
+    dimensions = set(pb.Dimension.values()) - {pb.DIMENSION_UNSPECIFIED}
+    of_policies = {name for name in METRICS if name.startswith(OF_REDACTION_POLICIES)}
+    for names, told_apart in (
+        (of_policies, dimensions),
+        (METRICS.keys() - of_policies, dimensions - {pb.DIMENSION_REDACTION_POLICY}),
+    ):
+        asked = sorted(names)
+        for first in range(0, len(asked), MOST_METRICS):
+            request = pb.QueryMetricsRequest(page_size=LARGEST_PAGE)
+            request.query.metrics.extend(asked[first : first + MOST_METRICS])
+            request.query.group_by.extend(sorted(told_apart))
+            request.start_time.FromMicroseconds(start)
+            request.end_time.FromMicroseconds(end)
+            await _take_pages(ask, request, found)
     return found
 
 
