@@ -1,10 +1,8 @@
 """Asks insight's RequestService."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -12,12 +10,10 @@ from sluice.events.v1.gateway_pb2 import RequestOutcome
 from sluice.insight.v1 import request_service_pb2 as pb
 from sluice.insight.v1 import request_service_pb2_grpc as rpc
 from sluice.types.v1.verdict_pb2 import Action
-from sluice_kit.context import TENANT_ID
 
-from sluice_cli.mesh import demo_env
+from sluice_cli.insight_channel import as_tenant, insight_channel
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
-from sluice_cli.mesh.readiness import CHANNEL_OPTIONS
 
 _SECONDS = 10.0
 _PREFIX = "REQUEST_OUTCOME_"
@@ -74,30 +70,17 @@ def found(home: Home, tenant: str, query: pb.ListRequestsRequest, *, min_seconds
     """One page, newest first. MeshProblem where insight is away or refuses."""
     if min_seconds:
         query.min_latency.FromTimedelta(timedelta(seconds=min_seconds))
-    with _service(home) as insight:
-        return _ask(insight.ListRequests, query, tenant)
+    with _channel(home) as channel:
+        stub = rpc.RequestServiceStub(channel)
+        return stub.ListRequests(query, metadata=as_tenant(tenant), timeout=_SECONDS)
 
 
 def story(home: Home, tenant: str, request_id: str) -> pb.GetRequestResponse:
     """One story. MeshProblem when nothing is known of it, or it is another tenant's."""
-    with _service(home) as insight:
-        return _ask(insight.GetRequest, pb.GetRequestRequest(request_id=request_id), tenant)
+    with _channel(home) as channel:
+        request = pb.GetRequestRequest(request_id=request_id)
+        return rpc.RequestServiceStub(channel).GetRequest(request, metadata=as_tenant(tenant), timeout=_SECONDS)
 
 
-@contextmanager
-def _service(home: Home) -> Iterator[rpc.RequestServiceStub]:
-    target = os.environ.get("SLUICE_INSIGHT_TARGET") or demo_env.read(home)["SLUICE_INSIGHT_TARGET"]
-    with grpc.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
-        yield rpc.RequestServiceStub(channel)
-
-
-def _ask(method: Callable[..., Any], question: Any, tenant: str) -> Any:
-    try:
-        return method(question, metadata=((TENANT_ID, tenant),) if tenant else (), timeout=_SECONDS)
-    except grpc.RpcError as error:
-        code = error.code()  # type: ignore[attr-defined]
-        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            raise MeshProblem("insight, which keeps the stories, does not answer: see `sluice mesh status`.") from None
-        if code is grpc.StatusCode.UNIMPLEMENTED:
-            raise MeshProblem("This insight keeps no stories of requests yet: upgrade it.") from None
-        raise MeshProblem(f"{error.details()}") from None  # type: ignore[attr-defined]
+def _channel(home: Home) -> AbstractContextManager[grpc.Channel]:
+    return insight_channel(home, whose_work="keeps the stories", unknown="stories of requests")

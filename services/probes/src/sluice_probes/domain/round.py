@@ -96,14 +96,14 @@ async def run_round(
 async def _chat(
     route: str, door: Door, seeded: Sequence[Canary], model: str, aliases: Sequence[str], notes: _Notes
 ) -> None:
-    await _in_turn(
+    await _one_by_one(
         partial(_report, route, door, seeded, model, notes),
         partial(_overstep, route, door, model, notes),
         partial(_forbidden, route, door, model, aliases, notes),
     )
 
 
-async def _in_turn(*steps: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def _one_by_one(*steps: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """One after the other, for a tenant may have few requests at once; one that is slow holds up none."""
     async with asyncio.TaskGroup() as tasks:
         for step in steps:
@@ -132,7 +132,7 @@ async def _forbidden(route: str, door: Door, model: str, aliases: Sequence[str],
     notes.findings.append(judge_forbidden_input(route, model, report, is_cut=is_cut))
     notes.saw(report)
     if not is_cut:  # otherwise a model that reports nothing would answer, at a price, and its answer prove nothing
-        await _in_turn(*(partial(_forbidden_to_other, route, door, alias, notes) for alias in aliases))
+        await _one_by_one(*(partial(_forbidden_to_other, route, door, alias, notes) for alias in aliases))
 
 
 async def _forbidden_to_other(route: str, door: Door, alias: str, notes: _Notes) -> None:
@@ -144,7 +144,7 @@ async def _forbidden_to_other(route: str, door: Door, alias: str, notes: _Notes)
 
 
 async def _embed(route: str, door: Door, number: int, model: str, aliases: Sequence[str], notes: _Notes) -> None:
-    await _in_turn(
+    await _one_by_one(
         partial(_vectors, route, door, number, model, notes),
         partial(_forbidden_vectors, route, door, model, aliases, notes),
     )
@@ -163,7 +163,7 @@ async def _forbidden_vectors(route: str, door: Door, model: str, aliases: Sequen
     is_cut = cut_to_the_same(forbidden)
     notes.findings.append(judge_forbidden_input(route, model, forbidden, is_cut=is_cut))
     if not is_cut:
-        await _in_turn(*(partial(_forbidden_vector_of_other, route, door, alias, notes) for alias in aliases))
+        await _one_by_one(*(partial(_forbidden_vector_of_other, route, door, alias, notes) for alias in aliases))
 
 
 async def _forbidden_vector_of_other(route: str, door: Door, alias: str, notes: _Notes) -> None:
