@@ -16,6 +16,7 @@ from faust.auth import Credentials
 from faust.web import Request, Response, View
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from sluice_kit.streams.fetching import Transport
 from sluice_kit.streams.options import WorkerOptions
 from sluice_kit.streams.runner import Publisher
 from sluice_kit.streams.table import ConfirmedTable
@@ -30,7 +31,7 @@ _METRICS_TYPE = CONTENT_TYPE_LATEST.split("; charset")[0]  # aiohttp adds the ch
 def create_app(options: WorkerOptions) -> faust.App:
     """A Faust app without agents. Its id is the consumer group and the prefix of the changelog topic."""
     options.data_dir.mkdir(parents=True, exist_ok=True)
-    return faust.App(
+    return App(
         options.group,
         broker=[f"kafka://{address}" for address in options.bootstrap.split(",")],
         broker_credentials=credentials(options.security),
@@ -81,6 +82,13 @@ def credentials(security: Mapping[str, Any]) -> Credentials | None:
             ssl_context=context,
         )
     return faust.SSLCredentials(context=context) if protocol == "SSL" else None
+
+
+class App(faust.App):
+    """Reads by our transport."""
+
+    def _new_transport(self) -> Transport:
+        return Transport(self.conf.broker_consumer, self)
 
 
 class Assignor(PartitionAssignor):
