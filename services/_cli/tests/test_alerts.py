@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +13,8 @@ from sluice.insight.v1 import insight_service_pb2 as insight_pb
 from sluice.insight.v1 import insight_service_pb2_grpc as insight_rpc
 from sluice_cli.main import app
 from typer.testing import CliRunner
+
+from .played_insight import playing
 
 FIRING, RESOLVED = insight_pb.ALERT_STATE_FIRING, insight_pb.ALERT_STATE_RESOLVED
 
@@ -76,15 +77,10 @@ class Insight(rpc.AlertServiceServicer, insight_rpc.InsightServiceServicer):
 
 @pytest.fixture
 def insight(monkeypatch: pytest.MonkeyPatch) -> Iterator[Insight]:
-    played = Insight()
-    server = grpc.server(ThreadPoolExecutor(1))
-    rpc.add_AlertServiceServicer_to_server(played, server)  # type: ignore[no-untyped-call]
-    insight_rpc.add_InsightServiceServicer_to_server(played, server)  # type: ignore[no-untyped-call]
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    monkeypatch.setenv("SLUICE_INSIGHT_TARGET", f"127.0.0.1:{port}")
-    yield played
-    server.stop(None).wait()
+    with playing(
+        monkeypatch, Insight(), rpc.add_AlertServiceServicer_to_server, insight_rpc.add_InsightServiceServicer_to_server
+    ) as played:
+        yield played
 
 
 def run(*words: str) -> tuple[int, str]:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +15,8 @@ from sluice_cli.main import app
 from sluice_cli.requests import commands, showing
 from sluice_cli.requests.timeline import Step, steps
 from typer.testing import CliRunner
+
+from .played_insight import playing
 
 NOON = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
@@ -67,14 +68,8 @@ class Insight(rpc.RequestServiceServicer):
 
 @pytest.fixture
 def insight(monkeypatch: pytest.MonkeyPatch) -> Iterator[Insight]:
-    played = Insight()
-    server = grpc.server(ThreadPoolExecutor(1))
-    rpc.add_RequestServiceServicer_to_server(played, server)  # type: ignore[no-untyped-call]
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    monkeypatch.setenv("SLUICE_INSIGHT_TARGET", f"127.0.0.1:{port}")
-    yield played
-    server.stop(None).wait()
+    with playing(monkeypatch, Insight(), rpc.add_RequestServiceServicer_to_server) as played:
+        yield played
 
 
 def run(*words: str) -> tuple[int, str]:
