@@ -58,8 +58,17 @@ def told(*, as_json: bool = False) -> str:
 
 def test_the_evidence_is_asked_for_as_the_tenant_it_belongs_to(known: dict[str, str]) -> None:
     assert decision.explained("d1", "", known) == EVIDENCE
-    with pytest.raises(MeshProblem, match="no decision d2 is known"):
+    with pytest.raises(MeshProblem, match=r"no decision d2 is known \(asked as tenant globex; as another: --tenant\)"):
         decision.explained("d1", "globex", known)
+
+
+def test_a_moderation_that_is_away_is_said_to_be(known: dict[str, str]) -> None:
+    known["SLUICE_MODERATION_TARGET"] = "127.0.0.1:1"
+    with pytest.raises(
+        MeshProblem,
+        match=r"^moderation, which keeps the evidence of its decisions, does not answer: see `sluice mesh status`",
+    ):
+        decision.explained("d1", "", known)
 
 
 def test_a_person_reads_what_was_reached_by_what_and_what_was_not_checked() -> None:

@@ -47,12 +47,13 @@ class Insight(rpc.RequestServiceServicer):
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.tenants: list[str] = []
+        self.request_id = "r1"
 
     def ListRequests(self, request: Any, context: Any) -> pb.ListRequestsResponse:
         self.asked.append(request)
         self.tenants.append(dict(context.invocation_metadata()).get("x-sluice-tenant-id", ""))
         line = pb.RequestSummary(
-            request_id="r1",
+            request_id=self.request_id,
             tenant_id="acme",
             outcome=gateway_pb2.REQUEST_OUTCOME_COMPLETED,
             verdicts=[verdict_pb2.ACTION_FLAG],
@@ -112,6 +113,12 @@ def test_requests_are_asked_for_by_verdict_and_category_and_listed_with_them(
     (asked,) = insight.asked
     assert (asked.verdict, asked.category, asked.blocked_category) == (verdict_pb2.ACTION_FLAG, "toxicity", "")
     assert re.search(r"completed\W+flag\W+toxicity", told)
+
+
+def test_an_id_is_on_one_line_however_much_stands_beside_it(insight: Insight, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands.console, "width", 100)
+    insight.request_id = "chatcmpl-" + "0123456789abcdef" * 2
+    assert insight.request_id in run()[1]
 
 
 def test_a_story_tells_steps_evidence_and_cost_and_its_names_do_not_steer_the_terminal(insight: Insight) -> None:

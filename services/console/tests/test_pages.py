@@ -216,6 +216,7 @@ async def test_a_service_that_is_away_takes_its_part_and_not_the_page(
         page = await client.get(path)
     assert page.status_code == 200
     assert "secret detail" not in page.text
+    assert ("comes back by itself" in page.text) <= (path == "/"), "only the overview is drawn anew"
     is_asked = service in {name for name, _, _ in console.mesh.asked}
     assert (f"{service}, which" in page.text) == is_asked or (path == "/" and service == "cost")
 
@@ -666,13 +667,13 @@ async def test_an_alert_without_a_measurement_shows_none(console: Console) -> No
     async with console.signed_in() as client:
         page = (await client.get("/alerts")).text
     assert "mesh.dead_letters" in page
-    assert "observed, window of" not in page
+    assert "from a sample of" not in page
     # An insight that is not replaced yet sends an empty one.
     console.mesh.alerts[0].evidence.SetInParent()
     async with console.signed_in() as client:
         page = (await client.get("/alerts")).text
     assert "mesh.dead_letters" in page
-    assert "observed, window of" not in page
+    assert "from a sample of" not in page
 
 
 async def test_every_alert_has_its_row_to_link_to_and_leads_to_a_page_that_answers(console: Console) -> None:

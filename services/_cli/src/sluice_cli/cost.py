@@ -11,7 +11,6 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any
 
-import grpc
 import typer
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -25,7 +24,7 @@ from sluice_cli import terminal
 from sluice_cli.mesh import demo_env
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
-from sluice_cli.mesh.readiness import CHANNEL_OPTIONS
+from sluice_cli.service_channel import service_channel
 
 app = typer.Typer(no_args_is_help=True, help="Look at, prove and put right what answers cost.")
 console = terminal.console()
@@ -45,11 +44,8 @@ def _service() -> Iterator[rpc.CostServiceStub]:
     """The cost service of the environment, or of the mesh of this home. MeshProblem where it refuses or is away."""
     home = Home(Path(os.environ.get("SLUICE_HOME") or ".sluice").absolute())
     target = os.environ.get("SLUICE_COST_TARGET") or demo_env.read(home)["SLUICE_COST_TARGET"]
-    with grpc.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
-        try:
-            yield rpc.CostServiceStub(channel)
-        except grpc.RpcError as error:
-            raise MeshProblem(f"{error.details()}") from None  # type: ignore[attr-defined]
+    with service_channel(target, "cost", whose_work="keeps the ledger") as channel:
+        yield rpc.CostServiceStub(channel)
 
 
 def _moment(text: str) -> Timestamp:

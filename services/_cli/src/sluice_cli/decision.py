@@ -10,12 +10,11 @@ from rich.table import Table
 from sluice.moderation.v1 import moderation_service_pb2 as pb
 from sluice.moderation.v1 import moderation_service_pb2_grpc as rpc
 from sluice.types.v1 import verdict_pb2
-from sluice_kit.context import TENANT_ID
 
 from sluice_cli.mesh import demo_env
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
-from sluice_cli.mesh.readiness import CHANNEL_OPTIONS
+from sluice_cli.service_channel import as_tenant, service_channel
 
 _SECONDS = 10.0
 
@@ -28,14 +27,17 @@ def environment(home: Home) -> dict[str, str]:
 
 def explained(decision_id: str, tenant: str, known: Mapping[str, str]) -> pb.ExplainResponse:
     """The evidence. MeshProblem where the decision is not this tenant's or moderation does not answer."""
-    metadata = ((TENANT_ID, tenant or known["SLUICE_TENANT"]),)
-    with grpc.insecure_channel(known["SLUICE_MODERATION_TARGET"], options=CHANNEL_OPTIONS) as channel:
+    tenant = tenant or known["SLUICE_TENANT"]
+    target = known["SLUICE_MODERATION_TARGET"]
+    with service_channel(target, "moderation", whose_work="keeps the evidence of its decisions") as channel:
         try:
             return rpc.ModerationServiceStub(channel).Explain(
-                pb.ExplainRequest(decision_id=decision_id), metadata=metadata, timeout=_SECONDS
+                pb.ExplainRequest(decision_id=decision_id), metadata=as_tenant(tenant), timeout=_SECONDS
             )
         except grpc.RpcError as error:
-            raise MeshProblem(f"{error.details()} (tenant {metadata[0][1]})") from None  # type: ignore[attr-defined]
+            if error.code() is grpc.StatusCode.NOT_FOUND:  # type: ignore[attr-defined]
+                raise MeshProblem(f"{error.details()} (asked as tenant {tenant}; as another: --tenant)") from None  # type: ignore[attr-defined]
+            raise
 
 
 def show(evidence: pb.ExplainResponse, console: Console, *, as_json: bool = False) -> None:

@@ -5,11 +5,10 @@ import os
 import sys
 from typing import Annotated, NoReturn
 
-import grpc
 import typer
 from rich.console import Console
 from rich.markup import escape
-from sluice_kit.errors import SluiceError, from_rpc_error
+from sluice_kit.errors import SluiceError
 
 from sluice_cli import cost, decision, probe, terminal
 from sluice_cli.alerts.commands import alerts
@@ -21,6 +20,7 @@ from sluice_cli.mesh.problem import MeshProblem
 from sluice_cli.metrics import metrics
 from sluice_cli.privacy.commands import privacy
 from sluice_cli.requests.commands import requests
+from sluice_cli.service_channel import in_words
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -105,10 +105,9 @@ def probe_command(
     once: Annotated[bool, typer.Option("--once", help="Run a round now; without it the newest one is shown.")] = False,
 ) -> None:
     """Show whether the filters are really on, by route and mode. Exit code 0 when every guard was seen on."""
-    try:
-        told = probe.report(demo_env.target(Home.here(), "probes"), once=once)
-    except grpc.RpcError as error:
-        raise from_rpc_error(error) from None
+    target = demo_env.target(Home.here(), "probes")
+    with in_words("probes", "sends the self-tests"):
+        told = probe.report(target, once=once)
     probe.show(told, console)
     raise typer.Exit(0 if probe.is_guarded(told) else 1)
 

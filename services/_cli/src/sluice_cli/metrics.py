@@ -17,10 +17,10 @@ from sluice.insight.v1 import insight_service_pb2_grpc as rpc
 from sluice.types.v1.metric_pb2 import MetricPoint
 
 from sluice_cli import terminal
-from sluice_cli.insight_channel import as_tenant, insight_channel
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
 from sluice_cli.requests.asking import moment
+from sluice_cli.service_channel import as_tenant, insight_channel
 
 _SECONDS = 10.0
 _PREFIX = "DIMENSION_"

@@ -12,9 +12,9 @@ from sluice.insight.v1 import alert_service_pb2_grpc as rpc
 from sluice.insight.v1 import insight_service_pb2 as insight
 from sluice.insight.v1 import insight_service_pb2_grpc as insight_rpc
 
-from sluice_cli.insight_channel import as_tenant, insight_channel
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
+from sluice_cli.service_channel import as_tenant, insight_channel
 
 _SECONDS = 10.0
 _PREFIX = "ALERT_STATE_"

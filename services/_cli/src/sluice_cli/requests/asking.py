@@ -11,9 +11,9 @@ from sluice.insight.v1 import request_service_pb2 as pb
 from sluice.insight.v1 import request_service_pb2_grpc as rpc
 from sluice.types.v1.verdict_pb2 import Action
 
-from sluice_cli.insight_channel import as_tenant, insight_channel
 from sluice_cli.mesh.home import Home
 from sluice_cli.mesh.problem import MeshProblem
+from sluice_cli.service_channel import as_tenant, insight_channel
 
 _SECONDS = 10.0
 _PREFIX = "REQUEST_OUTCOME_"

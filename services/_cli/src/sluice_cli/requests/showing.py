@@ -31,14 +31,17 @@ def listing(answer: pb.ListRequestsResponse, console: Console) -> None:
     if not answer.requests:
         console.print("No request fits." if answer.HasField("newest_at") else "No request has ended yet.")
         return
-    table = Table(
-        "ended (UTC)", "request", "tenant", "outcome", "verdict", "why", "model", "took", "tokens", "cost", "found"
-    )
+    table = Table("ended (UTC)")
+    table.add_column(
+        "request", no_wrap=True, overflow="fold"
+    )  # an id that is broken over lines can be copied by nobody
+    for column in ("tenant", "outcome", "verdict", "why", "model", "took", "tokens", "cost", "found"):
+        table.add_column(column)
     for one in answer.requests:
         name = outcome_name(one.outcome)
         table.add_row(
             _plain(one.ended_at.ToDatetime(tzinfo=UTC).strftime("%m-%d %H:%M:%S")),
-            Text(_printable(one.request_id), overflow="fold"),
+            _plain(_printable(one.request_id)),
             _plain(one.tenant_id),
             _result(name),
             _plain(", ".join(map(verdict_name, one.verdicts))),
