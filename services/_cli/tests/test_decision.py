@@ -34,6 +34,9 @@ EVIDENCE = pb.ExplainResponse(
 class Moderation(rpc.ModerationServiceServicer):
     def Explain(self, request: pb.ExplainRequest, context: grpc.ServicerContext) -> pb.ExplainResponse:
         tenant = dict(context.invocation_metadata()).get("x-sluice-tenant-id")
+        if request.decision_id == "d3":
+            context.set_trailing_metadata((("grpc-status-details-bin", b""),))
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the evidence cannot be read now")
         if (request.decision_id, tenant) != ("d1", "acme"):
             context.abort(grpc.StatusCode.NOT_FOUND, "no decision d2 is known")
         return EVIDENCE
@@ -60,6 +63,11 @@ def test_the_evidence_is_asked_for_as_the_tenant_it_belongs_to(known: dict[str, 
     assert decision.explained("d1", "", known) == EVIDENCE
     with pytest.raises(MeshProblem, match=r"no decision d2 is known \(asked as tenant globex; as another: --tenant\)"):
         decision.explained("d1", "globex", known)
+
+
+def test_a_moderation_that_answers_that_something_is_away_is_heard(known: dict[str, str]) -> None:
+    with pytest.raises(MeshProblem, match=r"^the evidence cannot be read now$"):
+        decision.explained("d3", "", known)
 
 
 def test_a_moderation_that_is_away_is_said_to_be(known: dict[str, str]) -> None:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 
-import grpc
 from google.protobuf.json_format import MessageToJson
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +12,6 @@ from sluice.types.v1 import verdict_pb2
 
 from sluice_cli.mesh import demo_env
 from sluice_cli.mesh.home import Home
-from sluice_cli.mesh.problem import MeshProblem
 from sluice_cli.service_channel import as_tenant, service_channel
 
 _SECONDS = 10.0
@@ -28,16 +26,15 @@ def environment(home: Home) -> dict[str, str]:
 def explained(decision_id: str, tenant: str, known: Mapping[str, str]) -> pb.ExplainResponse:
     """The evidence. MeshProblem where the decision is not this tenant's or moderation does not answer."""
     tenant = tenant or known["SLUICE_TENANT"]
-    target = known["SLUICE_MODERATION_TARGET"]
-    with service_channel(target, "moderation", whose_work="keeps the evidence of its decisions") as channel:
-        try:
-            return rpc.ModerationServiceStub(channel).Explain(
-                pb.ExplainRequest(decision_id=decision_id), metadata=as_tenant(tenant), timeout=_SECONDS
-            )
-        except grpc.RpcError as error:
-            if error.code() is grpc.StatusCode.NOT_FOUND:  # type: ignore[attr-defined]
-                raise MeshProblem(f"{error.details()} (asked as tenant {tenant}; as another: --tenant)") from None  # type: ignore[attr-defined]
-            raise
+    with service_channel(
+        known["SLUICE_MODERATION_TARGET"],
+        "moderation",
+        whose_work="keeps the evidence of its decisions",
+        not_found=f"asked as tenant {tenant}; as another: --tenant",
+    ) as channel:
+        return rpc.ModerationServiceStub(channel).Explain(
+            pb.ExplainRequest(decision_id=decision_id), metadata=as_tenant(tenant), timeout=_SECONDS
+        )
 
 
 def show(evidence: pb.ExplainResponse, console: Console, *, as_json: bool = False) -> None:

@@ -307,8 +307,8 @@ class Sequencer:
     async def seek_again(self) -> None:
         """To be called now and then: where nothing came of what was sought, although the log holds it, it is sought once more.
 
-        A seek can be overtaken: Faust may still hand out a batch that it had fetched, and then drops what is read again as
-        already seen. Without a further event nobody would notice, and a partition stayed unread (2 of 10 starts on a backlog).
+        A seek may be in vain: Faust's own handed out what it had fetched before, and dropped what was read again as already seen
+        (`fetching.py` has mended that). Without a further event nobody would notice, and a partition stayed unread.
         Raises SourceWithheld.
         """
         now = self._now()
