@@ -9,11 +9,15 @@ It hands out what it fetched one record at a time, thousands at once where there
 nothing of that: the rest was handed out, and what was read again was dropped as known, because it lay before. So of two
 workers that began on a backlog one often read nothing for a minute (five of eight starts), until it was sent back in the
 moment between two fetches by chance. What was fetched before a seek is left out here.
+
+It sought in the worker's thread, while the consumer's may have been taking records out: aiokafka is for one thread, and
+then raised KeyError, which ended the worker, or forgot the seek. Here all that moves a position is a step of the consumer's
+loop.
 """
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -23,13 +27,9 @@ from faust.types import TP, Message
 
 
 class Seeks:
-    """Where the consumer was sent, and whether what was fetched came after that. For the consumer's thread and the worker's.
-
-    `lock` is held from looking at a position to noting what follows from it; nothing that waits is done in it.
-    """
+    """Where the consumer was sent, and whether what was fetched came after that. Written in the consumer's thread."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
         self._sought: dict[TP, tuple[int, int]] = {}
         """How many seeks there were of a partition, and to where the last one went."""
         self._fetched: dict[TP, int] = {}
@@ -38,11 +38,11 @@ class Seeks:
         """After how many the record was fetched that was handed out last."""
 
     def note(self, place: TP, offset: int) -> None:
-        """The consumer is sent there, now or in the step that holds the thread."""
+        """The consumer is sent there in this step of its loop."""
         self._sought[place] = self._number(place) + 1, offset
 
     def fetched(self, place: TP) -> None:
-        """Records were fetched from where the consumer stands."""
+        """Records were fetched from where the consumer stood."""
         self._fetched[place] = self._number(place)
 
     def is_overtaken(self, place: TP) -> bool:
@@ -64,7 +64,7 @@ class Seeks:
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Puts back what nobody wants any more, and leaves out what a seek has overtaken."""
+    """Puts back what nobody wants any more, and knows what a seek has overtaken."""
 
     seeks: Seeks
 
@@ -77,28 +77,27 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     ) -> Any:
         """Records by partition, of those that are active when they come."""
         found = dict(await super()._fetch_records(consumer, active_partitions, timeout, max_records))
-        with self.seeks.lock:
-            for place, records in list(found.items()):
-                if not _stands_after(consumer, place, records[-1].offset):
-                    del found[place]  # it is another worker's by now, or was sent elsewhere since they were taken out
-                elif place not in active_partitions:
-                    consumer.seek(place, records[0].offset)
-                    del found[place]
-                else:
-                    self.seeks.fetched(place)
+        for place in found.keys() - active_partitions:
+            records = found.pop(place)
+            if place in consumer.assignment():
+                consumer.seek(place, records[0].offset)
+        for place in found:
+            self.seeks.fetched(place)
         return found
 
-    def seek(self, partition: TP, offset: int) -> None:
-        """From the worker's thread."""
-        with self.seeks.lock:
-            super().seek(partition, offset)
-            self.seeks.note(partition, offset)
+    async def seek_soon(self, place: TP, offset: int) -> None:
+        """Seek in a step of the consumer's loop: `call_thread` would wait for the fetch that is under way."""
+        step = asyncio.run_coroutine_threadsafe(self._seek_now({place: offset}), self.thread_loop)
+        await asyncio.wrap_future(step)
+
+    async def _seek_now(self, places: Mapping[TP, int]) -> None:
+        for place, offset in places.items():
+            self._ensure_consumer().seek(place, offset)
+            self.seeks.note(place, offset)
 
     async def _seek_wait(self, consumer: aiokafka.AIOKafkaConsumer, partitions: Mapping[TP, int]) -> None:
-        with self.seeks.lock:
-            for place, offset in partitions.items():
-                self.seeks.note(place, offset)
-        await super()._seek_wait(consumer, partitions)  # seeks before it waits for anything
+        await self._seek_now(partitions)
+        await super()._seek_wait(consumer, partitions)  # the same again, in the same step, and waits
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek all partitions that have a committed offset to it."""
@@ -109,29 +108,24 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         # As aiokafka's own, which waits between its seeks, while others fetch.
         consumer = self._ensure_consumer()
         committed = {place: await consumer.committed(place) for place in consumer.assignment()}
-        with self.seeks.lock:
-            for place, offset in committed.items():
-                if offset and place in consumer.assignment():
-                    consumer.seek(place, offset)
-                    self.seeks.note(place, offset)
+        held = consumer.assignment()
+        await self._seek_now({place: offset for place, offset in committed.items() if offset and place in held})
         return committed
-
-
-def _stands_after(consumer: aiokafka.AIOKafkaConsumer, place: TP, offset: int) -> bool:
-    if place not in consumer.assignment():
-        return False
-    state = consumer._subscription.subscription.assignment.state_value(place)
-    return state is not None and state.has_valid_position and state.position > offset
 
 
 class Consumer(driver.Consumer):
     """Fetches in that thread."""
+
+    _thread: ConsumerThread
 
     def _new_consumer_thread(self) -> ConsumerThread:
         self.seeks = Seeks()
         thread = ConsumerThread(self, loop=self.loop, beacon=self.beacon)
         thread.seeks = self.seeks
         return thread
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        await self._thread.seek_soon(partition, offset)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
         """One fetch, record by record, of each partition until a seek overtakes it."""
