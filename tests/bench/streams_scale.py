@@ -144,7 +144,7 @@ def main() -> None:
             rows["grow"].append(done(partial(grow, broker, runner, series, events, budget), told))
     events = 10 * min(sizes.values())  # with fewer the first plain worker has done all before the second has begun
     for _, _, broker in brokers({min(sizes): events}):
-        for runner, read in (("faust", events // 10), ("plain", events)):
+        for runner, read in (("faust", events // 5), ("plain", events)):
             rows["two"].append(done(partial(two, broker, runner, read, budget), runner))
     print(
         "\n| series | runner | MiB idle | MiB after all events | us of CPU an event, start included | s to be ready again after kill -9 |"
